@@ -1,0 +1,3 @@
+//! The echo server and load client that demo and test pods run.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Control loops: a pure reconcile each, one shared driver.

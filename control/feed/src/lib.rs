@@ -1,0 +1,1 @@
+//! API objects indexed into the model and streamed to nodes.

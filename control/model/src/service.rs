@@ -1,0 +1,172 @@
+//! Services and their endpoints.
+
+use std::{fmt, net::IpAddr};
+
+/// Namespace and name of an object.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name inside the namespace.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A transport protocol of a service port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub enum Protocol {
+    /// TCP, the default of the API.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
+    /// IP protocol number (IANA).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+/// How a service is reached.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ServiceKind {
+    /// Has cluster addresses.
+    #[default]
+    ClusterIp,
+    /// `clusterIP: None`: only DNS knows it.
+    Headless,
+    /// An alias for a DNS name.
+    ExternalName(String),
+}
+
+/// `internalTrafficPolicy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    #[default]
+    Cluster,
+    /// Only endpoints on the client's node.
+    Local,
+}
+
+/// `trafficDistribution`: a preference, never a restriction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TrafficDistribution {
+    /// No preference.
+    #[default]
+    Any,
+    /// Endpoints of the client's zone (`PreferSameZone`, `PreferClose`).
+    SameZone,
+    /// Endpoints of the client's node, then of its zone (`PreferSameNode`).
+    SameNode,
+}
+
+/// A service without its endpoints.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// How it is reached.
+    pub kind: ServiceKind,
+    /// Cluster addresses, primary family first; empty unless `ClusterIp`.
+    pub addresses: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// `internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `trafficDistribution`.
+    pub distribution: TrafficDistribution,
+    /// `sessionAffinity: ClientIP` timeout in seconds; 0 is no affinity.
+    pub affinity_secs: u32,
+    /// `publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+}
+
+/// A port of a service.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServicePort {
+    /// Name; empty when the port has none.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the service's addresses.
+    pub port: u16,
+}
+
+/// Up to a hundred endpoints of one service and one address family, as the API groups them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EndpointSlice {
+    /// Namespace and name of the slice itself.
+    pub name: ObjectName,
+    /// Name of the service, in the same namespace.
+    pub service: String,
+    /// Ports that every endpoint of the slice has.
+    pub ports: Vec<EndpointPort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of the endpoints of a slice.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EndpointPort {
+    /// Name, which joins it with the service's port; empty when the port has none.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the endpoint.
+    pub port: u16,
+}
+
+/// One endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// The first address; kube-proxy, too, uses no other.
+    pub address: IpAddr,
+    /// Takes new connections.
+    pub ready: bool,
+    /// Still answers, ready or terminating.
+    pub serving: bool,
+    /// Its pod is being deleted.
+    pub terminating: bool,
+    /// Node it runs on; empty when unknown.
+    pub node: String,
+    /// Zone it runs in; empty when unknown.
+    pub zone: String,
+    /// `hostname` of the endpoint for DNS; empty when unset.
+    pub hostname: String,
+    /// Name of the pod behind it, in the slice's namespace; empty when it is not a pod.
+    pub pod: String,
+    /// Nodes that should prefer this endpoint (`hints.forNodes`).
+    pub hint_nodes: Vec<String>,
+    /// Zones that should prefer this endpoint (`hints.forZones`).
+    pub hint_zones: Vec<String>,
+}

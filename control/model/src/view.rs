@@ -1,0 +1,213 @@
+//! What a reader of the feed holds: everything by name, joined.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{Change, EndpointSlice, Node, ObjectName, Pod, Revision, Service, Update};
+
+/// The cluster as of one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    revision: Revision,
+    services: BTreeMap<ObjectName, Service>,
+    slices: BTreeMap<ObjectName, EndpointSlice>,
+    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    nodes: BTreeMap<String, Node>,
+    pods: BTreeMap<ObjectName, Pod>,
+    pods_by_address: BTreeMap<IpAddr, ObjectName>,
+    namespaces: BTreeSet<String>,
+}
+
+impl View {
+    /// The revision this view has reached; the default one until the first snapshot.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whether a complete snapshot has been applied. Nothing may be deleted from the kernel before.
+    pub fn is_complete(&self) -> bool {
+        self.revision != Revision::default()
+    }
+
+    /// Applies a complete update; returns the services it touched, so that a reader redoes only those.
+    /// After a snapshot that is every service of the old and of the new view.
+    pub fn apply(&mut self, update: Update) -> BTreeSet<ObjectName> {
+        let mut touched = BTreeSet::new();
+        if update.snapshot {
+            touched.extend(self.services.keys().cloned());
+            touched.extend(self.slices_of.keys().cloned());
+            *self = Self::default();
+        }
+        for change in update.changes {
+            self.apply_change(change, &mut touched);
+        }
+        self.revision = update.revision;
+        touched
+    }
+
+    /// All services by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// One service.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// The slices of a service, by name.
+    pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
+    }
+
+    /// All nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// All pods that have addresses.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// The pod with an address of its own.
+    pub fn pod_by_address(&self, address: IpAddr) -> Option<&Pod> {
+        self.pods.get(self.pods_by_address.get(&address)?)
+    }
+
+    /// Whether the namespace exists.
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.contains(name)
+    }
+
+    /// Everything as changes to nothing, in an order that a reader can apply.
+    pub fn to_changes(&self) -> Vec<Change> {
+        let namespaces = self.namespaces.iter().cloned().map(Change::PutNamespace);
+        let nodes = self.nodes.values().cloned().map(Change::PutNode);
+        let slices = self.slices.values().cloned().map(Change::PutSlice);
+        let services = self.services.values().cloned().map(Change::PutService);
+        let pods = self.pods.values().cloned().map(Change::PutPod);
+        namespaces.chain(nodes).chain(slices).chain(services).chain(pods).collect()
+    }
+
+    fn apply_change(&mut self, change: Change, touched: &mut BTreeSet<ObjectName>) {
+        match change {
+            Change::PutService(service) => {
+                touched.insert(service.name.clone());
+                self.services.insert(service.name.clone(), service);
+            }
+            Change::DeleteService(name) => {
+                self.services.remove(&name);
+                touched.insert(name);
+            }
+            Change::PutSlice(slice) => {
+                self.remove_slice(&slice.name, touched);
+                let service = ObjectName::new(&slice.name.namespace, &slice.service);
+                self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
+                touched.insert(service);
+                self.slices.insert(slice.name.clone(), slice);
+            }
+            Change::DeleteSlice(name) => self.remove_slice(&name, touched),
+            Change::PutNode(node) => {
+                self.nodes.insert(node.name.clone(), node);
+            }
+            Change::DeleteNode(name) => {
+                self.nodes.remove(&name);
+            }
+            Change::PutPod(pod) => {
+                self.remove_pod(&pod.name);
+                if !pod.host_network {
+                    let names = pod.addresses.iter().map(|address| (*address, pod.name.clone()));
+                    self.pods_by_address.extend(names);
+                }
+                self.pods.insert(pod.name.clone(), pod);
+            }
+            Change::DeletePod(name) => self.remove_pod(&name),
+            Change::PutNamespace(name) => {
+                self.namespaces.insert(name);
+            }
+            Change::DeleteNamespace(name) => {
+                self.namespaces.remove(&name);
+            }
+        }
+    }
+
+    fn remove_slice(&mut self, name: &ObjectName, touched: &mut BTreeSet<ObjectName>) {
+        let Some(old) = self.slices.remove(name) else { return };
+        let service = ObjectName::new(&name.namespace, &old.service);
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        touched.insert(service);
+    }
+
+    fn remove_pod(&mut self, name: &ObjectName) {
+        let Some(old) = self.pods.remove(name) else { return };
+        for address in old.addresses {
+            if self.pods_by_address.get(&address) == Some(name) {
+                self.pods_by_address.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(name: &str, service: &str) -> Change {
+        Change::PutSlice(EndpointSlice {
+            name: ObjectName::new("demo", name),
+            service: service.into(),
+            ..EndpointSlice::default()
+        })
+    }
+
+    fn delta(sequence: u64, changes: Vec<Change>) -> Update {
+        Update { revision: Revision { epoch: 1, sequence }, snapshot: false, changes }
+    }
+
+    #[test]
+    fn a_slice_that_moves_to_another_service_touches_both() {
+        let mut view = View::default();
+        view.apply(delta(1, vec![slice("s", "old")]));
+        let touched = view.apply(delta(2, vec![slice("s", "new")]));
+        assert_eq!(touched, BTreeSet::from([ObjectName::new("demo", "new"), ObjectName::new("demo", "old")]));
+        assert_eq!(view.slices_of(&ObjectName::new("demo", "old")).count(), 0);
+        assert_eq!(view.slices_of(&ObjectName::new("demo", "new")).count(), 1);
+    }
+
+    #[test]
+    fn an_address_follows_the_pod_that_had_it_last() {
+        let pod = |name: &str| {
+            Change::PutPod(Pod {
+                name: ObjectName::new("demo", name),
+                addresses: vec![IpAddr::from([10, 244, 0, 5])],
+                ..Pod::default()
+            })
+        };
+        let mut view = View::default();
+        view.apply(delta(1, vec![pod("a"), pod("b"), Change::DeletePod(ObjectName::new("demo", "a"))]));
+        let found = view.pod_by_address(IpAddr::from([10, 244, 0, 5])).expect("b has it");
+        assert_eq!(found.name.name, "b");
+    }
+
+    #[test]
+    fn replaying_a_view_as_changes_gives_the_same_view() {
+        let mut view = View::default();
+        view.apply(delta(1, vec![slice("s", "svc"), Change::PutNamespace("demo".into())]));
+        let mut copy = View::default();
+        copy.apply(Update { revision: view.revision(), snapshot: true, changes: view.to_changes() });
+        assert_eq!(copy, view);
+    }
+}

@@ -1,0 +1,1 @@
+//! The revisioned store behind the API server.

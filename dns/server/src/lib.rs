@@ -1,0 +1,1 @@
+//! The cluster DNS server: sockets, zone, forwarding, metrics.

@@ -1,0 +1,1 @@
+//! Pure DNS answers from a view of the cluster.

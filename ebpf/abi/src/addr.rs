@@ -1,0 +1,96 @@
+//! Addresses and ports in network byte order.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// An address of either family: 16 bytes in network order, IPv4 mapped into `::ffff:0:0/96` (RFC 4291 §2.5.5.2).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Addr16(pub [u32; 4]);
+
+const _: () = assert!(size_of::<Addr16>() == 16);
+
+/// Third 32-bit word of every mapped IPv4 address: `0x0000ffff` in network order.
+const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+
+impl Addr16 {
+    /// `::`, which stands for "no address".
+    pub const UNSPECIFIED: Self = Self([0; 4]);
+
+    /// From an IPv4 address as the kernel holds it: one word in network order.
+    #[inline(always)]
+    pub const fn from_v4_be(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// From an IPv6 address as the kernel holds it: four words in network order.
+    #[inline(always)]
+    pub const fn from_v6_be(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// Whether this is a mapped IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// The IPv4 word in network order; meaningful only when [`Self::is_v4`].
+    #[inline(always)]
+    pub const fn v4_be(&self) -> u32 {
+        self.0[3]
+    }
+
+    /// As a standard address; a mapped one becomes IPv4.
+    pub fn to_ip(self) -> IpAddr {
+        let mut octets = [0; 16];
+        octets.copy_from_slice(self.as_bytes());
+        Ipv6Addr::from(octets).to_canonical()
+    }
+}
+
+impl From<IpAddr> for Addr16 {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => v4.into(),
+            IpAddr::V6(v6) => v6.into(),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for Addr16 {
+    fn from(ip: Ipv4Addr) -> Self {
+        Self::from_v4_be(u32::from_ne_bytes(ip.octets()))
+    }
+}
+
+impl From<Ipv6Addr> for Addr16 {
+    fn from(ip: Ipv6Addr) -> Self {
+        let octets = ip.octets();
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(octets.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        Self(words)
+    }
+}
+
+/// A port in network byte order.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Be16(pub u16);
+
+impl Be16 {
+    /// From a number in host order.
+    #[inline(always)]
+    pub const fn new(host: u16) -> Self {
+        Self(host.to_be())
+    }
+
+    /// The number in host order.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}

@@ -1,0 +1,39 @@
+//! Why a packet or a connection was not let through.
+
+macro_rules! reasons {
+    ($($number:literal $variant:ident $name:literal $doc:literal),* $(,)?) => {
+        /// A reason for a drop or a refusal. Numbers are stable: they are in pinned maps and in records.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum DropReason { $(#[doc = $doc] $variant = $number),* }
+
+        impl DropReason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The reason with this number.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+
+            /// Name in metrics and in `fairlead flows`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// One sentence for a person.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $doc),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    1 NoEndpoints "no-endpoints" "The service has no ready endpoint.",
+    2 NoLocalEndpoints "no-local-endpoints" "The service's traffic policy is Local and this node has no endpoint of it.",
+    3 SourceNotOwned "source-not-owned" "The pod sent a packet from an address that is not its own.",
+    4 Malformed "malformed" "The packet's headers are truncated or contradict each other.",
+    5 UnknownPod "unknown-pod" "The destination is in this node's pod network, but no pod has the address.",
+    6 TtlExceeded "ttl-exceeded" "The packet's hop limit ran out.",
+}

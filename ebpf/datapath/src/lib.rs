@@ -1,0 +1,1 @@
+//! Pure packet logic, built for the kernel and for the host.

@@ -1,0 +1,1 @@
+//! The node daemon: feed client, sync loop, wiring.

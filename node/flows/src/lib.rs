@@ -1,0 +1,1 @@
+//! Ring-buffer bytes to flows and counters.

@@ -1,0 +1,1 @@
+//! Applies and observes kernel state through aya, netlink and cgroups.

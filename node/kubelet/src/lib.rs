@@ -1,0 +1,1 @@
+//! Pods on containerd: images, containers, probes, logs, status.

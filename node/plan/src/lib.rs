@@ -1,0 +1,1 @@
+//! Pure planning: snapshot and observed kernel state to operations.

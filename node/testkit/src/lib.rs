@@ -1,0 +1,1 @@
+//! Network-namespace topologies, packet builders, eventually(). For tests and benchmarks only.

@@ -1,0 +1,2 @@
+//! `fairlead`: the one binary.
+fn main() {}

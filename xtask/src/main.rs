@@ -1,0 +1,3 @@
+//! Every developer command: setup, build, demo, test, bench, lint, ci.
+
+fn main() {}
