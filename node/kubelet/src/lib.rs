@@ -1,1 +1,3 @@
 //! Pods on containerd: images, containers, probes, logs, status.
+
+pub mod network;
