@@ -1,3 +1,111 @@
-//! Every developer command: setup, build, demo, test, bench, lint, ci.
+//! Every developer command. `cargo xtask --help` lists them; each installs what it needs first.
 
-fn main() {}
+mod bpf;
+mod build;
+mod lint;
+mod paths;
+mod requirement;
+mod setup;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{build::Binary, test::Tier};
+
+/// Build, show, test and measure Fairlead.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    after_help = "Examples:\n  cargo xtask demo            see the whole thing work, then clean up\n  cargo xtask demo --keep     the same, but leave the cluster running\n  cargo xtask test            every test\n  cargo xtask test unit       only the tests that need nothing\n  cargo xtask ci              what a change must pass"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing: packages, the eBPF toolchain, cargo tools
+    Setup,
+    /// Build the eBPF object, the test images and the release binary
+    Build,
+    /// Start a cluster of two nodes, run the scenario, print what happened, clean up
+    Demo {
+        /// Leave the cluster running and print its KUBECONFIG line
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run the tests, of one tier or of all
+    Test {
+        /// Only this tier
+        tier: Option<Tier>,
+    },
+    /// Measure
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Formatting, clippy, documentation, licences, dependency edges
+    Lint,
+    /// Everything a change must pass: lint and all tests
+    Ci,
+    /// Remove what builds and crashed runs left behind
+    Clean,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Memory when idle, time to Ready, time of a pod to Ready
+    Smoke {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", console::style("error:").red().bold());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Setup => setup::run(setup::ALL),
+        Command::Build => {
+            setup::run(setup::BUILD)?;
+            build::everything()
+        }
+        Command::Demo { keep } => {
+            setup::need_root("the demo makes network namespaces, loads eBPF programs and starts containers")?;
+            setup::run(setup::RUN)?;
+            build::everything()?;
+            let keep: &[&str] = if keep { &["--keep"] } else { &[] };
+            step::attached(&mut Binary::Bench.command(&[&["demo"], keep].concat()))
+        }
+        Command::Test { tier } => test::run(tier),
+        Command::Bench { what: Bench::Smoke { json } } => {
+            setup::need_root("the benchmark starts a cluster")?;
+            setup::run(setup::RUN)?;
+            build::everything()?;
+            let json: &[&str] = if json { &["--json"] } else { &[] };
+            step::attached(&mut Binary::Bench.command(&[&["smoke"], json].concat()))
+        }
+        Command::Lint => lint::run(),
+        Command::Ci => {
+            lint::run()?;
+            test::run(None)
+        }
+        Command::Clean => build::clean(),
+    }
+}

@@ -1,0 +1,108 @@
+//! Installs what is missing and says what and why.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    paths,
+    requirement::{CargoTool, Check, Needed, REQUIREMENTS, Requirement, Source},
+    step,
+};
+
+/// To compile.
+pub(crate) const BUILD: &[Needed] = &[Needed::Build];
+/// To compile and run.
+pub(crate) const RUN: &[Needed] = &[Needed::Build, Needed::Run];
+/// To lint.
+pub(crate) const LINT: &[Needed] = &[Needed::Build, Needed::Lint];
+/// Everything.
+pub(crate) const ALL: &[Needed] = &[Needed::Build, Needed::Run, Needed::Lint];
+
+/// Installs what is missing of what is `needed`.
+pub(crate) fn run(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&Requirement> =
+        REQUIREMENTS.iter().filter(|row| needed.contains(&row.needed) && !row.is_met()).collect();
+    let mut packages = Vec::new();
+    for row in &missing {
+        match &row.source {
+            Source::Debian(package) => {
+                println!("needs the package {package}: {}", row.why);
+                packages.push(*package);
+            }
+            Source::Cargo(tool) => println!("needs {} {}: {}", tool.name, tool.version, row.why),
+        }
+    }
+    install_packages(&packages)?;
+    for row in missing {
+        if let Source::Cargo(tool) = &row.source {
+            tool.install()?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails with one sentence when not root.
+pub(crate) fn need_root(why: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("this command must run as root: {why}; run it again with sudo")
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !on_path("apt-get") {
+        bail!("these Debian packages are missing and there is no apt-get to install them: {}", packages.join(" "));
+    }
+    need_root("it installs Debian packages")?;
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    step::quiet("read the package lists", apt().arg("update"))?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    step::quiet(&format!("install {}", packages.join(" ")), apt().args(install).args(packages))
+}
+
+impl Requirement {
+    fn is_met(&self) -> bool {
+        match (&self.check, &self.source) {
+            (Some(Check::Program(name)), _) => on_path(name),
+            (Some(Check::File(path)), _) => PathBuf::from(path).exists(),
+            (None, Source::Cargo(tool)) => tool.binary().exists(),
+            (None, Source::Debian(_)) => false,
+        }
+    }
+}
+
+impl CargoTool {
+    /// Its folder in the tool cache.
+    fn folder(&self) -> PathBuf {
+        let variant = if self.variant.is_empty() { String::new() } else { format!("-{}", self.variant) };
+        paths::tools().join(format!("{}-{}{variant}", self.name, self.version))
+    }
+
+    /// The built tool.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.folder().join("bin").join(self.name)
+    }
+
+    fn install(&self) -> Result<()> {
+        let title = format!("build {} {} (kept in {})", self.name, self.version, self.folder().display());
+        let mut command = Command::new("cargo");
+        command.args(["install", self.name, "--version", self.version]).args(self.args);
+        command.arg("--root").arg(self.folder()).arg("--target-dir").arg(paths::target().join("tools"));
+        command.envs(self.env.iter().copied());
+        step::quiet(&title, &mut command).with_context(|| format!("cannot build {}", self.name))
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
+}
