@@ -42,6 +42,7 @@ mod user {
         crate::service::BackendValue,
         crate::service::OriginKey,
         crate::service::OriginValue,
+        crate::event::ConnectionValue,
         crate::pod::PodValue,
         crate::pod::InterfaceValue,
         crate::pod::PodCounters,

@@ -17,6 +17,10 @@ pub const BACKENDS: MapSpec = MapSpec { name: "BACKENDS", capacity: 131_072 };
 pub const ORIGINS: MapSpec = MapSpec { name: "ORIGINS", capacity: 131_072 };
 /// Pods of this node by address: [`crate::Addr16`] to [`crate::pod::PodValue`]. `HASH`.
 pub const PODS: MapSpec = MapSpec { name: "PODS", capacity: 2_048 };
+/// Which pod a network namespace is: netns cookie (`u64`, `SO_NETNS_COOKIE` of any socket in it) to
+/// [`crate::pod::InterfaceValue`]. It attributes what the socket hooks see; a namespace without an entry counts as
+/// the host, slot 0. `HASH`.
+pub const POD_NETNS: MapSpec = MapSpec { name: "POD_NETNS", capacity: 1_024 };
 /// Which pod a host-side interface belongs to: ifindex (`u32`) to [`crate::pod::InterfaceValue`]. `HASH`.
 pub const INTERFACES: MapSpec = MapSpec { name: "INTERFACES", capacity: 1_024 };
 /// Pod networks of other nodes: prefix to [`crate::route::RouteValue`]. `LPM_TRIE`, key `Key<[u8; 16]>` with the
@@ -26,14 +30,29 @@ pub const ROUTES: MapSpec = MapSpec { name: "ROUTES", capacity: 16_384 };
 pub const POD_COUNTERS: MapSpec = MapSpec { name: "POD_COUNTERS", capacity: 1_024 };
 /// Drops: [`crate::pod::DropKey`] to a `u64` count. `PERCPU_HASH`.
 pub const DROPS: MapSpec = MapSpec { name: "DROPS", capacity: 8_192 };
+/// Established TCP connections by socket cookie (`u64`) to [`crate::event::ConnectionValue`]. Written and read by
+/// the programs only. `LRU_HASH`.
+pub const CONNECTIONS: MapSpec = MapSpec { name: "CONNECTIONS", capacity: 65_536 };
 /// Event records ([`crate::event::FlowEvent`]). `RINGBUF`, capacity in bytes.
 pub const EVENTS: MapSpec = MapSpec { name: "EVENTS", capacity: 1 << 20 };
 /// Events that found [`EVENTS`] full, as one `u64`. `PERCPU_ARRAY`.
 pub const EVENTS_LOST: MapSpec = MapSpec { name: "EVENTS_LOST", capacity: 1 };
 
 /// Every map that is pinned.
-pub const MAPS: &[MapSpec] =
-    &[SERVICES, BACKENDS, ORIGINS, PODS, INTERFACES, ROUTES, POD_COUNTERS, DROPS, EVENTS, EVENTS_LOST];
+pub const MAPS: &[MapSpec] = &[
+    SERVICES,
+    BACKENDS,
+    ORIGINS,
+    PODS,
+    POD_NETNS,
+    INTERFACES,
+    ROUTES,
+    POD_COUNTERS,
+    DROPS,
+    CONNECTIONS,
+    EVENTS,
+    EVENTS_LOST,
+];
 
 /// Programs on the node's cgroup.
 pub mod cgroup {
