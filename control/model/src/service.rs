@@ -109,6 +109,9 @@ pub struct Service {
     pub affinity_secs: u32,
     /// `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// Labelled `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless`: another proxy carries
+    /// its cluster addresses, or none does. The node's dataplane leaves it alone; DNS answers for it all the same.
+    pub foreign_proxy: bool,
 }
 
 /// A port of a service.

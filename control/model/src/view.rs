@@ -87,6 +87,42 @@ impl View {
         self.namespaces.contains(name)
     }
 
+    /// One slice.
+    pub fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
+        self.slices.get(name)
+    }
+
+    /// All slices by name.
+    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values()
+    }
+
+    /// One pod.
+    pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
+        self.pods.get(name)
+    }
+
+    /// All namespaces by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.iter().map(String::as_str)
+    }
+
+    /// Whether applying the change would alter anything.
+    pub fn would_change(&self, change: &Change) -> bool {
+        match change {
+            Change::PutService(service) => self.service(&service.name) != Some(service),
+            Change::DeleteService(name) => self.services.contains_key(name),
+            Change::PutSlice(slice) => self.slice(&slice.name) != Some(slice),
+            Change::DeleteSlice(name) => self.slices.contains_key(name),
+            Change::PutNode(node) => self.node(&node.name) != Some(node),
+            Change::DeleteNode(name) => self.nodes.contains_key(name),
+            Change::PutPod(pod) => self.pod(&pod.name) != Some(pod),
+            Change::DeletePod(name) => self.pods.contains_key(name),
+            Change::PutNamespace(name) => !self.has_namespace(name),
+            Change::DeleteNamespace(name) => self.has_namespace(name),
+        }
+    }
+
     /// Everything as changes to nothing, in an order that a reader can apply.
     pub fn to_changes(&self) -> Vec<Change> {
         let namespaces = self.namespaces.iter().cloned().map(Change::PutNamespace);
@@ -200,6 +236,17 @@ mod tests {
         view.apply(delta(1, vec![pod("a"), pod("b"), Change::DeletePod(ObjectName::new("demo", "a"))]));
         let found = view.pod_by_address(IpAddr::from([10, 244, 0, 5])).expect("b has it");
         assert_eq!(found.name.name, "b");
+    }
+
+    #[test]
+    fn a_change_that_repeats_what_is_known_changes_nothing() {
+        let mut view = View::default();
+        let put = slice("s", "svc");
+        assert!(view.would_change(&put));
+        view.apply(delta(1, vec![put.clone()]));
+        assert!(!view.would_change(&put));
+        assert!(view.would_change(&slice("s", "other")));
+        assert!(!view.would_change(&Change::DeletePod(ObjectName::new("demo", "none"))));
     }
 
     #[test]
