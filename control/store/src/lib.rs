@@ -1,1 +1,107 @@
 //! The revisioned store behind the API server.
+//!
+//! A flat, ordered map from keys to opaque values with one counter, the *revision*: every committed
+//! write takes the next one, so all writes of the cluster are totally ordered. An entry remembers the
+//! revision that created it and the one that last changed it; writes are compare-and-swap on the latter.
+//! A bounded history of changes answers watches and lists in the past.
+//!
+//! The store never looks into a value and never answers a write before it is on disk.
+//!
+//! Start reading at [`Store`], then [`embedded::EmbeddedStore`].
+
+mod error;
+mod watch;
+
+pub mod embedded;
+
+#[cfg(test)]
+mod contract;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use crate::embedded::{EmbeddedConfig, EmbeddedStore, Retention};
+pub use crate::error::StoreError;
+pub use crate::watch::{Event, EventKind, Watch};
+
+/// The number of a committed write. Revision 0 is the empty store.
+pub type Revision = u64;
+
+/// A key's value and the revisions that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The value as it was written.
+    pub value: Bytes,
+    /// The write that created the key.
+    pub create_revision: Revision,
+    /// The write that last changed the value: the precondition of the next one.
+    pub mod_revision: Revision,
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListRequest {
+    /// Only keys that start with this.
+    pub prefix: String,
+    /// Only keys that sort after this one: where the previous page ended.
+    pub after: Option<String>,
+    /// At most so many entries.
+    pub limit: Option<usize>,
+    /// The state at this revision; the newest one when absent.
+    pub at: Option<Revision>,
+}
+
+impl ListRequest {
+    /// Everything under `prefix`, now.
+    #[must_use]
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+}
+
+/// One page of entries in key order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The revision of which this is the state.
+    pub revision: Revision,
+    /// How many entries follow after this page.
+    pub remaining: usize,
+}
+
+/// A revisioned, watchable key-value store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates `key`; fails with [`StoreError::Exists`] when it is there.
+    async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError>;
+
+    /// Replaces the value of `key` if its last change was `expected`.
+    async fn update(
+        &self,
+        key: &str,
+        value: Bytes,
+        expected: Revision,
+    ) -> Result<Revision, StoreError>;
+
+    /// Removes `key`, if given only when its last change was `expected`. Returns the revision of the removal.
+    async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError>;
+
+    /// The newest value of `key`.
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
+
+    /// One page of the keys under a prefix; [`StoreError::Compacted`] or [`StoreError::FutureRevision`] when
+    /// `request.at` is out of the history.
+    async fn list(&self, request: ListRequest) -> Result<Listing, StoreError>;
+
+    /// Every change under `prefix` later than revision `after`, in order, without gap or duplicate.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
+
+    /// Forgets the history up to and including `upto`.
+    async fn compact(&self, upto: Revision) -> Result<(), StoreError>;
+
+    /// The newest committed revision.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+}

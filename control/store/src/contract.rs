@@ -1,0 +1,150 @@
+//! What every store must do, whatever it is made of.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::{EventKind, ListRequest, Store, StoreError};
+
+/// Runs the whole contract, each part on a fresh store from `make` (with a guard that keeps it usable).
+pub(crate) async fn check<G>(make: impl Fn() -> (Box<dyn Store>, G)) {
+    let (store, _guard) = make();
+    writes_need_their_precondition(&*store).await;
+    let (store, _guard) = make();
+    lists_are_ordered_paged_and_repeatable(&*store).await;
+    let (store, _guard) = make();
+    watches_see_every_change_once(store.into()).await;
+    let (store, _guard) = make();
+    compaction_ends_old_reads(&*store).await;
+}
+
+fn value(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn failed<T: Debug>(result: Result<T, StoreError>) -> StoreError {
+    result.expect_err("the call must be refused")
+}
+
+async fn writes_need_their_precondition(store: &dyn Store) {
+    assert_eq!(store.revision().await.unwrap(), 0);
+    assert!(matches!(failed(store.update("/a", value("x"), 1).await), StoreError::NotFound { .. }));
+    assert!(matches!(failed(store.delete("/a", None).await), StoreError::NotFound { .. }));
+    let created = store.create("/a", value("1")).await.unwrap();
+    assert!(matches!(failed(store.create("/a", value("2")).await), StoreError::Exists { .. }));
+    let updated = store.update("/a", value("2"), created).await.unwrap();
+    assert!(updated > created);
+    let error = failed(store.update("/a", value("3"), created).await);
+    assert!(
+        matches!(error, StoreError::Conflict { expected, actual, .. } if (expected, actual) == (created, updated))
+    );
+    let error = failed(store.delete("/a", Some(created)).await);
+    assert!(matches!(error, StoreError::Conflict { .. }));
+    let entry = store.get("/a").await.unwrap().unwrap();
+    assert_eq!((entry.create_revision, entry.mod_revision), (created, updated));
+    assert_eq!(entry.value, value("2"));
+    let deleted = store.delete("/a", Some(updated)).await.unwrap();
+    assert!(deleted > updated);
+    assert_eq!(store.get("/a").await.unwrap(), None);
+    let again = store.create("/a", value("4")).await.unwrap();
+    assert_eq!(store.get("/a").await.unwrap().unwrap().create_revision, again);
+    assert_eq!(store.revision().await.unwrap(), again);
+}
+
+async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {
+    for key in ["/p/c", "/p/a", "/p/b", "/q/a", "/p"] {
+        store.create(key, value(key)).await.unwrap();
+    }
+    let keys = |entries: &[crate::Entry]| -> Vec<String> {
+        entries.iter().map(|entry| entry.key.clone()).collect()
+    };
+    let all = store.list(ListRequest::prefix("/p/")).await.unwrap();
+    assert_eq!(keys(&all.entries), ["/p/a", "/p/b", "/p/c"]);
+    assert_eq!((all.revision, all.remaining), (5, 0));
+
+    let request = ListRequest { limit: Some(2), ..ListRequest::prefix("/p/") };
+    let first = store.list(request.clone()).await.unwrap();
+    assert_eq!((keys(&first.entries), first.remaining), (vec!["/p/a".into(), "/p/b".into()], 1));
+    // What changes between two pages is not seen by the second.
+    store.create("/p/bb", value("new")).await.unwrap();
+    store.delete("/p/c", None).await.unwrap();
+    let rest = ListRequest {
+        after: Some("/p/b".into()),
+        at: Some(first.revision),
+        ..ListRequest::prefix("/p/")
+    };
+    let second = store.list(rest).await.unwrap();
+    assert_eq!((keys(&second.entries), second.revision), (vec!["/p/c".into()], first.revision));
+    assert_eq!(second.entries[0], all.entries[2]);
+
+    let future = ListRequest { at: Some(99), ..ListRequest::prefix("/p/") };
+    let error = failed(store.list(future).await);
+    assert!(matches!(error, StoreError::FutureRevision { requested: 99, current: 7 }));
+}
+
+async fn watches_see_every_change_once(store: Arc<dyn Store>) {
+    const WRITERS: usize = 4;
+    const WRITES: usize = 25;
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        writers.spawn(async move {
+            for n in 0..WRITES {
+                store.create(&format!("/w/{writer}/{n}"), value("x")).await.unwrap();
+                store.create(&format!("/other/{writer}/{n}"), value("x")).await.unwrap();
+            }
+        });
+    }
+    // Watches that begin in the middle of the writes, each from a different revision.
+    let mut watchers = JoinSet::new();
+    for after in [0, 3, 10, 20] {
+        while store.revision().await.unwrap() < after {
+            tokio::task::yield_now().await;
+        }
+        let mut watch = store.watch("/w/", after).await.unwrap();
+        let listed = ListRequest { at: Some(after), ..ListRequest::prefix("/w/") };
+        let before = store.list(listed).await.unwrap().entries.len();
+        watchers.spawn(async move {
+            let mut last = after;
+            for _ in before..WRITERS * WRITES {
+                let event = watch.next().await.unwrap();
+                assert!(event.revision > last && event.kind == EventKind::Created);
+                last = event.revision;
+            }
+            watch
+        });
+    }
+    while let Some(result) = writers.join_next().await {
+        result.unwrap();
+    }
+    let current = store.revision().await.unwrap();
+    while let Some(result) = watchers.join_next().await {
+        let mut watch = result.unwrap();
+        assert!(watch.try_next().unwrap().is_none());
+        assert!(watch.progress() <= current);
+    }
+
+    let mut watch = store.watch("/w/0/0", current).await.unwrap();
+    let deleted = store.delete("/w/0/0", None).await.unwrap();
+    let event = watch.next().await.unwrap();
+    assert_eq!((event.kind, event.revision), (EventKind::Deleted, deleted));
+    assert_eq!((event.value.clone(), event.previous.clone()), (None, Some(value("x"))));
+    let error = failed(store.watch("/w/", deleted + 1).await);
+    assert!(matches!(error, StoreError::FutureRevision { .. }));
+}
+
+async fn compaction_ends_old_reads(store: &dyn Store) {
+    for n in 1..=5 {
+        store.create(&format!("/{n}"), value("x")).await.unwrap();
+    }
+    store.compact(3).await.unwrap();
+    let error = failed(store.watch("/", 2).await);
+    assert!(matches!(error, StoreError::Compacted { requested: 2, compacted: 3 }));
+    let old = ListRequest { at: Some(2), ..ListRequest::prefix("/") };
+    assert!(matches!(failed(store.list(old).await), StoreError::Compacted { .. }));
+    let mut watch = store.watch("/", 3).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().key, "/4");
+    assert_eq!(store.list(ListRequest::prefix("/")).await.unwrap().entries.len(), 5);
+}

@@ -1,0 +1,194 @@
+//! The store on one redb file in a directory of its own.
+//!
+//! Reads run in the caller's task on redb's snapshots. Writes go to one thread, which commits what is queued as one
+//! transaction with one fsync (group commit), publishes it, and then answers. So an answer means: on disk, and
+//! visible to every watch.
+
+mod lock;
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redb::Database;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::During;
+use crate::watch::Hub;
+use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch};
+use lock::DirectoryLock;
+use writer::{Command, Operation, Writer};
+
+/// How the embedded store is set up.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// The directory of the store; made (mode 0700) when absent. Holds `lock` and `store.redb`.
+    pub dir: PathBuf,
+    /// How much history to keep.
+    pub retention: Retention,
+    /// Memory for cached database pages.
+    pub cache_bytes: usize,
+    /// How many events may wait for one watcher before it is cut off.
+    pub watch_queue_len_max: usize,
+}
+
+/// How much history to keep. A change is forgotten when it is beyond `revisions_max`, or when it is both older than
+/// `age` and not among the newest `revisions_min`.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Keep at least so many changes.
+    pub revisions_min: u64,
+    /// Keep at most so many changes.
+    pub revisions_max: u64,
+    /// Keep changes at least so long, up to `revisions_max`.
+    pub age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        // Five minutes is etcd's compaction interval under kube-apiserver.
+        Self { revisions_min: 1_000, revisions_max: 100_000, age: Duration::from_secs(300) }
+    }
+}
+
+impl EmbeddedConfig {
+    /// The defaults, in `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            retention: Retention::default(),
+            cache_bytes: 8 << 20,
+            watch_queue_len_max: 1_024,
+        }
+    }
+}
+
+/// The store on one redb file.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    database: Arc<Database>,
+    hub: Arc<Hub>,
+    /// Closing it ends the writer.
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<thread::JoinHandle<()>>,
+    /// Released last.
+    _lock: DirectoryLock,
+}
+
+/// How many writes may wait for the writer.
+const COMMAND_QUEUE_LEN_MAX: usize = 1_024;
+
+impl EmbeddedStore {
+    /// Opens or makes the store in `config.dir` and locks the directory.
+    pub fn open(config: &EmbeddedConfig) -> Result<Self, StoreError> {
+        let lock = DirectoryLock::acquire(&config.dir)?;
+        let path = config.dir.join("store.redb");
+        let database = Database::builder()
+            .set_cache_size(config.cache_bytes)
+            .create(&path)
+            .during("open the database store.redb")?;
+        let revision = schema::prepare(&database, &path)?;
+        let database = Arc::new(database);
+        let hub = Arc::new(Hub::new(revision, config.watch_queue_len_max));
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
+        let writer = Writer::new(database.clone(), hub.clone(), config.retention);
+        let writer = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| StoreError::Directory {
+                operation: "start the writer thread of",
+                path,
+                source: Arc::new(error),
+            })?;
+        Ok(Self { database, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
+    }
+
+    async fn write(&self, key: &str, operation: Operation) -> Result<Revision, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Write { key: key.to_owned(), operation, reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn send(&self, command: Command) -> Result<(), StoreError> {
+        let commands = self.commands.as_ref().ok_or(StoreError::Closed)?;
+        commands.send(command).await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Runs a read that may touch many pages off the async threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = self.database.clone();
+        let task = tokio::task::spawn_blocking(move || read(&database));
+        task.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError> {
+        self.write(key, Operation::Create { value }).await
+    }
+
+    async fn update(
+        &self,
+        key: &str,
+        value: Bytes,
+        expected: Revision,
+    ) -> Result<Revision, StoreError> {
+        self.write(key, Operation::Update { value, expected }).await
+    }
+
+    async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError> {
+        self.write(key, Operation::Delete { expected }).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        reader::get(&self.database, key)
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<Listing, StoreError> {
+        self.read(move |database| reader::list(database, &request)).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        let registration = self.hub.register(prefix, after);
+        let until = registration.history_until;
+        let prefix = prefix.to_owned();
+        let backlog =
+            self.read(move |database| reader::history(database, &prefix, after, until)).await?;
+        Ok(registration.complete(backlog))
+    }
+
+    async fn compact(&self, upto: Revision) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Compact { upto, reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        reader::revision(&self.database)
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's writer ended by a panic");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Reads on a redb snapshot.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use redb::{Database, ReadTransaction, ReadableDatabase};
+
+use super::schema::{
+    CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta,
+};
+use crate::error::During;
+use crate::{Entry, Event, EventKind, ListRequest, Listing, Revision, StoreError};
+
+const LISTING: &str = "list keys";
+const HISTORY: &str = "read the history";
+
+pub(super) fn revision(database: &Database) -> Result<Revision, StoreError> {
+    let transaction = database.begin_read().during("read the revision")?;
+    read_meta(&transaction.open_table(META).during("read the revision")?, META_REVISION)
+}
+
+pub(super) fn get(database: &Database, key: &str) -> Result<Option<Entry>, StoreError> {
+    let transaction = database.begin_read().during("read a key")?;
+    let current = transaction.open_table(CURRENT).during("read a key")?;
+    let Some(found) = current.get(key).during("read a key")? else { return Ok(None) };
+    Ok(Some(CurrentRecord::decode(key, found.value())?.to_entry(key)))
+}
+
+pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Listing, StoreError> {
+    let transaction = database.begin_read().during(LISTING)?;
+    let newest = newest(&transaction, request.at)?;
+    let revision = request.at.unwrap_or(newest);
+    let mut changed =
+        changed_since(&transaction, request, revision, newest)?.into_iter().peekable();
+    let mut page = Page::new(request.limit, revision);
+
+    let current = transaction.open_table(CURRENT).during(LISTING)?;
+    let start = match &request.after {
+        Some(after) => Bound::Excluded(after.as_str()),
+        None => Bound::Included(request.prefix.as_str()),
+    };
+    for item in current.range::<&str>((start, Bound::Unbounded)).during(LISTING)? {
+        let (key, record) = item.during(LISTING)?;
+        let key = key.value();
+        if !key.starts_with(&request.prefix) {
+            break;
+        }
+        while let Some((_, before)) = changed.next_if(|(other, _)| other.as_str() < key) {
+            page.push(before);
+        }
+        match changed.next_if(|(other, _)| other == key) {
+            Some((_, before)) => page.push(before),
+            None if page.is_full() => page.listing.remaining += 1,
+            None => page.push(Some(CurrentRecord::decode(key, record.value())?.to_entry(key))),
+        }
+    }
+    changed.for_each(|(_, before)| page.push(before));
+    Ok(page.listing)
+}
+
+/// The events under `prefix` with `after < revision <= until`.
+pub(super) fn history(
+    database: &Database,
+    prefix: &str,
+    after: Revision,
+    until: Revision,
+) -> Result<VecDeque<Arc<Event>>, StoreError> {
+    let transaction = database.begin_read().during(HISTORY)?;
+    newest(&transaction, Some(after))?;
+    let mut events = VecDeque::new();
+    if after >= until {
+        return Ok(events);
+    }
+    let log = transaction.open_table(LOG).during(HISTORY)?;
+    for item in log.range(after + 1..=until).during(HISTORY)? {
+        let (revision, record) = item.during(HISTORY)?;
+        let revision = revision.value();
+        let record = LogRecord::decode(revision, record.value())?;
+        if record.key.starts_with(prefix) {
+            events.push_back(record.to_event(revision));
+        }
+    }
+    Ok(events)
+}
+
+/// The newest revision of the snapshot, when `at` is within its history.
+fn newest(transaction: &ReadTransaction, at: Option<Revision>) -> Result<Revision, StoreError> {
+    let meta = transaction.open_table(META).during(HISTORY)?;
+    let current = read_meta(&meta, META_REVISION)?;
+    let compacted = read_meta(&meta, META_COMPACTED)?;
+    match at {
+        Some(requested) if requested > current => {
+            Err(StoreError::FutureRevision { requested, current })
+        }
+        Some(requested) if requested < compacted => {
+            Err(StoreError::Compacted { requested, compacted })
+        }
+        _ => Ok(current),
+    }
+}
+
+/// For each requested key that changed in `(at, newest]`: what it was at `at`.
+fn changed_since(
+    transaction: &ReadTransaction,
+    request: &ListRequest,
+    at: Revision,
+    newest: Revision,
+) -> Result<BTreeMap<String, Option<Entry>>, StoreError> {
+    let mut changed = BTreeMap::new();
+    if at >= newest {
+        return Ok(changed);
+    }
+    let log = transaction.open_table(LOG).during(HISTORY)?;
+    for item in log.range(at + 1..=newest).during(HISTORY)? {
+        let (revision, record) = item.during(HISTORY)?;
+        let record = LogRecord::decode(revision.value(), record.value())?;
+        let wanted = record.key.starts_with(&request.prefix)
+            && request.after.as_deref().is_none_or(|after| record.key > after);
+        if wanted && !changed.contains_key(record.key) {
+            let existed = record.kind != EventKind::Created;
+            let before = existed.then(|| record.previous.to_entry(record.key));
+            changed.insert(record.key.to_owned(), before);
+        }
+    }
+    Ok(changed)
+}
+
+/// A listing that counts what is beyond its limit.
+struct Page {
+    listing: Listing,
+    limit: usize,
+}
+
+impl Page {
+    fn new(limit: Option<usize>, revision: Revision) -> Self {
+        let listing = Listing { entries: Vec::new(), revision, remaining: 0 };
+        Self { listing, limit: limit.unwrap_or(usize::MAX) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.listing.entries.len() >= self.limit
+    }
+
+    fn push(&mut self, entry: Option<Entry>) {
+        match entry {
+            None => {}
+            Some(_) if self.is_full() => self.listing.remaining += 1,
+            Some(entry) => self.listing.entries.push(entry),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The one thread that writes: group commit, history, compaction.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Retention;
+use super::schema::{
+    CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta,
+};
+use crate::error::During;
+use crate::watch::Hub;
+use crate::{Event, EventKind, Revision, StoreError};
+
+/// A request to the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    Write { key: String, operation: Operation, reply: Reply<Revision> },
+    Compact { upto: Revision, reply: Reply<()> },
+}
+
+/// A write and its precondition.
+#[derive(Debug)]
+pub(super) enum Operation {
+    Create { value: Bytes },
+    Update { value: Bytes, expected: Revision },
+    Delete { expected: Option<Revision> },
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// The state of the writer thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    database: Arc<Database>,
+    hub: Arc<Hub>,
+    retention: Retention,
+    trimmed: Instant,
+    writes_since_trim: usize,
+}
+
+/// What a batch did, to be told after its commit.
+#[derive(Default)]
+struct Batch {
+    events: Vec<Arc<Event>>,
+    writes: Vec<(Reply<Revision>, Result<Revision, StoreError>)>,
+    compactions: Vec<(Reply<()>, Result<(), StoreError>)>,
+}
+
+const WRITING: &str = "write to the database";
+const COMPACTING: &str = "compact the history";
+
+/// At most so many commands share a commit.
+const BATCH_LEN_MAX: usize = 256;
+/// The history is trimmed when so many writes or seconds have passed, at most `TRIM_LEN_MAX` records at a time.
+const TRIM_EVERY_WRITES: usize = 1_000;
+const TRIM_EVERY_SECS: u64 = 30;
+const TRIM_LEN_MAX: usize = 4_000;
+
+impl Writer {
+    pub(super) fn new(database: Arc<Database>, hub: Arc<Hub>, retention: Retention) -> Self {
+        Self { database, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
+    }
+
+    /// Serves commands until the store is dropped.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut commands = vec![first];
+            while commands.len() < BATCH_LEN_MAX
+                && let Ok(command) = queue.try_recv()
+            {
+                commands.push(command);
+            }
+            self.commit(commands);
+        }
+        self.hub.close();
+    }
+
+    fn commit(&mut self, commands: Vec<Command>) {
+        let mut batch = Batch::default();
+        let outcome = self.apply(commands, &mut batch);
+        match &outcome {
+            Ok(()) => self.hub.publish(&batch.events),
+            Err(error) => tracing::error!(%error, source = ?error, "a commit failed; nothing of it was stored"),
+        }
+        // A caller that went away needs no answer.
+        for (reply, result) in batch.writes {
+            let _ = reply.send(outcome.clone().and(result));
+        }
+        for (reply, result) in batch.compactions {
+            let _ = reply.send(outcome.clone().and(result));
+        }
+    }
+
+    fn apply(&mut self, commands: Vec<Command>, batch: &mut Batch) -> Result<(), StoreError> {
+        let mut pending = commands.into_iter();
+        let outcome = self.transact(&mut pending, batch);
+        if let Err(error) = &outcome {
+            for command in pending {
+                match command {
+                    Command::Write { reply, .. } => batch.writes.push((reply, Err(error.clone()))),
+                    Command::Compact { reply, .. } => {
+                        batch.compactions.push((reply, Err(error.clone())));
+                    }
+                }
+            }
+        }
+        outcome
+    }
+
+    fn transact(
+        &mut self,
+        commands: &mut impl Iterator<Item = Command>,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin_write().during(WRITING)?;
+        transaction.set_durability(Durability::Immediate).during(WRITING)?;
+        {
+            let mut tables = Tables::open(&transaction)?;
+            for command in commands {
+                match command {
+                    Command::Write { key, operation, reply } => {
+                        let result = tables.write(&key, operation);
+                        let result = result.map(|event| {
+                            let revision = event.revision;
+                            batch.events.push(event);
+                            revision
+                        });
+                        batch.writes.push((reply, result));
+                    }
+                    Command::Compact { upto, reply } => {
+                        batch.compactions.push((reply, tables.compact(upto)));
+                    }
+                }
+            }
+            self.writes_since_trim += batch.events.len();
+            let due = self.trimmed.elapsed().as_secs() >= TRIM_EVERY_SECS;
+            if due || self.writes_since_trim >= TRIM_EVERY_WRITES {
+                self.writes_since_trim = 0;
+                self.trimmed = Instant::now();
+                tables.trim(self.retention)?;
+            }
+            tables.store_counters()?;
+        }
+        transaction.commit().during(WRITING)
+    }
+}
+
+/// The tables of one write transaction, with the counters that it will store.
+struct Tables<'t> {
+    current: Table<'t, &'static str, &'static [u8]>,
+    log: Table<'t, u64, &'static [u8]>,
+    meta: Table<'t, &'static str, u64>,
+    revision: Revision,
+    compacted: Revision,
+    now_ms: u64,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        let meta = transaction.open_table(META).during(WRITING)?;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            current: transaction.open_table(CURRENT).during(WRITING)?,
+            log: transaction.open_table(LOG).during(WRITING)?,
+            revision: read_meta(&meta, META_REVISION)?,
+            compacted: read_meta(&meta, META_COMPACTED)?,
+            meta,
+            now_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn store_counters(&mut self) -> Result<(), StoreError> {
+        self.meta.insert(META_REVISION, self.revision).during(WRITING)?;
+        self.meta.insert(META_COMPACTED, self.compacted).during(WRITING)?;
+        Ok(())
+    }
+
+    /// Checks the precondition, changes the key and appends to the history.
+    fn write(&mut self, key: &str, operation: Operation) -> Result<Arc<Event>, StoreError> {
+        let stored = self.current.get(key).during(WRITING)?.map(|found| found.value().to_vec());
+        let stored = match &stored {
+            Some(bytes) => Some(CurrentRecord::decode(key, bytes)?),
+            None => None,
+        };
+        let (kind, value) = check(key, &operation, stored)?;
+        let revision = self.revision + 1;
+        if kind == EventKind::Deleted {
+            self.current.remove(key).during(WRITING)?;
+        } else {
+            let create_revision = stored.map_or(revision, |record| record.create_revision);
+            let record = CurrentRecord { create_revision, mod_revision: revision, value };
+            self.current.insert(key, record.encode().as_slice()).during(WRITING)?;
+        }
+        let none = CurrentRecord { create_revision: 0, mod_revision: 0, value: &[] };
+        let previous = stored.unwrap_or(none);
+        let record = LogRecord { kind, time_ms: self.now_ms, key, value, previous };
+        self.log.insert(revision, record.encode().as_slice()).during(WRITING)?;
+        self.revision = revision;
+        Ok(record.to_event(revision))
+    }
+
+    fn compact(&mut self, upto: Revision) -> Result<(), StoreError> {
+        let upto = upto.min(self.revision);
+        self.log.retain_in(..=upto, |_, _| false).during(COMPACTING)?;
+        self.compacted = self.compacted.max(upto);
+        Ok(())
+    }
+
+    /// Forgets what the retention does not ask for.
+    fn trim(&mut self, retention: Retention) -> Result<(), StoreError> {
+        let age_ms = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
+        let young_ms = self.now_ms.saturating_sub(age_ms);
+        for _ in 0..TRIM_LEN_MAX {
+            let (revision, old) = {
+                let Some((revision, record)) = self.log.first().during(COMPACTING)? else { break };
+                let revision = revision.value();
+                (revision, LogRecord::decode(revision, record.value())?.time_ms < young_ms)
+            };
+            let behind = self.revision - revision;
+            if behind < retention.revisions_max && !(old && behind >= retention.revisions_min) {
+                break;
+            }
+            self.log.remove(revision).during(COMPACTING)?;
+            self.compacted = revision;
+        }
+        Ok(())
+    }
+}
+
+/// What the operation does to the key, when its precondition holds.
+fn check<'v>(
+    key: &str,
+    operation: &'v Operation,
+    stored: Option<CurrentRecord<'_>>,
+) -> Result<(EventKind, &'v [u8]), StoreError> {
+    let found = |expected: Option<Revision>| match (stored, expected) {
+        (None, _) => Err(StoreError::NotFound { key: key.to_owned() }),
+        (Some(record), Some(expected)) if record.mod_revision != expected => {
+            Err(StoreError::Conflict {
+                key: key.to_owned(),
+                expected,
+                actual: record.mod_revision,
+            })
+        }
+        _ => Ok(()),
+    };
+    match operation {
+        Operation::Create { .. } if stored.is_some() => {
+            Err(StoreError::Exists { key: key.to_owned() })
+        }
+        Operation::Create { value } => Ok((EventKind::Created, value)),
+        Operation::Update { value, expected } => {
+            found(Some(*expected))?;
+            Ok((EventKind::Updated, value))
+        }
+        Operation::Delete { expected } => {
+            found(*expected)?;
+            Ok((EventKind::Deleted, &[]))
+        }
+    }
+}
