@@ -1,1 +1,40 @@
-//! Pure packet logic, built for the kernel and for the host.
+//! What the dataplane decides, as pure functions: which backend serves a connection, where a packet of a pod goes,
+//! what is counted. Built for the kernel (where `ebpf/programs` calls it) and for the host (where it is tested).
+//!
+//! It must never allocate, panic, loop without a constant bound, call a helper of the kernel or know where a map is:
+//! maps and packets come in through the traits [`Tables`], [`Sockets`] and [`Packet`]. Functions are `inline(always)`
+//! because the verifier follows one program better than many, and because a context may not be passed on.
+//!
+//! Start reading at [`link`] for packets and at [`service`] for connections.
+#![no_std]
+
+#[cfg(any(test, feature = "cases"))]
+extern crate std;
+
+pub mod checksum;
+pub mod header;
+pub mod link;
+pub mod packet;
+pub mod service;
+
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
+
+pub use link::{Tables, Verdict};
+pub use packet::Packet;
+pub use service::Sockets;
+
+use fairlead_abi::Addr16;
+
+/// Whether two addresses are equal: word by word, because the derived comparison of an array is a call to `bcmp`,
+/// which is a loop over bytes in eBPF.
+#[inline(always)]
+pub const fn same(a: &Addr16, b: &Addr16) -> bool {
+    ((a.0[0] ^ b.0[0]) | (a.0[1] ^ b.0[1]) | (a.0[2] ^ b.0[2]) | (a.0[3] ^ b.0[3])) == 0
+}
+
+/// Whether this is "no address".
+#[inline(always)]
+pub const fn is_unspecified(addr: &Addr16) -> bool {
+    (addr.0[0] | addr.0[1] | addr.0[2] | addr.0[3]) == 0
+}

@@ -1,0 +1,64 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+
+/// The checksum of `bytes`, as a number in host order, ready to be stored in network order.
+pub fn full(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        let low = pair.get(1).copied().unwrap_or(0);
+        sum = fold(sum + u32::from(u16::from_be_bytes([pair[0], low]))).into();
+    }
+    !fold(sum)
+}
+
+/// The checksum after one 16-bit word of the covered bytes changed from `old` to `new`: equation 3 of RFC 1624,
+/// `HC' = ~(~HC + ~m + m')`. All three are in the same byte order, whichever that is (RFC 1071 §1.2 B).
+#[inline(always)]
+pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
+    !fold(!checksum as u32 + !old as u32 + new as u32)
+}
+
+/// Adds the carries back in (one's complement addition).
+#[inline(always)]
+const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_example_of_rfc_1071_holds() {
+        assert_eq!(!full(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+
+    proptest! {
+        #[test]
+        fn an_incremental_update_equals_a_full_computation(
+            mut bytes in proptest::collection::vec(any::<u8>(), 20..60),
+            word in 0_usize..10,
+            new in any::<u16>(),
+        ) {
+            // A header that is all zero has two representations of its sum; a real one has a version in it.
+            bytes[0] |= 0x40;
+            let at = if word == 0 { 2 } else { word * 2 };
+            let before = full(&bytes);
+            let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
+            prop_assert_eq!(update(before, old, new), full(&bytes));
+            let swapped = update(before.swap_bytes(), old.swap_bytes(), new.swap_bytes());
+            prop_assert_eq!(swapped.swap_bytes(), full(&bytes));
+        }
+
+        #[test]
+        fn bytes_followed_by_their_checksum_sum_to_zero(bytes in proptest::collection::vec(any::<u8>(), 0..30)) {
+            let mut covered = bytes.clone();
+            covered.extend_from_slice(if bytes.len() % 2 == 1 { &[0] } else { &[] });
+            covered.extend_from_slice(&full(&bytes).to_be_bytes());
+            prop_assert_eq!(full(&covered), 0);
+        }
+    }
+}

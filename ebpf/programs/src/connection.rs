@@ -1,0 +1,213 @@
+//! `sock_ops`: one record when a TCP connection is established and one when it ends, with what its socket counted.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
+    },
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use fairlead_abi::{
+    Addr16, Be16,
+    event::{ConnectionValue, FLOW_END, FLOW_START, FlowEvent, ROLE_CLIENT, ROLE_SERVER},
+    service::{OriginKey, TCP},
+};
+use fairlead_datapath::{Tables, service};
+
+use crate::{
+    event,
+    maps::{CONNECTIONS, Maps, flow_events},
+};
+
+/// `AF_INET`.
+const AF_INET: u32 = 2;
+
+/// Records of connections.
+#[sock_ops]
+pub(crate) fn sock_ops(ctx: SockOpsContext) -> u32 {
+    let socket = Socket { ctx };
+    match socket.ctx.op() {
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(&socket, ROLE_CLIENT),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&socket, ROLE_SERVER),
+        BPF_SOCK_OPS_STATE_CB if socket.new_state() == BPF_TCP_CLOSE => ended(&socket),
+        _ => {}
+    }
+    1
+}
+
+#[inline(always)]
+fn established(socket: &Socket, role: u8) {
+    let local = socket.local();
+    Maps.count(socket.pod_slot(&local), |counters| {
+        if role == ROLE_CLIENT {
+            counters.connections_opened += 1;
+        } else {
+            counters.connections_accepted += 1;
+        }
+    });
+    // The end is heard of for the retransmits alone, even when no records are written.
+    socket.listen_to_states();
+    if !flow_events() {
+        return;
+    }
+    let (cookie, remote, remote_port) = (socket.cookie(), socket.remote(), socket.remote_port());
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut connection = ConnectionValue { start_ns: now, role, ..ConnectionValue::default() };
+    if role == ROLE_CLIENT {
+        let key = OriginKey { cookie, addr: remote, port: remote_port, _pad: [0; 6] };
+        if let Some(origin) = service::peer(&Maps, &key) {
+            connection.service = origin.addr;
+            connection.service_port = origin.port;
+            connection.service_id = origin.service_id;
+        }
+    }
+    // It fails only when every entry is being evicted at once; the record of the end then has no beginning.
+    let _full = CONNECTIONS.insert(&cookie, &connection, 0);
+    event::write(FlowEvent {
+        time_ns: now,
+        kind: FLOW_START,
+        local,
+        remote,
+        remote_port,
+        cookie,
+        ..socket.describe(&connection)
+    });
+}
+
+#[inline(always)]
+fn ended(socket: &Socket) {
+    let local = socket.local();
+    let retransmits = socket.retransmits();
+    if retransmits != 0 {
+        Maps.count(socket.pod_slot(&local), |counters| counters.retransmits += retransmits as u64);
+    }
+    if !flow_events() {
+        return;
+    }
+    let cookie = socket.cookie();
+    // SAFETY: the value is plain bytes, copied at once.
+    let known = unsafe { CONNECTIONS.get(&cookie) }.copied();
+    let _absent = CONNECTIONS.remove(&cookie);
+    let connection = known.unwrap_or_default();
+    event::write(FlowEvent {
+        // SAFETY: the helper takes nothing.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        kind: FLOW_END,
+        local,
+        remote: socket.remote(),
+        remote_port: socket.remote_port(),
+        cookie,
+        ..socket.describe(&connection)
+    });
+}
+
+/// A TCP socket as `sock_ops` sees it.
+struct Socket {
+    ctx: SockOpsContext,
+}
+
+/// One load of a context field at a fixed offset, as the verifier wants it; hence volatile.
+macro_rules! field {
+    ($socket:expr, $($field:tt)+) => {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (&raw const (*$socket.raw()).$($field)+).read_volatile() }
+    };
+}
+
+impl Socket {
+    /// What the socket has counted, and what is known of its connection.
+    #[inline(always)]
+    fn describe(&self, connection: &ConnectionValue) -> FlowEvent {
+        FlowEvent {
+            start_ns: connection.start_ns,
+            bytes_sent: field!(self, bytes_acked),
+            bytes_received: field!(self, bytes_received),
+            service: connection.service,
+            // In host order, unlike the remote one.
+            local_port: Be16::new(field!(self, local_port) as u16),
+            service_port: connection.service_port,
+            proto: TCP,
+            role: connection.role,
+            service_id: connection.service_id,
+            srtt_us: field!(self, srtt_us) >> 3,
+            retransmits: self.retransmits(),
+            ..FlowEvent::default()
+        }
+    }
+
+    /// The pod whose socket it is: by its network namespace, or by its address while the namespace is not known.
+    #[inline(always)]
+    fn pod_slot(&self, local: &Addr16) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
+        match Maps.pod_of_netns(cookie) {
+            Some(pod) => pod.slot,
+            None => Maps.pod(local).map_or(0, |pod| pod.slot),
+        }
+    }
+
+    #[inline(always)]
+    fn listen_to_states(&self) {
+        let flags = field!(self, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        // SAFETY: the kernel passes a valid context. It fails only for flags that the kernel does not know.
+        let _unknown = unsafe { bpf_sock_ops_cb_flags_set(self.raw(), flags as i32) };
+    }
+
+    #[inline(always)]
+    fn new_state(&self) -> u32 {
+        field!(self, __bindgen_anon_1.args[1])
+    }
+
+    #[inline(always)]
+    fn retransmits(&self) -> u32 {
+        field!(self, total_retrans)
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn local(&self) -> Addr16 {
+        if field!(self, family) == AF_INET {
+            return Addr16::from_v4_be(field!(self, local_ip4));
+        }
+        Addr16::from_v6_be([
+            field!(self, local_ip6[0]),
+            field!(self, local_ip6[1]),
+            field!(self, local_ip6[2]),
+            field!(self, local_ip6[3]),
+        ])
+    }
+
+    #[inline(always)]
+    fn remote(&self) -> Addr16 {
+        if field!(self, family) == AF_INET {
+            return Addr16::from_v4_be(field!(self, remote_ip4));
+        }
+        Addr16::from_v6_be([
+            field!(self, remote_ip6[0]),
+            field!(self, remote_ip6[1]),
+            field!(self, remote_ip6[2]),
+            field!(self, remote_ip6[3]),
+        ])
+    }
+
+    #[inline(always)]
+    fn remote_port(&self) -> Be16 {
+        // The kernel loads 16 bits in network order and, on a little-endian machine, shifts them up by 16
+        // (`sock_ops_convert_ctx_access` in net/core/filter.c).
+        Be16((field!(self, remote_port) >> 16) as u16)
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> *mut bpf_sock_ops {
+        self.ctx.ops
+    }
+}
