@@ -1,0 +1,132 @@
+//! `fairlead-bench`: the demo and the benchmarks. `cargo xtask` builds what they need and starts them.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use console::style;
+use fairlead_bench::{
+    cluster::{Cluster, ClusterSpec, folder_for},
+    image, scenario,
+    screen::aside,
+    smoke,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The demo and the benchmarks of Fairlead.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the OCI archive that demo and test pods run
+    Image {
+        /// The static workload binary
+        #[arg(long)]
+        workload: PathBuf,
+        /// Folder to write the archive into
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Start a cluster, run the scenario, print what happened, clean up
+    Demo {
+        /// Leave the cluster running
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Memory when idle, time to Ready, time of a pod to Ready
+    Smoke {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Image { workload, to } => make_image(&workload, &to),
+        Command::Demo { keep } => demo(keep).await,
+        Command::Smoke { json } => measure(json).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", style("error:").red().bold());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make_image(workload: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("cannot make the folder {}", to.display()))?;
+    let archive = to.join("workload.tar");
+    image::write_workload(&archive, workload)?;
+    println!("{}", archive.display());
+    Ok(())
+}
+
+fn spec(name: &str) -> ClusterSpec {
+    ClusterSpec { name: name.into(), nodes: 2, api_port: 6443, folder: folder_for(name) }
+}
+
+async fn demo(keep: bool) -> Result<()> {
+    let cluster = Cluster::up(spec("demo"), true).await?;
+    println!();
+    let outcome = tokio::select! {
+        outcome = scenario::run(&cluster) => outcome,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    println!();
+    if keep {
+        println!("The cluster is running:\n\n    export KUBECONFIG={}\n", cluster.kubeconfig().display());
+        let folder = cluster.spec().folder.display();
+        println!("Remove it with\n\n    fairlead down --name demo --state-dir {folder}/state --run-dir {folder}/run --purge\n");
+        return outcome;
+    }
+    let logs = outcome.is_err().then(|| save_logs(&cluster)).transpose()?;
+    let removed = cluster.down().await.context("the demo's cluster could not be removed")?;
+    for line in removed.lines() {
+        aside(line);
+    }
+    if let Some(logs) = logs {
+        return outcome.with_context(|| format!("the demo failed; the logs are in {}", logs.display()));
+    }
+    println!("{} every step held, and everything that was made is gone", style("✓").green().bold());
+    outcome
+}
+
+/// Keeps the logs of a cluster that is about to be removed.
+fn save_logs(cluster: &Cluster) -> Result<PathBuf> {
+    let to = std::env::temp_dir().join(format!("fairlead-{}-logs", cluster.spec().name));
+    std::fs::create_dir_all(&to).with_context(|| format!("cannot make the folder {}", to.display()))?;
+    for entry in std::fs::read_dir(cluster.logs()).into_iter().flatten().flatten() {
+        let file = entry.path();
+        std::fs::copy(&file, to.join(entry.file_name())).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    Ok(to)
+}
+
+async fn interrupted() {
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn measure(json: bool) -> Result<()> {
+    let cluster = Cluster::up(spec("smoke"), false).await?;
+    let outcome = smoke::run(&cluster).await;
+    cluster.down().await?;
+    let smoke = outcome?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&smoke)?);
+    } else {
+        smoke.print();
+    }
+    Ok(())
+}

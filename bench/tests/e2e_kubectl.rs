@@ -1,0 +1,180 @@
+//! kubectl, unmodified, against a running cluster: what a user types in the first hour.
+
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use fairlead_bench::{
+    cluster::{Cluster, ClusterSpec, folder_for},
+    scenario::apply,
+};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+/// How long a stream may take to say what is expected.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_reads_changes_and_follows_a_cluster() -> Result<()> {
+    let name = "e2e-kubectl";
+    let spec = ClusterSpec { name: name.into(), nodes: 2, api_port: 16_444, folder: folder_for(name) };
+    let cluster = Cluster::up(spec, false).await?;
+    let outcome = check(&cluster).await;
+    cluster.down().await?;
+    outcome
+}
+
+async fn check(cluster: &Cluster) -> Result<()> {
+    apply::run(cluster).await?;
+    reads(cluster).await?;
+    describes(cluster).await?;
+    follows_logs(cluster).await?;
+    scales_under_a_watch(cluster).await?;
+    applies_again(cluster).await?;
+    says_what_is_wrong(cluster).await?;
+    deletes(cluster).await
+}
+
+/// Commands that print, and words that must be in what they print.
+const READS: &[(&str, &[&str])] = &[
+    ("get nodes -o wide", &["Ready", "INTERNAL-IP", "node-1", "node-2", "containerd://"]),
+    ("get pods -A -o wide", &["READY", "1/1", "Running", "NOMINATED NODE", "echo-"]),
+    ("get svc -A -o wide", &["CLUSTER-IP", "10.96.0.1", "10.96.0.10", "app=echo"]),
+    ("get deploy -A -o wide", &["UP-TO-DATE", "3/3", "fairlead.dev/workload:demo"]),
+    ("get rs -A -o wide", &["DESIRED", "pod-template-hash"]),
+    ("get endpointslices -A -o wide", &["ADDRESSTYPE", "IPv4", "IPv6", "8080"]),
+    ("get nodes,pods,svc,deploy,rs,endpointslices -A -o wide", &["node/", "pod/", "service/", "deployment.apps/"]),
+    ("-n demo get deploy echo -o yaml", &["kind: Deployment", "replicas: 3", "readyReplicas: 3"]),
+    ("-n demo get deploy echo -o jsonpath={.status.readyReplicas}", &["3"]),
+    ("-n demo get svc echo -o json", &["\"ClusterIP\"", "\"clusterIPs\""]),
+    ("-n demo get pods -l app=echo -o name", &["pod/echo-"]),
+    ("-n demo get pods --field-selector=status.phase=Running", &["echo-"]),
+    ("-n demo rollout status deployment/echo --timeout=30s", &["successfully rolled out"]),
+    ("-n demo wait --for=condition=Ready pod -l app=echo --timeout=30s", &["condition met"]),
+    ("-n demo wait --for=condition=Available deployment/echo --timeout=30s", &["condition met"]),
+    ("api-resources", &["deployments", "endpointslices", "leases"]),
+    ("version", &["Server Version"]),
+    ("get events -A", &["Scheduled", "Started"]),
+    ("-n kube-node-lease get leases", &["node-1", "node-2"]),
+];
+
+async fn reads(cluster: &Cluster) -> Result<()> {
+    for (command, words) in READS {
+        let text = cluster.kubectl().run(&command.split(' ').collect::<Vec<_>>()).await?;
+        for word in *words {
+            ensure!(text.contains(word), "kubectl {command} did not print {word:?}:\n{text}");
+        }
+    }
+    Ok(())
+}
+
+async fn describes(cluster: &Cluster) -> Result<()> {
+    let pod = first_pod(cluster).await?;
+    let text = cluster.kubectl().run(&["-n", "demo", "describe", &pod]).await?;
+    for word in ["Status:", "Running", "Node:", "Events:", "Scheduled", "Started", "Readiness:", "http-get"] {
+        ensure!(text.contains(word), "describe did not print {word:?}:\n{text}");
+    }
+    Ok(())
+}
+
+async fn first_pod(cluster: &Cluster) -> Result<String> {
+    let text = cluster.kubectl().run(&["-n", "demo", "get", "pods", "-l", "app=echo", "-o", "name"]).await?;
+    text.lines().next().map(str::to_owned).context("there is no echo pod")
+}
+
+/// `logs -f` prints what the container says while it runs.
+async fn follows_logs(cluster: &Cluster) -> Result<()> {
+    let manifest = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"talker","namespace":"demo"},"spec":{"restartPolicy":"Never",
+        "containers":[{"name":"talker","image":"fairlead.dev/workload:demo","command":["/bin/sh","-c"],
+        "args":["for i in 1 2 3 4 5; do echo line $i; sleep 0.2; done"]}]}}"#;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(manifest).await?;
+    kubectl.run(&["-n", "demo", "wait", "--for=condition=Ready", "pod/talker", "--timeout=30s"]).await?;
+    let text = kubectl.run(&["-n", "demo", "logs", "-f", "talker"]).await?;
+    ensure!(text == "line 1\nline 2\nline 3\nline 4\nline 5\n", "logs -f printed {text:?}");
+    let tail = kubectl.run(&["-n", "demo", "logs", "talker", "--tail=1"]).await?;
+    ensure!(tail == "line 5\n", "logs --tail=1 printed {tail:?}");
+    Ok(())
+}
+
+/// `get -w` shows pods come and go while `scale` works.
+async fn scales_under_a_watch(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let mut watch = kubectl.command(&["-n", "demo", "get", "pods", "-l", "app=echo", "-w"]);
+    let mut watch = watch.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watch.stdout.take().context("piped above")?).lines();
+    kubectl.run(&["-n", "demo", "scale", "deployment/echo", "--replicas=4"]).await?;
+    let mut names = std::collections::BTreeSet::new();
+    while names.len() < 4 {
+        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.context("get -w did not show a fourth pod")??;
+        let line = line.context("get -w ended")?;
+        names.extend(line.split_whitespace().next().filter(|name| name.starts_with("echo-")).map(str::to_owned));
+    }
+    watch.kill().await?;
+    kubectl.run(&["-n", "demo", "rollout", "status", "deployment/echo", "--timeout=30s"]).await?;
+    kubectl.run(&["-n", "demo", "scale", "deployment/echo", "--replicas=3"]).await?;
+    Ok(())
+}
+
+/// A second `apply` changes what the manifest changes, and nothing else.
+async fn applies_again(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let unchanged = kubectl.apply(&apply::MANIFEST.replace("replicas: 3", "replicas: 3")).await?;
+    ensure!(unchanged.contains("service/echo unchanged"), "a second apply printed:\n{unchanged}");
+    let changed = kubectl.apply(&apply::MANIFEST.replace("port: 80,", "port: 81,")).await?;
+    ensure!(changed.contains("service/echo configured"), "an apply with another port printed:\n{changed}");
+    let ports = kubectl.run(&["-n", "demo", "get", "svc", "echo", "-o", "jsonpath={.spec.ports[*].port}"]).await?;
+    ensure!(ports == "81", "after the port was changed the service has the ports {ports:?}");
+    Ok(())
+}
+
+/// Manifests and commands that are wrong, and the words of the one sentence that says so.
+const WRONG: &[(&str, &str)] = &[
+    (r#"{"apiVersion":"v1","kind":"Gadget","metadata":{"name":"x"}}"#, "no matches for kind \"Gadget\""),
+    (
+        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","namespace":"demo"},"spec":{"containers":[{"name":"c"}]}}"#,
+        "spec.containers[0].image: Required value",
+    ),
+    (
+        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"UPPER","namespace":"demo"},"spec":{"ports":[{"port":80}]}}"#,
+        "metadata.name: Invalid value",
+    ),
+    (
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"nowhere"}}"#,
+        "namespaces \"nowhere\" not found",
+    ),
+    (
+        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"thief","namespace":"demo"},"spec":{"clusterIP":"10.96.0.10","ports":[{"port":80}]}}"#,
+        "provided IP is already allocated",
+    ),
+];
+
+async fn says_what_is_wrong(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    for (manifest, words) in WRONG {
+        let Err(error) = kubectl.apply(manifest).await else {
+            anyhow::bail!("kubectl applied what it must refuse: {manifest}");
+        };
+        ensure!(error.to_string().contains(words), "{manifest}\nwas refused without {words:?}: {error}");
+    }
+    let clash = kubectl.run(&["create", "-f", &write(cluster, CLASH).await?, "--validate=false"]).await;
+    let error = clash.err().context("a second namespace of the same name was created")?.to_string();
+    ensure!(error.contains("already exists"), "a name clash said: {error}");
+    Ok(())
+}
+
+const CLASH: &str = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"demo"}}"#;
+
+async fn write(cluster: &Cluster, manifest: &str) -> Result<String> {
+    let path = cluster.spec().folder.join("clash.json");
+    tokio::fs::write(&path, manifest).await?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// Deleting the namespace takes everything in it along.
+async fn deletes(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    kubectl.run(&["-n", "demo", "delete", "pod", "talker"]).await?;
+    kubectl.run(&["delete", "namespace", "demo", "--timeout=60s"]).await?;
+    let rest = kubectl.run(&["get", "pods,svc,deploy,rs,endpointslices", "-n", "demo", "-o", "name"]).await?;
+    ensure!(rest.trim().is_empty(), "after its namespace was deleted this was left:\n{rest}");
+    Ok(())
+}
