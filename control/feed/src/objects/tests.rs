@@ -1,0 +1,97 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn put<K: Indexed + serde::de::DeserializeOwned>(object: Value) -> Change {
+    serde_json::from_value::<K>(object).expect("a valid object").put()
+}
+
+fn service(spec: Value, labels: Value) -> model::Service {
+    let meta = json!({"namespace": "demo", "name": "echo", "labels": labels});
+    match put::<Service>(json!({"metadata": meta, "spec": spec})) {
+        Change::PutService(service) => service,
+        other => panic!("not a service: {other:?}"),
+    }
+}
+
+#[test]
+fn a_service_keeps_what_the_dataplane_needs() {
+    let spec = json!({
+        "type": "ClusterIP", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}],
+        "internalTrafficPolicy": "Local", "trafficDistribution": "PreferSameNode", "sessionAffinity": "ClientIP",
+    });
+    let service = service(spec, json!({}));
+    assert_eq!(service.addresses, [IpAddr::from([10, 96, 0, 7]), "fd00:96::7".parse().expect("v6")]);
+    assert_eq!(service.ports[1].protocol, model::Protocol::Udp);
+    assert_eq!(service.internal_policy, model::TrafficPolicy::Local);
+    assert_eq!(service.distribution, model::TrafficDistribution::SameNode);
+    assert_eq!(service.affinity_secs, 10_800);
+    assert!(!service.foreign_proxy);
+}
+
+#[test]
+fn the_kinds_of_services_are_told_apart() {
+    let headless = service(json!({"clusterIP": "None", "clusterIPs": ["None"]}), json!({}));
+    assert_eq!((headless.kind, headless.addresses.len()), (model::ServiceKind::Headless, 0));
+    let alias = service(json!({"type": "ExternalName", "externalName": "example.org"}), json!({}));
+    assert_eq!(alias.kind, model::ServiceKind::ExternalName("example.org".into()));
+    let foreign = json!({"service.kubernetes.io/service-proxy-name": "other"});
+    assert!(service(json!({"clusterIP": "10.96.0.9"}), foreign).foreign_proxy);
+}
+
+#[test]
+fn unset_endpoint_conditions_mean_ready() {
+    let rows = [
+        (json!(null), (true, true, false)),
+        (json!({"ready": false}), (false, false, false)),
+        (json!({"ready": false, "serving": true, "terminating": true}), (false, true, true)),
+    ];
+    for (conditions, expected) in rows {
+        let slice = json!({
+            "metadata": {"namespace": "demo", "name": "echo-1", "labels": {"kubernetes.io/service-name": "echo"}},
+            "addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["10.244.0.2"], "conditions": conditions,
+                           "targetRef": {"kind": "Pod", "name": "echo-x"}}],
+        });
+        let Change::PutSlice(slice) = put::<EndpointSlice>(slice) else { panic!("not a slice") };
+        let found = &slice.endpoints[0];
+        assert_eq!((found.ready, found.serving, found.terminating), expected);
+        assert_eq!(found.pod, "echo-x");
+    }
+}
+
+#[test]
+fn a_slice_without_a_service_is_not_told() {
+    let slice = json!({"metadata": {"namespace": "demo", "name": "s"}, "addressType": "IPv4", "endpoints": []});
+    assert_eq!(put::<EndpointSlice>(slice), Change::DeleteSlice(ObjectName::new("demo", "s")));
+}
+
+#[test]
+fn a_node_has_one_internal_address_per_family() {
+    let node = json!({
+        "metadata": {"name": "node-1", "labels": {"topology.kubernetes.io/zone": "a"}},
+        "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:244:0:1::/64"]},
+        "status": {"addresses": [{"type": "Hostname", "address": "node-1"}, {"type": "InternalIP", "address": "172.29.0.11"},
+                                 {"type": "InternalIP", "address": "172.29.0.12"}, {"type": "InternalIP", "address": "fd00:29::b"}],
+                   "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let Change::PutNode(node) = put::<Node>(node) else { panic!("not a node") };
+    assert_eq!(node.addresses, [IpAddr::from([172, 29, 0, 11]), "fd00:29::b".parse().expect("v6")]);
+    assert_eq!(node.pod_networks.iter().map(|network| network.length).collect::<Vec<_>>(), [24, 64]);
+    assert!(node.ready);
+    assert_eq!(node.zone, "a");
+}
+
+#[test]
+fn a_pod_is_told_while_it_has_addresses() {
+    let pod = |phase: &str, ips: Value| {
+        put::<Pod>(json!({"metadata": {"namespace": "demo", "name": "p", "uid": "u"},
+                          "spec": {"nodeName": "node-1", "containers": []},
+                          "status": {"phase": phase, "podIPs": ips}}))
+    };
+    let gone = Change::DeletePod(ObjectName::new("demo", "p"));
+    assert_eq!(pod("Pending", json!([])), gone);
+    assert!(matches!(pod("Running", json!([{"ip": "10.244.0.3"}])), Change::PutPod(_)));
+    assert_eq!(pod("Succeeded", json!([{"ip": "10.244.0.3"}])), gone);
+}
