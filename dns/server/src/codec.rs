@@ -1,0 +1,180 @@
+//! Messages as bytes (RFC 1035 §4.1, RFC 6891): reading questions and writing the zone's answers.
+//!
+//! Written by hand because it is the path of every question: it allocates once for the name and copies nothing else.
+//! A property test compares it with hickory-proto, which reads and writes what comes from other servers.
+
+use fairlead_zone::{Answer, Class, Name, Question, Rcode, RecordType};
+
+mod encode;
+
+pub(crate) use encode::{OPT_LEN, encode, encode_status, push_opt};
+
+/// Size of a header.
+pub(crate) const HEADER_LEN: usize = 12;
+/// Largest answer over UDP without EDNS (RFC 1035 §4.2.1).
+pub(crate) const UDP_MAX_PLAIN: usize = 512;
+/// Largest answer over UDP that is sure not to be fragmented (DNS flag day 2020); also what we say we can take.
+pub(crate) const UDP_MAX_EDNS: u16 = 1232;
+/// Largest message over TCP.
+pub(crate) const TCP_MAX: usize = 65_535;
+/// Records behind the question that a client may send: OPT and a signature, and room for one more of each.
+const EXTRA_RECORDS_MAX: usize = 4;
+
+/// A question that can be answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Request {
+    pub(crate) id: u16,
+    pub(crate) recursion_desired: bool,
+    pub(crate) checking_disabled: bool,
+    pub(crate) question: Question,
+    pub(crate) edns: Option<Edns>,
+}
+
+/// What the client said in its OPT record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Edns {
+    pub(crate) payload_max: u16,
+    pub(crate) version: u8,
+    pub(crate) dnssec_ok: bool,
+}
+
+/// What a datagram or a frame is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Incoming {
+    /// A question.
+    Request(Request),
+    /// Something to be refused with a bare header.
+    Reject { id: u16, opcode: u8, recursion_desired: bool, rcode: Rcode },
+    /// Too short, or an answer: a reply could start a loop between two servers.
+    Ignore,
+}
+
+impl Request {
+    /// The DO bit.
+    pub(crate) fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// Largest answer over UDP.
+    pub(crate) fn udp_max(&self) -> usize {
+        self.edns
+            .map_or(UDP_MAX_PLAIN, |edns| usize::from(edns.payload_max.min(UDP_MAX_EDNS)).max(UDP_MAX_PLAIN))
+    }
+}
+
+/// Reads what a client sent.
+pub(crate) fn decode(bytes: &[u8]) -> Incoming {
+    let Some(&[id_high, id_low, flags, more_flags, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
+        return Incoming::Ignore;
+    };
+    if flags & 0x80 != 0 {
+        return Incoming::Ignore;
+    }
+    let id = u16::from_be_bytes([id_high, id_low]);
+    let opcode = flags >> 3 & 0x0f;
+    let recursion_desired = flags & 1 != 0;
+    let reject = |rcode| Incoming::Reject { id, opcode, recursion_desired, rcode };
+    if opcode != 0 {
+        return reject(Rcode::NOT_IMP);
+    }
+    let Some((question, edns)) = read_body(bytes) else {
+        return reject(Rcode::FORM_ERR);
+    };
+    let checking_disabled = more_flags & 0x10 != 0;
+    Incoming::Request(Request { id, recursion_desired, checking_disabled, question, edns })
+}
+
+/// Reads the one question and the OPT record; nothing may follow.
+fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>)> {
+    let [questions, answers, authorities, additionals] = counts(bytes)?;
+    let records = answers + authorities + additionals;
+    if questions != 1 || records > EXTRA_RECORDS_MAX {
+        return None;
+    }
+    let name = Name::from_wire(bytes.get(HEADER_LEN..)?).ok()?;
+    let mut at = HEADER_LEN + name.as_wire().len();
+    let rtype = RecordType(u16_at(bytes, at)?);
+    let class = Class(u16_at(bytes, at + 2)?);
+    at += 4;
+    let mut edns = None;
+    for index in 0..records {
+        let record = RawRecord::read(bytes, at)?;
+        if record.rtype == RecordType::OPT {
+            let in_additional = index >= answers + authorities;
+            if edns.is_some() || !in_additional || record.value != at + 11 {
+                return None;
+            }
+            let [_, version, flags, _] = record.ttl.to_be_bytes();
+            edns = Some(Edns { payload_max: record.class, version, dnssec_ok: flags & 0x80 != 0 });
+        }
+        at = record.end;
+    }
+    (at == bytes.len()).then_some((Question { name, rtype, class }, edns))
+}
+
+/// A record in a message: where its parts are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawRecord {
+    pub(crate) rtype: RecordType,
+    pub(crate) class: u16,
+    pub(crate) ttl: u32,
+    /// Where the TTL is.
+    pub(crate) ttl_at: usize,
+    /// Where the RDATA begins.
+    pub(crate) value: usize,
+    /// Where it ends.
+    pub(crate) end: usize,
+}
+
+impl RawRecord {
+    /// Reads the record at an offset.
+    pub(crate) fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let at = skip_name(bytes, at)?;
+        let fixed = bytes.get(at..)?.first_chunk::<10>()?;
+        let [t0, t1, c0, c1, ttl0, ttl1, ttl2, ttl3, l0, l1] = *fixed;
+        let end = at + 10 + usize::from(u16::from_be_bytes([l0, l1]));
+        (end <= bytes.len()).then_some(Self {
+            rtype: RecordType(u16::from_be_bytes([t0, t1])),
+            class: u16::from_be_bytes([c0, c1]),
+            ttl: u32::from_be_bytes([ttl0, ttl1, ttl2, ttl3]),
+            ttl_at: at + 4,
+            value: at + 10,
+            end,
+        })
+    }
+}
+
+/// The four counts of a header.
+pub(crate) fn counts(bytes: &[u8]) -> Option<[usize; 4]> {
+    let count = |at| u16_at(bytes, at).map(usize::from);
+    Some([count(4)?, count(6)?, count(8)?, count(10)?])
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Where a possibly compressed name ends. A pointer ends it; where that leads is not looked at.
+pub(crate) fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *bytes.get(at)? {
+            0 => return Some(at + 1),
+            length @ 1..=63 => at += 1 + usize::from(length),
+            0xc0.. => return (at + 2 <= bytes.len()).then_some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+/// Whether the answer is only a status: there is nothing to say but the rcode.
+pub(crate) fn status(rcode: Rcode) -> Answer {
+    Answer {
+        rcode,
+        authoritative: false,
+        origin: fairlead_zone::Origin::Cluster,
+        answers: Vec::new(),
+        authority: Vec::new(),
+        additional: Vec::new(),
+        chase: None,
+    }
+}

@@ -1,0 +1,195 @@
+//! The life of a question: read, answered by the zone, by the cache or by an upstream server, written.
+//!
+//! [`Handler::start`] never waits; what only an upstream server can answer comes back as [`Pending`] and is finished
+//! by the caller at its own pace.
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use fairlead_zone::{Answer, Class, Question, Rcode, RecordData, RecordType, Zone};
+use rand::seq::SliceRandom;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    codec::{Incoming, Request, TCP_MAX, decode, encode, encode_status, status},
+    forward::Forwarder,
+    metrics::{Area, Client, Metrics, Transport},
+    relay::Reply,
+    upstream::Inquiry,
+};
+
+/// Questions that may wait for upstream servers at a time; CoreDNS's usual `max_concurrent`.
+const WAITING_MAX: usize = 1000;
+
+/// Answers questions.
+pub(crate) struct Handler {
+    zone: Arc<ArcSwap<Zone>>,
+    forwarder: Arc<Forwarder>,
+    metrics: Arc<Metrics>,
+    waiting: Arc<Semaphore>,
+}
+
+/// What to do about a packet.
+pub(crate) enum Step {
+    /// Nothing.
+    Ignore,
+    /// Send what was written.
+    Reply,
+    /// Finish it later.
+    Wait(Box<Pending>),
+}
+
+/// A question that waits for an upstream server.
+pub(crate) struct Pending {
+    request: Request,
+    client: Client,
+    began: Instant,
+    /// The zone's answer, when it ended in an alias that leads outside.
+    alias: Option<Answer>,
+    /// Held until the answer is written.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Handler {
+    pub(crate) fn new(zone: Arc<ArcSwap<Zone>>, forwarder: Arc<Forwarder>, metrics: Arc<Metrics>) -> Self {
+        Self { zone, forwarder, metrics, waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
+    }
+
+    /// Counts packets that get no answer.
+    pub(crate) fn drop_packet(&self) {
+        self.metrics.dropped.add();
+    }
+
+    /// Reads a packet and answers it at once when that is possible.
+    pub(crate) fn start(&self, packet: &[u8], client: Client, out: &mut Vec<u8>) -> Step {
+        let began = Instant::now();
+        let request = match decode(packet) {
+            Incoming::Request(request) => request,
+            Incoming::Reject { id, opcode, recursion_desired, rcode } => {
+                self.metrics.request(Area::Outside, client, None, packet.len());
+                encode_status(out, id, opcode, recursion_desired, rcode);
+                self.metrics.response(Area::Outside, client, rcode, out.len(), began.elapsed());
+                return Step::Reply;
+            }
+            Incoming::Ignore => {
+                self.drop_packet();
+                return Step::Ignore;
+            }
+        };
+        let answer = self.zone.load().answer(&request.question);
+        let area = answer.as_ref().map_or(Area::Outside, |answer| answer.origin.into());
+        self.metrics.request(area, client, Some(request.question.rtype), packet.len());
+        if request.edns.is_some_and(|edns| edns.version > 0) {
+            return self.reply(out, &request, client, (area, status(Rcode::BAD_VERS)), began);
+        }
+        match answer {
+            Some(answer) if answer.chase.is_none() || !self.forwarder.has_upstreams() => {
+                self.reply(out, &request, client, (area, answer), began)
+            }
+            alias => self.outside(out, Box::new(request), client, alias, began),
+        }
+    }
+
+    /// Asks the upstream servers and writes what they say.
+    pub(crate) async fn finish(&self, pending: Pending, out: &mut Vec<u8>) {
+        let Pending { request, client, began, alias, _permit } = pending;
+        let question = match alias.as_ref().and_then(|answer| answer.chase.clone()) {
+            Some(name) => Question { name, ..request.question.clone() },
+            None => request.question.clone(),
+        };
+        let inquiry = Inquiry::new(question, request.dnssec_ok(), request.checking_disabled);
+        let (reply, age_secs) = match self.forwarder.cached(&inquiry) {
+            Some((reply, age_secs)) => (Ok(reply), age_secs),
+            None => (self.forwarder.resolve(inquiry).await, 0),
+        };
+        match (reply, alias) {
+            (Ok(reply), None) => self.relay(out, &request, client, (&reply, age_secs), began),
+            (Ok(reply), Some(answer)) => {
+                let answer = extend(answer, &reply, age_secs);
+                self.reply(out, &request, client, (Area::Cluster, answer), began);
+            }
+            (Err(_), alias) => {
+                let area = if alias.is_some() { Area::Cluster } else { Area::Outside };
+                self.reply(out, &request, client, (area, status(Rcode::SERV_FAIL)), began);
+            }
+        }
+    }
+
+    /// A name that is not ours, or an alias that leads to one.
+    fn outside(
+        &self,
+        out: &mut Vec<u8>,
+        request: Box<Request>,
+        client: Client,
+        alias: Option<Answer>,
+        began: Instant,
+    ) -> Step {
+        let question = &request.question;
+        let transfer = matches!(question.rtype, RecordType::AXFR | RecordType::IXFR);
+        let area = if alias.is_some() { Area::Cluster } else { Area::Outside };
+        if question.class != Class::IN || transfer || !self.forwarder.has_upstreams() {
+            return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
+        }
+        let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
+            self.metrics.forward_rejects.add();
+            return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
+        };
+        Step::Wait(Box::new(Pending { request: *request, client, began, alias, _permit: permit }))
+    }
+
+    fn reply(
+        &self,
+        out: &mut Vec<u8>,
+        request: &Request,
+        client: Client,
+        (area, mut answer): (Area, Answer),
+        began: Instant,
+    ) -> Step {
+        shuffle(&mut answer);
+        encode(out, request, &answer, self.forwarder.has_upstreams(), size_max(request, client));
+        self.metrics.response(area, client, answer.rcode, out.len(), began.elapsed());
+        Step::Reply
+    }
+
+    fn relay(
+        &self,
+        out: &mut Vec<u8>,
+        request: &Request,
+        client: Client,
+        (reply, age_secs): (&Reply, u32),
+        began: Instant,
+    ) {
+        reply.write(out, request, age_secs, size_max(request, client));
+        self.metrics.response(Area::Outside, client, reply.rcode(), out.len(), began.elapsed());
+    }
+}
+
+fn size_max(request: &Request, client: Client) -> usize {
+    match client.transport {
+        Transport::Udp => request.udp_max(),
+        Transport::Tcp => TCP_MAX,
+    }
+}
+
+/// Appends what an upstream server knows about the end of an alias; its rcode is that of the whole (RFC 6604).
+fn extend(mut answer: Answer, reply: &Reply, age_secs: u32) -> Answer {
+    let Some(records) = reply.records() else {
+        return status(Rcode::SERV_FAIL);
+    };
+    answer.rcode = reply.rcode();
+    answer.answers.extend(records.into_iter().map(|mut record| {
+        record.ttl_secs = record.ttl_secs.saturating_sub(age_secs);
+        record
+    }));
+    answer
+}
+
+/// Addresses in random order, so that clients that take the first one spread; aliases stay in front.
+fn shuffle(answer: &mut Answer) {
+    let is_address = |data: &RecordData| matches!(data, RecordData::A(_) | RecordData::Aaaa(_));
+    let start = answer.answers.iter().take_while(|record| !is_address(&record.data)).count();
+    let addresses = &mut answer.answers[start..];
+    if addresses.len() > 1 && addresses.iter().all(|record| is_address(&record.data)) {
+        addresses.shuffle(&mut rand::rng());
+    }
+}

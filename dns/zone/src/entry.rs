@@ -1,0 +1,168 @@
+//! One service with its endpoints, as the zone keeps it.
+
+use std::net::IpAddr;
+
+use fairlead_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceKind};
+
+use crate::Name;
+
+/// A service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: ObjectName,
+    pub(crate) kind: Kind,
+    /// The service's own ports.
+    pub(crate) ports: Box<[Port]>,
+    /// Ready endpoints in the order of their slices.
+    pub(crate) endpoints: Box<[Endpoint]>,
+    /// Port lists of the slices; [`Endpoint::slice`] points into it.
+    pub(crate) slice_ports: Box<[Box<[Port]>]>,
+}
+
+/// What the service's own name means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Cluster addresses; none while the service waits for them.
+    ClusterIp(Box<[IpAddr]>),
+    /// Its endpoints.
+    Headless,
+    /// An alias.
+    External(Name),
+}
+
+/// A port with what a `_port._proto` name needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Port {
+    pub(crate) name: Box<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+/// A ready endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: IpAddr,
+    /// As the slice says it; an endpoint without one is named after its address.
+    pub(crate) hostname: Option<Box<str>>,
+    pub(crate) slice: u16,
+}
+
+impl Entry {
+    /// Joins a service with its slices.
+    pub(crate) fn new<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice>) -> Self {
+        let kind = match &service.kind {
+            ServiceKind::ClusterIp => Kind::ClusterIp(service.addresses.as_slice().into()),
+            ServiceKind::Headless => Kind::Headless,
+            // The API refuses external names that are no names; one that came through has no records.
+            ServiceKind::ExternalName(target) => {
+                Name::parse(target).map_or(Kind::ClusterIp(Box::default()), Kind::External)
+            }
+        };
+        let mut endpoints = Vec::new();
+        let mut slice_ports = Vec::new();
+        for (slice, index) in slices.zip(0u16..) {
+            let ports = slice.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
+            slice_ports.push(ports.collect());
+            let ready = slice.endpoints.iter().filter(|end| end.ready || service.publish_not_ready);
+            endpoints.extend(ready.map(|end| Endpoint {
+                address: end.address,
+                hostname: (!end.hostname.is_empty()).then(|| end.hostname.as_str().into()),
+                slice: index,
+            }));
+        }
+        let ports = service.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
+        Self {
+            name: service.name.clone(),
+            kind,
+            ports: ports.collect(),
+            endpoints: endpoints.into(),
+            slice_ports: slice_ports.into(),
+        }
+    }
+
+    /// The addresses whose reverse names this service may answer.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let own: &[IpAddr] = match &self.kind {
+            Kind::ClusterIp(addresses) => addresses,
+            Kind::Headless | Kind::External(_) => &[],
+        };
+        own.iter().copied().chain(self.endpoints.iter().map(|end| end.address))
+    }
+
+    /// The ports of an endpoint.
+    pub(crate) fn ports_of(&self, endpoint: &Endpoint) -> &[Port] {
+        &self.slice_ports[usize::from(endpoint.slice)]
+    }
+}
+
+impl Port {
+    fn new(name: &str, protocol: Protocol, port: u16) -> Self {
+        Self { name: name.into(), protocol, port }
+    }
+
+    /// Whether `_<protocol>` is this port's protocol.
+    pub(crate) fn has_protocol(&self, label: &[u8]) -> bool {
+        label
+            .strip_prefix(b"_")
+            .is_some_and(|name| name.eq_ignore_ascii_case(self.protocol.as_str().as_bytes()))
+    }
+
+    /// Whether `_<name>` is this port's name; a port without a name has none.
+    pub(crate) fn has_name(&self, label: &[u8]) -> bool {
+        let name = label.strip_prefix(b"_");
+        !self.name.is_empty() && name.is_some_and(|name| name.eq_ignore_ascii_case(self.name.as_bytes()))
+    }
+}
+
+impl Endpoint {
+    /// The endpoint's label below its service.
+    pub(crate) fn label(&self) -> String {
+        self.hostname.as_ref().map_or_else(|| dashed(self.address), |name| String::from(&**name))
+    }
+}
+
+/// An address as a label. The last group of an IPv6 address is written out, since a label must not end in a dash.
+pub(crate) fn dashed(address: IpAddr) -> String {
+    let mut text = address.to_string().replace(['.', ':'], "-");
+    if text.ends_with('-') {
+        text.push('0');
+    }
+    text
+}
+
+/// Reads a label of four numbers or eight groups with dashes, in any spelling of the address.
+pub(crate) fn undashed(label: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(label).ok()?;
+    let dashes = text.matches('-').count();
+    if dashes == 3 && !text.contains("--") {
+        return text.replace('-', ".").parse().ok().map(IpAddr::V4);
+    }
+    if text.contains(['.', ':']) {
+        return None;
+    }
+    text.replace('-', ":").parse().ok().map(IpAddr::V6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_labels_read_back() {
+        let rows = [
+            ("10.244.1.7", "10-244-1-7"),
+            ("fd00:244::7", "fd00-244--7"),
+            ("fd00:244::", "fd00-244--0"),
+            ("::1", "--1"),
+            ("1:2:3:4:5:6:7:8", "1-2-3-4-5-6-7-8"),
+        ];
+        for (address, label) in rows {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(dashed(address), label);
+            assert_eq!(undashed(label.as_bytes()), Some(address));
+        }
+        for label in ["a-b-c-d", "10-244-1", "10-244-1-7-9", "10.244.1.7", "10-244--7", "256-1-1-1", ""] {
+            assert_eq!(undashed(label.as_bytes()).filter(IpAddr::is_ipv4), None, "{label}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The zone: what DNS knows of the cluster at one moment.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use fairlead_model::{ObjectName, Prefix, View};
+
+use crate::{Name, arpa, entry::Entry, shards::Shards};
+
+/// What the zone is built for.
+#[derive(Clone, Debug)]
+pub struct ZoneConfig {
+    /// The domain of the cluster, usually `cluster.local`.
+    pub cluster_domain: Name,
+    /// Networks whose reverse names only this zone answers: those of services and pods.
+    pub reverse_networks: Vec<Prefix>,
+    /// How long clients may keep a record.
+    pub ttl_secs: u32,
+    /// The service that leads to this server; it is the zone's name server.
+    pub dns_service: ObjectName,
+    /// Addresses of this server, for the name server's name while the service does not exist.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// An immutable state of the zone. A copy shares everything that does not change afterwards, so that a writer copies,
+/// applies an update and publishes the copy while readers keep the old one.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    pub(crate) config: Arc<ZoneConfig>,
+    pub(crate) reverse_zones: Arc<[Name]>,
+    /// By `<service>.<namespace>` in lower case.
+    services: Shards<Box<[u8]>, Arc<Entry>>,
+    /// Services that may answer the reverse name of an address.
+    owners: Shards<IpAddr, Box<[Arc<ObjectName>]>>,
+    namespaces: Arc<BTreeSet<Box<[u8]>>>,
+    pub(crate) serial: u32,
+    synced: bool,
+}
+
+impl Zone {
+    /// A zone that knows nothing yet: missing names are failures, not denials, until the first complete view.
+    pub fn new(config: ZoneConfig) -> Self {
+        let reverse_zones = config.reverse_networks.iter().copied().flat_map(arpa::zones).collect();
+        Self {
+            config: Arc::new(config),
+            reverse_zones,
+            services: Shards::new(),
+            owners: Shards::new(),
+            namespaces: Arc::default(),
+            serial: 0,
+            synced: false,
+        }
+    }
+
+    /// The zone of a whole view.
+    pub fn build(config: ZoneConfig, view: &View, serial: u32) -> Self {
+        let mut zone = Self::new(config);
+        let all = view.services().map(|service| service.name.clone()).collect();
+        zone.apply(view, &all, serial);
+        zone
+    }
+
+    /// Redoes the services that an update of the view touched (see [`View::apply`]), each as a whole.
+    /// The serial is that of the SOA: the time of the change in seconds since the Unix epoch.
+    pub fn apply(&mut self, view: &View, touched: &BTreeSet<ObjectName>, serial: u32) {
+        for name in touched {
+            let entry = view.service(name).map(|service| Arc::new(Entry::new(service, view.slices_of(name))));
+            self.replace(name, entry);
+        }
+        if !view.namespaces().map(str::as_bytes).eq(self.namespaces.iter().map(|name| &**name)) {
+            self.namespaces = Arc::new(view.namespaces().map(|name| name.as_bytes().into()).collect());
+        }
+        self.serial = serial;
+        self.synced |= view.is_complete();
+    }
+
+    /// Whether a complete view has been applied.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// The zone's configuration.
+    pub fn config(&self) -> &ZoneConfig {
+        &self.config
+    }
+
+    /// A service by the labels of its name, in any case.
+    pub(crate) fn entry(&self, service: &[u8], namespace: &[u8]) -> Option<&Arc<Entry>> {
+        let mut key = [0; 127];
+        let key = key.get_mut(..service.len() + 1 + namespace.len())?;
+        key[..service.len()].copy_from_slice(service);
+        key[service.len()] = b'.';
+        key[service.len() + 1..].copy_from_slice(namespace);
+        key.make_ascii_lowercase();
+        self.services.get(&*key)
+    }
+
+    /// The services that have an address.
+    pub(crate) fn owners_of(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
+        let names = self.owners.get(&address).into_iter().flatten();
+        names.filter_map(|name| self.services.get(&*key_of(name)).map(|entry| &**entry))
+    }
+
+    /// Whether a namespace exists, by its label in any case.
+    pub(crate) fn has_namespace(&self, label: &[u8]) -> bool {
+        self.namespaces.contains(&*label.to_ascii_lowercase())
+    }
+
+    fn replace(&mut self, name: &ObjectName, entry: Option<Arc<Entry>>) {
+        let key = key_of(name);
+        let addresses_of = |entry: Option<&Arc<Entry>>| -> BTreeSet<IpAddr> {
+            entry.into_iter().flat_map(|entry| entry.addresses()).collect()
+        };
+        let old = addresses_of(self.services.get(&*key));
+        let new = addresses_of(entry.as_ref());
+        for address in old.difference(&new) {
+            self.disown(*address, name);
+        }
+        let owner = Arc::new(name.clone());
+        for address in new.difference(&old) {
+            let owners = self.owners.shard_mut(address).entry(*address).or_default();
+            *owners = owners.iter().chain([&owner]).cloned().collect();
+        }
+        let shard = self.services.shard_mut(&*key);
+        match entry {
+            Some(entry) => shard.insert(key, entry),
+            None => shard.remove(&*key),
+        };
+    }
+
+    fn disown(&mut self, address: IpAddr, name: &ObjectName) {
+        let shard = self.owners.shard_mut(&address);
+        if let Some(owners) = shard.get_mut(&address) {
+            *owners = owners.iter().filter(|owner| ***owner != *name).cloned().collect();
+            if owners.is_empty() {
+                shard.remove(&address);
+            }
+        }
+    }
+}
+
+fn key_of(name: &ObjectName) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(name.name.len() + 1 + name.namespace.len());
+    key.extend_from_slice(name.name.as_bytes());
+    key.push(b'.');
+    key.extend_from_slice(name.namespace.as_bytes());
+    key.make_ascii_lowercase();
+    key.into()
+}
