@@ -1,1 +1,33 @@
-//! Applies and observes kernel state through aya, netlink and cgroups.
+//! Applies and observes kernel state: maps and programs through aya, links, addresses and routes through netlink,
+//! network namespaces, cgroups.
+//!
+//! This crate has no opinions: what to do is decided by `fairlead-plan` (services, routes) and by its callers (pods).
+//! It never looks at the feed or the API. [`Dataplane::open`] makes sure that the node's programs run and hands out
+//! the parts: [`Tables`] for the sync loop (behind [`State`], which has a fake), [`Pods`] for the pod network,
+//! [`Counters`] and [`Events`] for observation. Everything is pinned, so it keeps working while no process is there.
+
+pub mod bpf;
+pub mod cgroup;
+pub mod cleanup;
+pub mod clock;
+pub mod counters;
+pub mod dataplane;
+pub mod error;
+pub mod events;
+pub mod fake;
+pub mod features;
+pub mod net;
+pub mod pods;
+pub mod state;
+pub mod tables;
+
+pub use cleanup::{NodeFootprint, remove_node};
+pub use counters::{Counters, PodTotals};
+pub use dataplane::{Dataplane, DataplaneConfig, ProgramSummary};
+pub use error::KernelError;
+pub use events::Events;
+pub use fake::FakeState;
+pub use features::require_features;
+pub use pods::{PodSpec, Pods};
+pub use state::State;
+pub use tables::Tables;

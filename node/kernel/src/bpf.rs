@@ -1,0 +1,6 @@
+//! The eBPF side: the object, its pins, its programs and links.
+
+pub(crate) mod link;
+pub mod object;
+pub(crate) mod pins;
+pub(crate) mod programs;

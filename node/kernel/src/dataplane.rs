@@ -1,0 +1,90 @@
+//! Opening the node's dataplane: programs loaded, attached and pinned, maps ready, the namespace a router.
+
+use std::path::PathBuf;
+
+use aya::programs::ProgramInfo;
+
+use crate::{
+    Counters, Events, KernelError, Pods, Tables,
+    bpf::{pins::Pins, programs::Programs},
+    cgroup, features,
+    net::{Netlink, sysctl},
+};
+
+/// Where the node's dataplane lives.
+#[derive(Clone, Debug)]
+pub struct DataplaneConfig {
+    /// Pin directory on a bpf file system, one per node.
+    pub bpffs_dir: PathBuf,
+    /// The node's cgroup, relative to the cgroup-v2 mount.
+    pub cgroup_dir: PathBuf,
+    /// Interface that leads to other nodes.
+    pub uplink: String,
+    /// Whether connection records are written.
+    pub flow_events: bool,
+}
+
+/// The parts, each for its owner.
+pub struct Dataplane {
+    /// Services and routes.
+    pub tables: Tables,
+    /// Pods.
+    pub pods: Pods,
+    /// Counters.
+    pub counters: Counters,
+    /// Event records.
+    pub events: Events,
+    /// The node's cgroup, absolute.
+    pub cgroup: PathBuf,
+}
+
+/// What the kernel says about one program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProgramSummary {
+    /// Name in the object.
+    pub name: String,
+    /// Identifier (`bpftool prog show id`).
+    pub id: u32,
+    /// Instructions that the verifier walked.
+    pub verified_instructions: u32,
+    /// Bytes of machine code.
+    pub jited_bytes: u32,
+}
+
+impl ProgramSummary {
+    pub(crate) fn new(name: &str, info: &ProgramInfo) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: info.id(),
+            verified_instructions: info.verified_instruction_count().unwrap_or_default(),
+            jited_bytes: info.size_jitted(),
+        }
+    }
+}
+
+impl Dataplane {
+    /// Opens it in the network namespace of the calling thread. What a former process pinned is used again: maps keep
+    /// their content, links get the programs of this build while packets keep flowing.
+    ///
+    /// # Errors
+    /// The machine lacks something, or the kernel refuses a program.
+    pub async fn open(config: &DataplaneConfig) -> Result<Self, KernelError> {
+        features::require_features(&config.bpffs_dir)?;
+        let netlink = Netlink::connect()?;
+        let uplink = netlink.require_link(&config.uplink).await?;
+        sysctl::make_router(&config.uplink)?;
+        let cgroup = cgroup::create(&config.cgroup_dir)?;
+        let directory = cgroup::open(&cgroup)?;
+
+        let pins = Pins::new(&config.bpffs_dir);
+        let mut programs = Programs::load(pins.clone(), uplink.index, config.flow_events)?;
+        programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
+        programs.attach_uplink(&config.uplink, uplink.index)?;
+
+        let tables = Tables::new(&mut programs, Netlink::connect()?, uplink.index)?;
+        let events = Events::new(&mut programs)?;
+        let counters = Counters::open(&pins)?;
+        let pods = Pods::new(programs, &pins, netlink, uplink.mtu)?;
+        Ok(Self { tables, pods, counters, events, cgroup })
+    }
+}

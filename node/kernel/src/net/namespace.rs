@@ -1,0 +1,129 @@
+//! Named network namespaces: bind mounts of `nsfs` files, as `ip netns` makes them.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+    sys::statfs::{FsType, statfs},
+};
+
+use crate::KernelError;
+
+/// `NSFS_MAGIC` (`include/uapi/linux/magic.h`).
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// A network namespace with a name in the file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Namespace {
+    path: PathBuf,
+}
+
+impl Namespace {
+    /// The namespace at `path`, whether or not it exists.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a namespace is mounted there.
+    pub fn exists(&self) -> bool {
+        statfs(&self.path).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC)
+    }
+
+    /// Makes the namespace unless it exists. True when it is new.
+    ///
+    /// # Errors
+    /// The file, the namespace or the mount cannot be made; then nothing is left.
+    pub fn create(&self) -> Result<bool, KernelError> {
+        if self.exists() {
+            return Ok(false);
+        }
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory).map_err(KernelError::file("creating", directory))?;
+        }
+        File::create(&self.path).map_err(KernelError::file("creating", &self.path))?;
+        let path = self.path.clone();
+        // A namespace belongs to a thread, so a thread of its own makes it and ends.
+        let made = on_thread(move || -> io::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let own = Path::new("/proc/thread-self/ns/net");
+            Ok(mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+        })?;
+        if let Err(error) = made {
+            let _ = fs::remove_file(&self.path);
+            return Err(KernelError::file("creating network namespace", &self.path)(error));
+        }
+        Ok(true)
+    }
+
+    /// Unmounts the namespace and removes its name; nothing happens when there is none. It goes away when the last
+    /// process has left it.
+    ///
+    /// # Errors
+    /// It cannot be unmounted or the file cannot be removed.
+    pub fn remove(&self) -> Result<(), KernelError> {
+        while self.exists() {
+            umount2(&self.path, MntFlags::MNT_DETACH)
+                .map_err(|errno| KernelError::file("unmounting", &self.path)(errno.into()))?;
+        }
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(KernelError::file("removing", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the namespace, for moving an interface there.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn open(&self) -> Result<File, KernelError> {
+        File::open(&self.path).map_err(KernelError::file("opening network namespace", &self.path))
+    }
+
+    /// Runs `act` on a thread inside the namespace and waits for it.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T, KernelError> {
+        let file = self.open()?;
+        on_thread(move || setns(&file, CloneFlags::CLONE_NEWNET).map(|()| act()))?
+            .map_err(|errno| KernelError::file("entering network namespace", &self.path)(errno.into()))
+    }
+
+    /// Like [`Self::enter`] for a future, which gets a runtime of its own.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn enter_async<T, F>(&self, act: impl FnOnce() -> F + Send) -> Result<T, KernelError>
+    where
+        T: Send,
+        F: Future<Output = T>,
+    {
+        self.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            Ok(runtime.map_err(KernelError::Thread)?.block_on(act()))
+        })?
+    }
+}
+
+fn on_thread<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, KernelError> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, act);
+        match thread.map_err(KernelError::Thread)?.join() {
+            Ok(value) => Ok(value),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

@@ -1,0 +1,270 @@
+//! A pod's place on the network: namespace, veth pair, addresses, routes, programs, map entries.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::Mutex,
+};
+
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use fairlead_abi::{
+    Addr16, DropReason, names,
+    pod::{DropKey, InterfaceValue, PodCounters, PodValue},
+};
+
+use crate::{
+    KernelError,
+    bpf::{
+        pins::Pins,
+        programs::{Programs, open_pinned},
+    },
+    dataplane::ProgramSummary,
+    net::{Link, Namespace, Netlink, netlink::VethPair, sysctl},
+    tables::ignore_absent,
+};
+
+/// A pod's interface inside its namespace.
+pub const POD_INTERFACE: &str = "eth0";
+/// A pod's IPv4 gateway; link local (RFC 3927), the same for every pod, held by nobody.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// A pod's IPv6 gateway.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// What a pod shall have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodSpec {
+    /// Where its network namespace is mounted.
+    pub netns: PathBuf,
+    /// Name of the host side of its veth pair, at most 15 bytes.
+    pub interface: String,
+    /// Addresses, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    /// Its slot in the counters.
+    pub slot: u32,
+}
+
+/// Makes and removes pods' places.
+pub struct Pods {
+    netlink: Netlink,
+    mtu: u32,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    programs: Programs,
+    pods: HashMap<MapData, Addr16, PodValue>,
+    interfaces: HashMap<MapData, u32, InterfaceValue>,
+    counters: PerCpuArray<MapData, PodCounters>,
+    drops: PerCpuHashMap<MapData, DropKey, u64>,
+}
+
+impl Pods {
+    pub(crate) fn new(
+        mut programs: Programs,
+        pins: &Pins,
+        netlink: Netlink,
+        mtu: u32,
+    ) -> Result<Self, KernelError> {
+        let inner = Inner {
+            pods: programs.map(names::PODS)?,
+            interfaces: programs.map(names::INTERFACES)?,
+            counters: open_pinned(pins, names::POD_COUNTERS)?,
+            drops: open_pinned(pins, names::DROPS)?,
+            programs,
+        };
+        Ok(Self { netlink, mtu, inner: Mutex::new(inner) })
+    }
+
+    /// Makes everything the pod shall have, or completes it; a pod that has it keeps all its connections.
+    ///
+    /// # Errors
+    /// A step fails; what was made stays and is completed by the next call or removed by [`Self::detach`].
+    pub async fn attach(&self, spec: &PodSpec) -> Result<(), KernelError> {
+        let namespace = Namespace::at(&spec.netns);
+        if namespace.create()? {
+            // A pod of that name died with its namespace; its interface, if any, leads nowhere.
+            self.netlink.delete_link(&spec.interface).await?;
+            namespace.enter(sysctl::make_pod)??;
+        }
+        let (host, pod) = match self.existing_pair(&namespace, spec).await? {
+            Some(pair) => pair,
+            None => self.new_pair(&namespace, spec).await?,
+        };
+        self.lock().admit(spec, &host)?;
+        configure_pod(&namespace, spec, pod.index, host.mac)?;
+        sysctl::make_pod_gateway(&spec.interface)?;
+        self.netlink.set_up(host.index).await?;
+        for address in &spec.addresses {
+            self.netlink.add_neighbour(host.index, *address, pod.mac).await?;
+            self.netlink.add_host_route(host.index, *address).await?;
+        }
+        self.lock().publish(spec, &host, &pod)
+    }
+
+    /// Whether the pod has its namespace and its interface, so that nothing but programs needs a look.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn is_attached(&self, spec: &PodSpec) -> Result<bool, KernelError> {
+        let namespace = Namespace::at(&spec.netns);
+        Ok(namespace.exists() && self.existing_pair(&namespace, spec).await?.is_some())
+    }
+
+    /// Takes back whatever of it exists.
+    ///
+    /// # Errors
+    /// A step fails; call again.
+    pub async fn detach(&self, spec: &PodSpec) -> Result<(), KernelError> {
+        self.lock().withdraw(spec)?;
+        self.netlink.delete_link(&spec.interface).await?;
+        Namespace::at(&spec.netns).remove()
+    }
+
+    /// Names of the interfaces here that begin with `prefix`.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn interfaces(&self, prefix: &str) -> Result<Vec<String>, KernelError> {
+        let names = self.netlink.link_names().await?;
+        Ok(names.into_iter().filter(|name| name.starts_with(prefix)).collect())
+    }
+
+    /// Deletes an interface that belongs to no pod.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub async fn delete_interface(&self, name: &str) -> Result<(), KernelError> {
+        self.lock().programs.detach_pod(name)?;
+        self.netlink.delete_link(name).await
+    }
+
+    /// What the kernel says about the programs.
+    pub fn programs(&self) -> Vec<ProgramSummary> {
+        self.lock().programs.info().map(|(name, info)| ProgramSummary::new(name, &info)).collect()
+    }
+
+    async fn existing_pair(
+        &self,
+        namespace: &Namespace,
+        spec: &PodSpec,
+    ) -> Result<Option<(Link, Link)>, KernelError> {
+        let Some(host) = self.netlink.link(&spec.interface).await? else { return Ok(None) };
+        let pod = namespace.enter_async(async || Netlink::connect()?.link(POD_INTERFACE).await)??;
+        Ok(pod.filter(|pod| pod.peer == Some(host.index)).map(|pod| (host, pod)))
+    }
+
+    async fn new_pair(&self, namespace: &Namespace, spec: &PodSpec) -> Result<(Link, Link), KernelError> {
+        self.lock().reset_counters(spec.slot)?;
+        self.netlink.delete_link(&spec.interface).await?;
+        let file = namespace.open()?;
+        let pair = VethPair {
+            name: &spec.interface,
+            mac: mac(HOST_MAC, spec),
+            peer_name: POD_INTERFACE,
+            peer_mac: mac(POD_MAC, spec),
+            peer_namespace: file.as_fd(),
+            mtu: self.mtu,
+        };
+        self.netlink.add_veth(pair).await?;
+        let made = self.existing_pair(namespace, spec).await?;
+        made.ok_or_else(|| KernelError::NoInterface { name: spec.interface.clone() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Says whose interface it is and attaches the programs, before a packet can pass.
+    fn admit(&mut self, spec: &PodSpec, host: &Link) -> Result<(), KernelError> {
+        let address = |v4: bool| {
+            let found = spec.addresses.iter().find(|address| address.is_ipv4() == v4);
+            found.map_or(Addr16::UNSPECIFIED, |address| Addr16::from(*address))
+        };
+        let value = InterfaceValue { v4: address(true), v6: address(false), slot: spec.slot };
+        let put = self.interfaces.insert(host.index, value, 0);
+        put.map_err(KernelError::map(names::INTERFACES.name, "writing"))?;
+        self.programs.attach_pod(&spec.interface, host.index)
+    }
+
+    /// Makes the pod's addresses known to the link programs.
+    fn publish(&mut self, spec: &PodSpec, host: &Link, pod: &Link) -> Result<(), KernelError> {
+        let value = PodValue { ifindex: host.index, slot: spec.slot, mac: pod.mac, host_mac: host.mac };
+        for address in &spec.addresses {
+            let put = self.pods.insert(Addr16::from(*address), value, 0);
+            put.map_err(KernelError::map(names::PODS.name, "writing"))?;
+        }
+        Ok(())
+    }
+
+    fn withdraw(&mut self, spec: &PodSpec) -> Result<(), KernelError> {
+        for address in &spec.addresses {
+            ignore_absent(self.pods.remove(&Addr16::from(*address)))
+                .map_err(KernelError::map(names::PODS.name, "deleting from"))?;
+        }
+        self.programs.detach_pod(&spec.interface)?;
+        let entries: Result<Vec<_>, _> = self.interfaces.iter().collect();
+        let entries = entries.map_err(KernelError::map(names::INTERFACES.name, "reading"))?;
+        for (ifindex, _) in entries.into_iter().filter(|(_, value)| value.slot == spec.slot) {
+            ignore_absent(self.interfaces.remove(&ifindex))
+                .map_err(KernelError::map(names::INTERFACES.name, "deleting from"))?;
+        }
+        Ok(())
+    }
+
+    /// A slot starts at zero with each pod.
+    fn reset_counters(&mut self, slot: u32) -> Result<(), KernelError> {
+        let cpus = self.counters.get(&slot, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "reading"))?;
+        let zeros = vec![PodCounters::default(); cpus.len()];
+        let zeros = PerCpuValues::try_from(zeros).expect("as many values as the map has CPUs");
+        self.counters.set(slot, zeros, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "writing"))?;
+        for reason in DropReason::ALL {
+            ignore_absent(self.drops.remove(&DropKey { slot, reason: *reason as u32 }))
+                .map_err(KernelError::map(names::DROPS.name, "deleting from"))?;
+        }
+        Ok(())
+    }
+}
+
+fn configure_pod(
+    namespace: &Namespace,
+    spec: &PodSpec,
+    index: u32,
+    gateway: [u8; 6],
+) -> Result<(), KernelError> {
+    namespace.enter_async(async || {
+        let netlink = Netlink::connect()?;
+        netlink.set_up(netlink.require_link("lo").await?.index).await?;
+        for address in &spec.addresses {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            netlink.add_address(index, *address, length).await?;
+        }
+        netlink.set_up(index).await?;
+        for address in &spec.addresses {
+            let via = if address.is_ipv4() { IpAddr::V4(GATEWAY_V4) } else { IpAddr::V6(GATEWAY_V6) };
+            netlink.add_neighbour(index, via, gateway).await?;
+            netlink.add_default_route(index, via).await?;
+        }
+        Ok(())
+    })?
+}
+
+/// First bytes of the link-layer addresses of the two ends; locally administered, unicast.
+const POD_MAC: [u8; 2] = [0x0a, 0x58];
+const HOST_MAC: [u8; 2] = [0x0a, 0x59];
+
+/// A link-layer address that follows from the pod's first address. One that is set explicitly is also left alone by
+/// udev's `MACAddressPolicy`.
+fn mac(start: [u8; 2], spec: &PodSpec) -> [u8; 6] {
+    let last: [u8; 4] = match spec.addresses.first() {
+        Some(IpAddr::V4(v4)) => v4.octets(),
+        Some(IpAddr::V6(v6)) => {
+            let o = v6.octets();
+            [o[12], o[13], o[14], o[15]]
+        }
+        None => spec.slot.to_be_bytes(),
+    };
+    [start[0], start[1], last[0], last[1], last[2], last[3]]
+}

@@ -1,0 +1,136 @@
+//! Services, backends and routes: the maps and the kernel's routing table.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie};
+use fairlead_abi::{
+    Addr16, names,
+    route::RouteValue,
+    service::{BackendValue, ServiceKey, ServiceValue},
+};
+use fairlead_model::Prefix;
+use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
+use zerocopy::IntoBytes;
+
+use crate::{KernelError, State, bpf::programs::Programs, net::Netlink};
+
+/// What the sync loop writes.
+pub struct Tables {
+    services: HashMap<MapData, ServiceKey, ServiceValue>,
+    backends: Array<MapData, BackendValue>,
+    routes: LpmTrie<MapData, [u8; 16], RouteValue>,
+    netlink: Netlink,
+    uplink: u32,
+}
+
+impl Tables {
+    pub(crate) fn new(programs: &mut Programs, netlink: Netlink, uplink: u32) -> Result<Self, KernelError> {
+        Ok(Self {
+            services: programs.map(names::SERVICES)?,
+            backends: programs.map(names::BACKENDS)?,
+            routes: programs.map(names::ROUTES)?,
+            netlink,
+            uplink,
+        })
+    }
+
+    fn observe_route_map(&self) -> Result<BTreeMap<Prefix, IpAddr>, KernelError> {
+        let mut observed = BTreeMap::new();
+        for entry in self.routes.iter() {
+            let (key, value) = entry.map_err(KernelError::map(names::ROUTES.name, "reading"))?;
+            observed.insert(prefix_of(&key), value.next_hop.to_ip());
+        }
+        Ok(observed)
+    }
+
+    async fn apply_one(&mut self, op: &Op) -> Result<(), KernelError> {
+        match op {
+            Op::WriteBackend { slot, value } => {
+                self.backends.set(*slot, value, 0).map_err(KernelError::map(names::BACKENDS.name, "writing"))
+            }
+            Op::PutService { key, value } => {
+                let put = self.services.insert(key, value, 0);
+                put.map_err(KernelError::map(names::SERVICES.name, "writing"))
+            }
+            Op::DeleteService { key } => {
+                ignore_absent(self.services.remove(key))
+                    .map_err(KernelError::map(names::SERVICES.name, "deleting from"))
+            }
+            Op::PutRoute { prefix, next_hop } => {
+                let value = RouteValue { next_hop: Addr16::from(*next_hop), ifindex: self.uplink };
+                let put = self.routes.insert(&key_of(prefix), value, 0);
+                put.map_err(KernelError::map(names::ROUTES.name, "writing"))
+            }
+            Op::DeleteRoute { prefix } => ignore_absent(self.routes.remove(&key_of(prefix)))
+                .map_err(KernelError::map(names::ROUTES.name, "deleting from")),
+            Op::PutKernelRoute { prefix, next_hop } => {
+                self.netlink.put_route(*prefix, *next_hop, self.uplink).await
+            }
+            Op::DeleteKernelRoute { prefix } => self.netlink.delete_route(*prefix).await,
+        }
+    }
+}
+
+impl State for Tables {
+    fn observe_services(&mut self) -> Result<ObservedServices, KernelError> {
+        let services: Result<Vec<_>, _> = self.services.iter().collect();
+        let services = services.map_err(KernelError::map(names::SERVICES.name, "reading"))?;
+        let mut backends = std::collections::HashMap::new();
+        for (slot, value) in (0..).zip(self.backends.iter()) {
+            let value = value.map_err(KernelError::map(names::BACKENDS.name, "reading"))?;
+            if value != BackendValue::default() {
+                backends.insert(slot, value);
+            }
+        }
+        Ok(ObservedServices { services, backends })
+    }
+
+    async fn observe_routes(&mut self) -> Result<ObservedRoutes, KernelError> {
+        Ok(ObservedRoutes { map: self.observe_route_map()?, kernel: self.netlink.own_routes().await? })
+    }
+
+    async fn apply(&mut self, ops: &[Op]) -> Result<(), KernelError> {
+        for op in ops {
+            self.apply_one(op).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Deleting what is not there is done.
+pub(crate) fn ignore_absent(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
+    match result {
+        Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Length of the prefix that maps IPv4 into IPv6.
+const MAPPED_BITS: u32 = 96;
+
+fn key_of(prefix: &Prefix) -> lpm_trie::Key<[u8; 16]> {
+    let mut data = [0; 16];
+    data.copy_from_slice(Addr16::from(prefix.address).as_bytes());
+    let mapped = if prefix.address.is_ipv4() { MAPPED_BITS } else { 0 };
+    lpm_trie::Key::new(mapped + u32::from(prefix.length), data)
+}
+
+fn prefix_of(key: &lpm_trie::Key<[u8; 16]>) -> Prefix {
+    let address = IpAddr::from(key.data()).to_canonical();
+    let length = if address.is_ipv4() { key.prefix_len().saturating_sub(MAPPED_BITS) } else { key.prefix_len() };
+    Prefix { address, length: u8::try_from(length).unwrap_or(u8::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_of_either_family_survives_the_map() {
+        for (address, length) in [("10.244.1.0", 24), ("fd00:244:0:1::", 64), ("0.0.0.0", 0)] {
+            let prefix = Prefix { address: address.parse().expect("address"), length };
+            assert_eq!(prefix_of(&key_of(&prefix)), prefix);
+        }
+    }
+}
