@@ -1,2 +1,32 @@
-//! `fairlead`: the one binary.
-fn main() {}
+//! `fairlead`: the one binary. A file per subcommand, wiring only; start reading at [`cli`].
+
+use std::process::ExitCode;
+
+mod admin;
+mod cli;
+mod completions;
+mod container_log;
+mod dns;
+mod down;
+mod error;
+mod flows;
+mod kubeconfig;
+mod listen;
+mod logging;
+mod node;
+mod output;
+mod paths;
+mod server;
+mod status;
+mod system;
+mod top;
+mod up;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    logging::start(cli.log_level.as_deref(), cli.command.default_log_level());
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => error::report(&failure),
+    }
+}

@@ -1,0 +1,86 @@
+//! `fairlead dns`: the cluster DNS server of a node.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use crate::cli::absolute_path;
+
+const EXAMPLES: &str = "\
+Examples:
+  fairlead dns --listen 192.0.2.17 --forward 192.0.2.53
+  fairlead dns --listen 127.0.0.1:5353 --kubeconfig ./node.kubeconfig";
+
+/// Where DNS is spoken when no port is given (RFC 1035, section 4.2).
+const PORT: u16 = 53;
+
+/// Arguments of `fairlead dns`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DnsArgs {
+    /// Name of this node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The node's credentials
+    #[arg(long, value_name = "FILE", value_parser = absolute_path, default_value = "/etc/fairlead/node.kubeconfig")]
+    kubeconfig: PathBuf,
+    /// The feed [default: port 6444 of the API server]
+    #[arg(long, value_name = "URL")]
+    feed: Option<String>,
+    /// Address to answer on, UDP and TCP; a real one, not 0.0.0.0; may be repeated
+    #[arg(long, value_name = "ADDRESS[:PORT]", required = true, value_parser = dns_address)]
+    listen: Vec<SocketAddr>,
+    /// Server to ask for names outside the cluster; may be repeated, in order of preference [default: none, refuse them]
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = dns_address)]
+    forward: Vec<SocketAddr>,
+    /// Domain of the cluster
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Where to serve Prometheus metrics [default: 127.0.0.1:9153; `none` serves none]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9153", value_parser = optional_address)]
+    metrics: OptionalAddress,
+}
+
+/// An address that may be switched off.
+#[derive(Clone, Copy, Debug)]
+struct OptionalAddress(Option<SocketAddr>);
+
+/// Serves until SIGINT or SIGTERM.
+pub(crate) fn run(args: DnsArgs) -> anyhow::Result<()> {
+    anyhow::bail!("wip {args:?}")
+}
+
+fn dns_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok((address, PORT).into()),
+        Err(_) => text.parse().map_err(|_| "not an IP address with an optional port".to_owned()),
+    }
+}
+
+fn optional_address(text: &str) -> Result<OptionalAddress, String> {
+    match text {
+        "none" => Ok(OptionalAddress(None)),
+        _ => text.parse().map(|address| OptionalAddress(Some(address))).map_err(|_| "not ADDRESS:PORT".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dns_address;
+
+    #[test]
+    fn the_port_of_dns_need_not_be_given() {
+        for (text, want) in [
+            ("10.0.0.1", "10.0.0.1:53"),
+            ("10.0.0.1:5353", "10.0.0.1:5353"),
+            ("fd00::1", "[fd00::1]:53"),
+            ("[fd00::1]:5353", "[fd00::1]:5353"),
+        ] {
+            assert_eq!(dns_address(text).unwrap().to_string(), want);
+        }
+        assert!(dns_address("localhost").is_err());
+    }
+}

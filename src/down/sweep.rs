@@ -1,0 +1,241 @@
+//! Removes whatever is left of a cluster: what its ledger names and what is recognisably its own. Idempotent.
+
+use std::{collections::HashSet, fmt, fs, io, path::Path, time::Duration};
+
+use anyhow::Context as _;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+
+use crate::{
+    paths::{BPFFS, ClusterPaths, NETNS_DIR},
+    system::{
+        cgroups, mounts, netns,
+        processes::{self, Process, ProcessId},
+    },
+    up::ledger::{Item, Record},
+};
+
+/// How long a daemon may take to end.
+const GRACE: Duration = Duration::from_secs(4);
+/// Source of a BPF file system that we mounted, by which we know it again.
+pub(crate) const OWN_BPFFS: &str = "fairlead";
+
+/// How many of each were removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct Removed {
+    processes: usize,
+    namespaces: usize,
+    mounts: usize,
+    pins: usize,
+    cgroups: usize,
+    directories: usize,
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (self.processes, "process", "processes"),
+            (self.namespaces, "network namespace", "network namespaces"),
+            (self.mounts, "mount", "mounts"),
+            (self.pins, "directory of BPF pins", "directories of BPF pins"),
+            (self.cgroups, "cgroup", "cgroups"),
+            (self.directories, "directory", "directories"),
+        ];
+        let mut separator = "";
+        for (count, one, many) in kinds.into_iter().filter(|(count, ..)| *count > 0) {
+            write!(f, "{separator}{count} {}", if count == 1 { one } else { many })?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// Removes everything but the stored state. The supervisor, if there is one, is gone or is the caller.
+pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Result<Removed> {
+    let state = record.map_or(&paths.state, |record| &record.state_dir);
+    let items = record.map_or(&[][..], |record| &record.items);
+    let mut removed = Removed { processes: end_processes(paths, record), ..Removed::default() };
+
+    removed.namespaces = remove_namespaces(paths, items);
+    removed.mounts = mounts::detach_below(&paths.run) + mounts::detach_below(state);
+    for path in items.iter().filter_map(|item| match item {
+        Item::Mount { path } if path != Path::new(BPFFS) => Some(path),
+        _ => None,
+    }) {
+        removed.mounts += mounts::detach_below(path);
+    }
+    let (pins, unmounted) = remove_pins(paths, items)?;
+    removed.pins = pins;
+    removed.mounts += unmounted;
+    for tree in cgroup_trees(paths) {
+        removed.cgroups += cgroups::remove(&tree, Duration::from_secs(5));
+        // Shared with other clusters: goes with the last of them.
+        let _ = tree.parent().map(fs::remove_dir);
+    }
+    remove_shim_sockets(paths);
+    removed.directories = remove_run_dir(paths)?;
+    Ok(removed)
+}
+
+/// Daemons first, so that nothing is restarted; then what containers run; then whatever is left.
+fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
+    let recorded: HashSet<ProcessId> = record.iter().flat_map(|record| record.processes()).collect();
+    let own = |process: &Process| recorded.contains(&process.id) || is_ours(process, paths);
+    let daemon = |process: &Process| process.program() == "fairlead";
+
+    let ids = |wanted: &dyn Fn(&Process) -> bool| {
+        processes::others().iter().filter(|p| own(p) && wanted(p)).map(|p| p.id).collect::<Vec<_>>()
+    };
+    let mut ended = processes::end(ids(&daemon), GRACE);
+    let nodes = cgroup_trees(paths);
+    ended += nodes.iter().map(|tree| kill_but_us(tree)).sum::<usize>();
+    ended + processes::end(ids(&|_| true), GRACE)
+}
+
+/// A daemon, containerd or shim that was told to work in this cluster's directories.
+fn is_ours(process: &Process, paths: &ClusterPaths) -> bool {
+    let daemon = process.program() == "fairlead"
+        && process
+            .arguments
+            .iter()
+            .skip(1)
+            .any(|argument| matches!(argument.as_str(), "server" | "node" | "dns" | "container-log"));
+    let containerd = matches!(process.program(), "containerd" | "containerd-shim-runc-v2");
+    (daemon || containerd) && (process.names_path(&paths.run) || process.names_path(&paths.state))
+}
+
+/// The cluster's cgroups in every hierarchy.
+fn cgroup_trees(paths: &ClusterPaths) -> Vec<std::path::PathBuf> {
+    let below = paths.cgroup();
+    mounts::cgroup_hierarchies().into_iter().map(|mount| mount.join(&below)).filter(|tree| tree.exists()).collect()
+}
+
+/// Whoever was started from inside a node's cgroup (a shell, a test) must not end itself.
+fn kill_but_us(tree: &Path) -> usize {
+    if ProcessId::own().is_some_and(|own| cgroups::members(tree).contains(&own)) {
+        tracing::warn!(cgroup = %tree.display(), "this command runs inside the cluster's cgroup, which is left");
+        return 0;
+    }
+    cgroups::kill(tree)
+}
+
+fn remove_namespaces(paths: &ClusterPaths, items: &[Item]) -> usize {
+    let recorded = items.iter().filter_map(|item| match item {
+        Item::Netns { name } => Some(name.clone()),
+        _ => None,
+    });
+    let recognised = fs::read_dir(NETNS_DIR)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| paths.owns_netns(name));
+    let names: HashSet<String> = recorded.chain(recognised).collect();
+    names.iter().filter(|name| netns::remove(&Path::new(NETNS_DIR).join(name))).count()
+}
+
+/// Removes the nodes' pins, and the BPF file system when it is ours and this was its last user.
+fn remove_pins(paths: &ClusterPaths, items: &[Item]) -> anyhow::Result<(usize, usize)> {
+    let _lock = lock_bpffs()?;
+    let root = Path::new(BPFFS).join("fairlead");
+    let recorded = items.iter().filter_map(|item| match item {
+        Item::Pins { path } => Some(path.clone()),
+        _ => None,
+    });
+    let recognised = fs::read_dir(&root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| paths.owns_netns(name)))
+        .map(|entry| entry.path());
+    let directories: HashSet<_> = recorded.chain(recognised).collect();
+    let mut removed = 0;
+    for path in directories {
+        removed += usize::from(remove_tree(&path)?);
+    }
+    // Fails while another cluster has pins there.
+    let _ = fs::remove_dir(&root);
+    let unused = fs::read_dir(BPFFS).is_ok_and(|mut entries| entries.next().is_none());
+    let ours = mounts::on(Path::new(BPFFS)).is_some_and(|mount| mount.source == OWN_BPFFS);
+    let unmounted = if unused && ours { mounts::detach_below(Path::new(BPFFS)) } else { 0 };
+    Ok((removed, unmounted))
+}
+
+/// Held while the BPF file system is mounted, unmounted, or directories are made or removed at its root.
+pub(crate) fn lock_bpffs() -> anyhow::Result<Flock<fs::File>> {
+    let directory = fs::File::open("/sys/fs").context("cannot open /sys/fs; is sysfs mounted?")?;
+    Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, problem)| anyhow::Error::new(problem).context("cannot lock /sys/fs"))
+}
+
+/// Shims listen in `/run/containerd/s`; a killed one leaves its socket there.
+fn remove_shim_sockets(paths: &ClusterPaths) {
+    let tasks = paths.containerd_run().join("state/io.containerd.runtime.v2.task");
+    let bundles = fs::read_dir(tasks).into_iter().flatten().flatten();
+    for bundle in bundles.flat_map(|ns| fs::read_dir(ns.path()).into_iter().flatten().flatten()) {
+        if let Ok(address) = fs::read_to_string(bundle.path().join("address")) {
+            let _ = fs::remove_file(address.trim().trim_start_matches("unix://"));
+        }
+    }
+}
+
+/// Removes what is ours in the runtime directory, and the directory when nothing else is in it. The ledger goes last:
+/// what fails before is found again by the next `down`.
+fn remove_run_dir(paths: &ClusterPaths) -> anyhow::Result<usize> {
+    let mut removed = 0;
+    for path in [paths.nodes(), paths.containerd_run(), paths.logs()] {
+        removed += usize::from(remove_tree(&path)?);
+    }
+    remove_tree(&paths.ledger().with_extension("json.new"))?;
+    remove_tree(&paths.ledger())?;
+    Ok(removed + usize::from(fs::remove_dir(&paths.run).is_ok()))
+}
+
+/// Removes a file or a directory with all that is in it; true when it was there.
+fn remove_tree(path: &Path) -> anyhow::Result<bool> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(problem) => Err(problem),
+    };
+    match result {
+        Ok(()) => Ok(true),
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(problem) => Err(problem).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Removed, is_ours};
+    use crate::{
+        paths::ClusterPaths,
+        system::processes::{Process, ProcessId},
+    };
+
+    #[test]
+    fn only_daemons_in_the_clusters_directories_are_recognised() {
+        let paths = ClusterPaths::new("blue", None, None);
+        for (line, ours) in [
+            ("fairlead node --run-dir /run/fairlead-blue/nodes/node-1", true),
+            ("/usr/bin/fairlead --log-level debug server --state-dir=/var/lib/fairlead-blue", true),
+            ("containerd --config /run/fairlead-blue/containerd/config.toml", true),
+            ("/usr/bin/containerd-shim-runc-v2 -address /run/fairlead-blue/containerd/containerd.sock", true),
+            ("fairlead node --run-dir /run/fairlead/nodes/node-1", false),
+            ("fairlead down --run-dir /run/fairlead-blue", false),
+            ("vim /run/fairlead-blue/logs/server.log", false),
+            ("containerd", false),
+        ] {
+            let arguments = line.split(' ').map(str::to_owned).collect();
+            let process = Process { id: ProcessId { pid: 1, start_ticks: 1 }, arguments };
+            assert_eq!(is_ours(&process, &paths), ours, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_summary_counts_only_what_was_there() {
+        assert_eq!(Removed::default().to_string(), "");
+        let removed = Removed { processes: 1, namespaces: 3, ..Removed::default() };
+        assert_eq!(removed.to_string(), "1 process, 3 network namespaces");
+    }
+}
