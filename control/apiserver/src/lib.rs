@@ -1,1 +1,6 @@
 //! The Kubernetes REST API over the store.
+
+pub mod patch;
+pub mod resource;
+pub mod selector;
+pub mod table;

@@ -1,0 +1,83 @@
+//! The patches that clients send: JSON patch, merge patch and strategic merge patch.
+//!
+//! [`apply`] is pure: the original and the patch go in, the patched object comes out, and nothing is decided about
+//! whether it may be stored.
+
+use serde_json::Value;
+
+use crate::resource::Resource;
+
+mod strategic;
+
+/// How a patch is written, from the request's `Content-Type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchType {
+    /// `application/json-patch+json` (RFC 6902).
+    Json,
+    /// `application/merge-patch+json` (RFC 7396).
+    Merge,
+    /// `application/strategic-merge-patch+json`.
+    Strategic,
+}
+
+/// The media types accepted, for the `Accept-Patch` header and messages.
+pub const PATCH_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+/// Why a patch was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// The `Content-Type` is not one we apply (415).
+    #[error("{content_type:?} patches are not supported; send one of: {PATCH_TYPES}")]
+    Unsupported {
+        /// The media type that was sent.
+        content_type: String,
+    },
+    /// The patch is not of the shape its type asks for (400).
+    #[error("invalid patch: {0}")]
+    Malformed(String),
+    /// A JSON patch whose operation does not fit the object, such as a failed `test` (422).
+    #[error("the patch does not apply: {0}")]
+    Inapplicable(String),
+}
+
+impl PatchType {
+    /// The type that a `Content-Type` header names; parameters such as `charset` are ignored.
+    pub fn from_content_type(content_type: &str) -> Result<Self, PatchError> {
+        match content_type.split(';').next().unwrap_or_default().trim() {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            other => Err(PatchError::Unsupported { content_type: other.to_owned() }),
+        }
+    }
+}
+
+/// The object that `patch` makes of `original`.
+pub fn apply(
+    resource: &Resource,
+    kind: PatchType,
+    original: &Value,
+    patch: &Value,
+) -> Result<Value, PatchError> {
+    match kind {
+        PatchType::Json => json(original, patch),
+        PatchType::Merge if patch.is_object() => {
+            let mut merged = original.clone();
+            json_patch::merge(&mut merged, patch);
+            Ok(merged)
+        }
+        PatchType::Strategic if patch.is_object() => strategic::merge(resource, original, patch),
+        PatchType::Merge | PatchType::Strategic => {
+            Err(PatchError::Malformed("a merge patch must be a JSON object".to_owned()))
+        }
+    }
+}
+
+fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
+    let operations: json_patch::Patch =
+        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
+    let mut patched = original.clone();
+    json_patch::patch(&mut patched, &operations).map_err(|error| PatchError::Inapplicable(error.to_string()))?;
+    Ok(patched)
+}

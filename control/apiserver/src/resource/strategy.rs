@@ -1,0 +1,132 @@
+//! What a write may carry: the server's own fields, and the split between the object and its status.
+
+use serde_json::{Value, json};
+
+use super::{Resource, path, text};
+
+mod qos;
+
+/// What happens to status when an object is created.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StatusOnCreate {
+    /// It is dropped: only the subresource writes it.
+    Drop,
+    /// It is kept, as for a node that registers itself.
+    Keep,
+    /// It starts as this.
+    Start(fn(&Value) -> Value),
+}
+
+/// A pod begins pending, with the quality of service that its resources say.
+pub(crate) fn pod_status(pod: &Value) -> Value {
+    json!({ "phase": "Pending", "qosClass": qos::class(pod) })
+}
+
+/// A namespace begins active.
+pub(crate) fn namespace_status(_: &Value) -> Value {
+    json!({ "phase": "Active" })
+}
+
+/// Makes the object fit to be created: status as the kind begins with, generation 1, and for namespaces the finalizer.
+pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
+    if resource.has_status {
+        match resource.strategy.status_on_create {
+            StatusOnCreate::Keep => {}
+            StatusOnCreate::Drop => remove(object, "status"),
+            StatusOnCreate::Start(status) => object["status"] = status(object),
+        }
+    }
+    if resource.has_generation {
+        object["metadata"]["generation"] = json!(1);
+    } else if let Some(metadata) = object.get_mut("metadata") {
+        remove(metadata, "generation");
+    }
+    if resource.subresources.contains(&"finalize") {
+        add_finalizer(object);
+    }
+}
+
+/// Makes the object fit to replace `old`: what the writer may not touch is taken from `old`, and the generation moves
+/// if the desired state did. `subresource` is the one written through, if any.
+pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value, subresource: Option<&str>) {
+    match subresource {
+        Some("status") => {
+            keep_all_but_status(new, old);
+            keep(&mut new["metadata"], &old["metadata"], "ownerReferences");
+            if resource.group == "apps" {
+                keep(&mut new["metadata"], &old["metadata"], "labels");
+            }
+        }
+        Some("finalize") => {
+            let finalizers = new.pointer("/spec/finalizers").cloned();
+            *new = old.clone();
+            match finalizers {
+                Some(finalizers) => new["spec"]["finalizers"] = finalizers,
+                None => remove(&mut new["spec"], "finalizers"),
+            }
+        }
+        _ => {
+            if resource.has_status {
+                keep(new, old, "status");
+            }
+            if resource.subresources.contains(&"finalize") {
+                keep(&mut new["spec"], &old["spec"], "finalizers");
+            }
+        }
+    }
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        if field == "uid" && !text(new, "/metadata/uid").is_empty() {
+            continue;
+        }
+        keep(&mut new["metadata"], &old["metadata"], field);
+    }
+    if resource.has_generation && desired(resource, new) != desired(resource, old) {
+        let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
+        new["metadata"]["generation"] = json!(generation + 1);
+    }
+}
+
+fn desired<'v>(resource: &Resource, object: &'v Value) -> Vec<Option<&'v Value>> {
+    let places: &[&str] = match resource.strategy.generation_of {
+        [] => &["spec"],
+        places => places,
+    };
+    places.iter().map(|place| path::get(object, place)).collect()
+}
+
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    let (Some(written), Some(stored)) = (new.as_object_mut(), old.as_object()) else { return };
+    let metadata = written.remove("metadata");
+    let status = written.remove("status");
+    written.clone_from(stored);
+    written.remove("status");
+    written.extend(metadata.map(|metadata| ("metadata".to_owned(), metadata)));
+    written.extend(status.map(|status| ("status".to_owned(), status)));
+}
+
+/// Gives `field` of `new` the value it has in `old`, also if it has none there.
+fn keep(new: &mut Value, old: &Value, field: &str) {
+    match old.get(field) {
+        Some(value) => new[field] = value.clone(),
+        None => remove(new, field),
+    }
+}
+
+fn remove(value: &mut Value, field: &str) {
+    if let Some(map) = value.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+fn add_finalizer(object: &mut Value) {
+    if object.pointer("/spec/finalizers").is_none() {
+        object["spec"]["finalizers"] = json!([]);
+    }
+    let finalizers = object.pointer_mut("/spec/finalizers").and_then(Value::as_array_mut);
+    if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == "kubernetes")) {
+        finalizers.push(json!("kubernetes"));
+    }
+}
+
+#[cfg(test)]
+mod tests;
