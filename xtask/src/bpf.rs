@@ -19,14 +19,12 @@ const BINARY: &str = "fairlead-bpf";
 /// Newest LLVM whose bitcode the linker reads: the one it is built with.
 const LINKER_LLVM: u32 = 22;
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-/// What every object is compiled with: `v3` has 32-bit jumps and registers (kernel 5.1); packet headers are not
-/// aligned, and every machine we run on loads misaligned words.
+/// What the object is compiled with: `v3` has 32-bit jumps and registers (kernel 5.1).
 const FLAGS: &[&str] = &[
     "--cfg=bpf_target_arch=\"x86_64\"",
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
     "-Ctarget-cpu=v3",
-    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
 ];
 
 /// A compiler with the sources of `core`.
@@ -62,7 +60,16 @@ pub(crate) fn build() -> Result<PathBuf> {
     flags.push(format!("-Clinker={}", linker.display()));
     let mut cargo = build::cargo();
     cargo
-        .args(["build", "--release", "--locked", "--package", PACKAGE, "--target", TARGET, "-Zbuild-std=core"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            PACKAGE,
+            "--target",
+            TARGET,
+            "-Zbuild-std=core",
+        ])
         .arg("--target-dir")
         .arg(&target_dir)
         .env("RUSTC", &compiler.rustc)
@@ -75,10 +82,16 @@ pub(crate) fn build() -> Result<PathBuf> {
     install(&target_dir.join(TARGET).join("release").join(BINARY))
 }
 
+/// Whether a toolchain of rustup can build the object, so that Debian's compiler is not needed.
+pub(crate) fn rustup_builds() -> bool {
+    Compiler::in_rustup().is_some()
+}
+
 /// Copies the object to its place, unless it is there already: its date is what the binary's build looks at.
 fn install(built: &Path) -> Result<PathBuf> {
     let object = paths::target().join("bpf").join("fairlead.bpf.o");
-    let bytes = fs::read(built).with_context(|| format!("the build left no object at {}", built.display()))?;
+    let bytes =
+        fs::read(built).with_context(|| format!("the build left no object at {}", built.display()))?;
     if fs::read(&object).is_ok_and(|present| present == bytes) {
         return Ok(object);
     }

@@ -1,7 +1,7 @@
 //! Network headers: what they look like on the wire, what of them a decision needs, and how a router changes them.
 
 use fairlead_abi::{Addr16, Be16};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     checksum,
@@ -21,8 +21,8 @@ const IPV4_CHECKSUM: usize = ETHERNET_LEN + 10;
 const IPV6_HOP_LIMIT: usize = ETHERNET_LEN + 7;
 
 /// IPv4 header without options (RFC 791 §3.1).
-#[repr(C, packed)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub(crate) struct Ipv4Header {
     version_ihl: u8,
     tos: u8,
@@ -39,8 +39,8 @@ pub(crate) struct Ipv4Header {
 const _: () = assert!(size_of::<Ipv4Header>() == 20);
 
 /// IPv6 header (RFC 8200 §3).
-#[repr(C, packed)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub(crate) struct Ipv6Header {
     version_class_flow: u32,
     payload_len: u16,
@@ -93,7 +93,7 @@ pub enum Parsed {
 /// which must not appear on the wire (RFC 4942 §2.2) and would look like the IPv4 address in our maps.
 #[inline(always)]
 pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
-    let Some(ethertype) = packet.load::<Be16>(12) else { return Parsed::Malformed };
+    let Some(ethertype) = packet.load::<Be16, 12>() else { return Parsed::Malformed };
     if ethertype.0 == ETHERTYPE_IPV4.0 {
         ipv4(packet)
     } else if ethertype.0 == ETHERTYPE_IPV6.0 {
@@ -105,10 +105,10 @@ pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
 
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P) -> Parsed {
-    let Some(header) = packet.load::<Ipv4Header>(ETHERNET_LEN) else { return Parsed::Malformed };
+    let Some(header) = packet.load::<Ipv4Header, ETHERNET_LEN>() else { return Parsed::Malformed };
     // Version 4, and at least five words of header.
     let plausible = header.version_ihl >= 0x45 && header.version_ihl <= 0x4f;
-    if !plausible || u64::from(u16::from_be(header.total_len)) > packet.network_len() {
+    if !plausible || u32::from(u16::from_be(header.total_len)) > packet.network_len() {
         return Parsed::Malformed;
     }
     Parsed::Ip(Network {
@@ -122,9 +122,9 @@ fn ipv4<P: Packet + ?Sized>(packet: &P) -> Parsed {
 
 #[inline(always)]
 fn ipv6<P: Packet + ?Sized>(packet: &P) -> Parsed {
-    let Some(header) = packet.load::<Ipv6Header>(ETHERNET_LEN) else { return Parsed::Malformed };
+    let Some(header) = packet.load::<Ipv6Header, ETHERNET_LEN>() else { return Parsed::Malformed };
     let version = u32::from_be(header.version_class_flow) >> 28;
-    let len = u64::from(u16::from_be(header.payload_len)) + size_of::<Ipv6Header>() as u64;
+    let len = u32::from(u16::from_be(header.payload_len)) + size_of::<Ipv6Header>() as u32;
     let (src, dst) = (Addr16::from_v6_be(header.src), Addr16::from_v6_be(header.dst));
     if version != 6 || len > packet.network_len() || src.is_v4() || dst.is_v4() {
         return Parsed::Malformed;
@@ -140,19 +140,26 @@ pub(crate) fn decrement_hops<P: Packet + ?Sized>(packet: &mut P, network: &Netwo
         Family::V4 => {
             let old = u16::from_ne_bytes([network.hops, network.protocol]);
             let new = u16::from_ne_bytes([network.hops.wrapping_sub(1), network.protocol]);
-            let checksum: u16 = packet.load(IPV4_CHECKSUM)?;
-            packet.store(IPV4_TTL, network.hops.wrapping_sub(1))?;
-            packet.store(IPV4_CHECKSUM, checksum::update(checksum, old, new))
+            let checksum = packet.load::<u16, IPV4_CHECKSUM>()?;
+            packet.store::<u16, IPV4_TTL>(new)?;
+            packet.store::<u16, IPV4_CHECKSUM>(checksum::update(checksum, old, new))
         }
-        Family::V6 => packet.store(IPV6_HOP_LIMIT, network.hops.wrapping_sub(1)),
+        Family::V6 => packet.store::<u8, IPV6_HOP_LIMIT>(network.hops.wrapping_sub(1)),
     }
 }
 
-/// Writes the link-layer addresses: destination, then source (IEEE 802.3 §3.2).
+/// The first twelve bytes of an Ethernet frame (IEEE 802.3 §3.2).
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct Macs {
+    dst: [u8; 6],
+    src: [u8; 6],
+}
+
+/// Writes the link-layer addresses.
 #[inline(always)]
 pub(crate) fn set_macs<P: Packet + ?Sized>(packet: &mut P, dst: [u8; 6], src: [u8; 6]) -> Option<()> {
-    packet.store(0, dst)?;
-    packet.store(6, src)
+    packet.store::<Macs, 0>(Macs { dst, src })
 }
 
 /// `fe80::/10` (RFC 4291 §2.5.6).

@@ -24,9 +24,9 @@ pub trait Tables {
     /// Interface that leads to other nodes.
     fn uplink(&self) -> u32;
     /// A packet of `bytes` was sent by the pod in `slot`.
-    fn count_sent(&self, slot: u32, bytes: u64);
+    fn count_sent(&self, slot: u32, bytes: u32);
     /// A packet of `bytes` was delivered to the pod in `slot`.
-    fn count_received(&self, slot: u32, bytes: u64);
+    fn count_received(&self, slot: u32, bytes: u32);
     /// A packet of the pod in `slot` (0: of none) was not let through.
     fn count_drop(&self, slot: u32, reason: DropReason);
 }
@@ -62,18 +62,18 @@ pub enum Verdict {
 #[inline(always)]
 pub fn from_pod<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
     let Some(owner) = tables.interface(ifindex) else {
-        return drop(tables, 0, DropReason::SourceNotOwned);
+        return discard(tables, 0, DropReason::SourceNotOwned);
     };
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
         Parsed::NotIp => return Verdict::Pass,
-        Parsed::Malformed => return drop(tables, owner.slot, DropReason::Malformed),
+        Parsed::Malformed => return discard(tables, owner.slot, DropReason::Malformed),
     };
     if !owns_source(&owner, &network) {
         if stays_on_link(&network) {
             return Verdict::Pass;
         }
-        return drop(tables, owner.slot, DropReason::SourceNotOwned);
+        return discard(tables, owner.slot, DropReason::SourceNotOwned);
     }
     tables.count_sent(owner.slot, packet.network_len());
     if let Some(pod) = tables.pod(&network.dst) {
@@ -87,7 +87,7 @@ pub fn from_pod<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifind
         return refuse(tables, owner.slot, DropReason::TtlExceeded);
     }
     if decrement_hops(packet, &network).is_none() {
-        return drop(tables, owner.slot, DropReason::Malformed);
+        return discard(tables, owner.slot, DropReason::Malformed);
     }
     let ifindex = if route.ifindex == 0 { tables.uplink() } else { route.ifindex };
     Verdict::RedirectNeigh { ifindex, next_hop: route.next_hop }
@@ -111,7 +111,7 @@ pub fn from_uplink<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T) ->
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
         Parsed::NotIp => return Verdict::Pass,
-        Parsed::Malformed => return drop(tables, 0, DropReason::Malformed),
+        Parsed::Malformed => return discard(tables, 0, DropReason::Malformed),
     };
     if let Some(pod) = tables.pod(&network.dst) {
         return deliver(packet, tables, &network, &pod, pod.slot);
@@ -137,7 +137,7 @@ fn deliver<P: Packet + ?Sized, T: Tables>(
     let rewritten =
         decrement_hops(packet, network).and_then(|()| set_macs(packet, pod.mac, pod.host_mac));
     if rewritten.is_none() {
-        return drop(tables, blamed, DropReason::Malformed);
+        return discard(tables, blamed, DropReason::Malformed);
     }
     tables.count_received(pod.slot, packet.network_len());
     Verdict::RedirectPeer { ifindex: pod.ifindex }
@@ -162,7 +162,7 @@ fn stays_on_link(network: &Network) -> bool {
 }
 
 #[inline(always)]
-fn drop<T: Tables>(tables: &T, slot: u32, reason: DropReason) -> Verdict {
+fn discard<T: Tables>(tables: &T, slot: u32, reason: DropReason) -> Verdict {
     tables.count_drop(slot, reason);
     Verdict::Drop(reason)
 }

@@ -175,28 +175,33 @@ impl Socket {
 
     #[inline(always)]
     fn local(&self) -> Addr16 {
-        if field!(self, family) == AF_INET {
-            return Addr16::from_v4_be(field!(self, local_ip4));
-        }
-        Addr16::from_v6_be([
+        let v4 = field!(self, local_ip4);
+        let v6 = [
             field!(self, local_ip6[0]),
             field!(self, local_ip6[1]),
             field!(self, local_ip6[2]),
             field!(self, local_ip6[3]),
-        ])
+        ];
+        self.either(v4, v6)
     }
 
     #[inline(always)]
     fn remote(&self) -> Addr16 {
-        if field!(self, family) == AF_INET {
-            return Addr16::from_v4_be(field!(self, remote_ip4));
-        }
-        Addr16::from_v6_be([
+        let v4 = field!(self, remote_ip4);
+        let v6 = [
             field!(self, remote_ip6[0]),
             field!(self, remote_ip6[1]),
             field!(self, remote_ip6[2]),
             field!(self, remote_ip6[3]),
-        ])
+        ];
+        self.either(v4, v6)
+    }
+
+    /// The address of the socket's family. Both were loaded: of two branches that each load one the compiler makes a
+    /// single load at a computed offset, which the verifier refuses.
+    #[inline(always)]
+    fn either(&self, v4: u32, v6: [u32; 4]) -> Addr16 {
+        if field!(self, family) == AF_INET { Addr16::from_v4_be(v4) } else { Addr16::from_v6_be(v6) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 //! `socket` has the cgroup hooks that translate service addresses, `connection` the records of TCP connections, `link`
 //! the TCX programs of pod routing, `maps` the maps and globals. Built for the host, this is a program that says how
 //! to build the real one.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers of the kernel")

@@ -117,18 +117,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_sent(&self, slot: u32, bytes: u64) {
+    fn count_sent(&self, slot: u32, bytes: u32) {
         self.count(slot, |counters| {
             counters.tx_packets += 1;
-            counters.tx_bytes += bytes;
+            counters.tx_bytes += u64::from(bytes);
         });
     }
 
     #[inline(always)]
-    fn count_received(&self, slot: u32, bytes: u64) {
+    fn count_received(&self, slot: u32, bytes: u32) {
         self.count(slot, |counters| {
             counters.rx_packets += 1;
-            counters.rx_bytes += bytes;
+            counters.rx_bytes += u64::from(bytes);
         });
     }
 

@@ -1,0 +1,65 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    cases::{MemoryTables, PacketBuilder, TEST_IFINDEX, table},
+    checksum,
+    packet::ETHERNET_LEN,
+};
+
+#[test]
+fn every_packet_of_the_table_goes_its_way() {
+    for case in table() {
+        assert_eq!(case.run(), case.expected, "{:?}: {}", case.hook, case.name);
+    }
+}
+
+#[test]
+fn the_rows_of_the_table_have_different_names() {
+    let table = table();
+    let names: BTreeSet<_> = table.iter().map(|case| (case.hook as u8, case.name)).collect();
+    assert_eq!(names.len(), table.len());
+}
+
+/// The maps of the table, which a packet that proptest makes up meets.
+fn node() -> MemoryTables {
+    table().remove(0).tables
+}
+
+proptest! {
+    #[test]
+    fn no_packet_makes_a_program_panic(
+        ethertype in prop_oneof![Just([0x08, 0x00]), Just([0x86, 0xdd]), any::<[u8; 2]>()],
+        body in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let mut packet = std::vec![0; 12];
+        packet.extend(ethertype);
+        packet.extend(body);
+        let tables = node();
+        let _verdicts = (
+            from_pod(&mut packet.clone()[..], &tables, TEST_IFINDEX),
+            to_pod(&packet[..], &tables, TEST_IFINDEX),
+            from_uplink(&mut packet[..], &tables),
+        );
+    }
+
+    #[test]
+    fn a_redirected_packet_keeps_everything_but_its_hops_and_macs(
+        hops in 2_u8..,
+        payload in proptest::collection::vec(any::<u8>(), 0..200),
+        options in 0_usize..=10,
+    ) {
+        let built = PacketBuilder::udp("10.244.1.5", "10.244.1.6").hops(hops).options(options).payload(&payload);
+        let before = built.build();
+        let mut after = before.clone();
+        let verdict = from_pod(&mut after[..], &node(), TEST_IFINDEX);
+        prop_assert!(matches!(verdict, Verdict::RedirectPeer { .. }), "{verdict:?}");
+        let header = 20 + options * 4;
+        prop_assert_eq!(checksum::full(&after[ETHERNET_LEN..ETHERNET_LEN + header]), 0);
+        prop_assert_eq!(&after[12..22], &before[12..22]);
+        prop_assert_eq!(after[22], before[22] - 1);
+        prop_assert_eq!(&after[26..], &before[26..]);
+    }
+}
