@@ -178,3 +178,6 @@ pub(crate) fn status(rcode: Rcode) -> Answer {
         chase: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

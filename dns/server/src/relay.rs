@@ -127,7 +127,7 @@ impl Reply {
         out[..2].copy_from_slice(&request.id.to_be_bytes());
         let truncated = self.bytes[2] & 0x02;
         out[2] = 0x80 | truncated | u8::from(request.recursion_desired);
-        let authentic = self.bytes[3] & 0x20 * u8::from(request.dnssec_ok());
+        let authentic = if request.dnssec_ok() { self.bytes[3] & 0x20 } else { 0 };
         out[3] = 0x80 | authentic | u8::from(request.checking_disabled) << 4 | self.bytes[3] & 0x0f;
         let name = request.question.name.as_wire();
         out[HEADER_LEN..HEADER_LEN + name.len()].copy_from_slice(name);
@@ -225,3 +225,6 @@ fn uncompressed(value: &impl BinEncodable) -> Option<Vec<u8>> {
     value.emit(&mut encoder).ok()?;
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests;

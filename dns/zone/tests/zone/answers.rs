@@ -151,6 +151,7 @@ fn ports_of_services() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn headless_services() {
     check(
         &cluster(),
