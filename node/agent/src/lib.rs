@@ -1,1 +1,26 @@
-//! The node daemon: feed client, sync loop, wiring.
+//! The node daemon: reads the feed, plans, applies; gives pods their network; tells what it sees.
+//!
+//! [`Agent::new`] opens the node's dataplane and binds its sockets, [`Agent::run`] serves. Everything in the kernel is
+//! pinned and stays when the process ends, so a restart (or `kill -9`) breaks nothing. The agent decides nothing about
+//! services or routes itself: that is `fairlead-plan`. Start reading at [`sync`].
+
+mod admin;
+mod agent;
+mod cluster;
+mod config;
+mod error;
+mod flow_pump;
+mod health;
+mod ipam;
+mod metrics;
+mod network;
+mod report;
+mod stats;
+pub mod sync;
+
+pub use agent::Agent;
+pub use config::Config;
+pub use error::AgentError;
+pub use fairlead_plan::{ProxyMode, UnknownMode};
+pub use fairlead_wire::client::FeedEndpoint;
+pub use report::{MapFill, PodReport, ProgramReport, Status};

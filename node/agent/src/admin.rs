@@ -1,0 +1,110 @@
+//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use fairlead_flows::{FlowFilter, Record};
+use fairlead_model::Flow;
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::report::Reporter;
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Admin {
+    reporter: Arc<Reporter>,
+    shutdown: CancellationToken,
+}
+
+/// Query of `/flows`.
+#[derive(Debug, Default, Deserialize)]
+struct FlowQuery {
+    /// Keep the connection open and send what comes.
+    #[serde(default)]
+    follow: bool,
+    /// `NAME` or `NAMESPACE/NAME`.
+    pod: Option<String>,
+    /// `forwarded` or `denied`.
+    verdict: Option<String>,
+    /// Not older than this many seconds.
+    since: Option<u64>,
+}
+
+/// Routes of the administration endpoint.
+pub(crate) fn router(reporter: Arc<Reporter>, shutdown: CancellationToken) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/pods", get(pods))
+        .route("/flows", get(flows))
+        .with_state(Admin { reporter, shutdown })
+}
+
+async fn status(State(admin): State<Admin>) -> Response {
+    json(admin.reporter.status())
+}
+
+async fn pods(State(admin): State<Admin>) -> Response {
+    json(admin.reporter.pods())
+}
+
+/// One JSON object a line, oldest first.
+async fn flows(State(admin): State<Admin>, Query(query): Query<FlowQuery>) -> Response {
+    if let Some(verdict) = query.verdict.as_deref().filter(|v| !matches!(*v, "forwarded" | "denied")) {
+        let message = format!("verdict {verdict:?} is unknown; use \"forwarded\" or \"denied\"\n");
+        return (StatusCode::BAD_REQUEST, message).into_response();
+    }
+    let filter = Arc::new(FlowFilter {
+        since_unix_ns: query.since.map_or(0, ago_unix_ns),
+        pod: query.pod,
+        verdict: query.verdict,
+    });
+    let (known, new) = admin.reporter.recent.follow();
+    let wanted = Arc::clone(&filter);
+    let known = stream::iter(known).filter(move |flow| std::future::ready(wanted.admits(flow)));
+    let known = known.map(|flow| line(&flow));
+    let content_type = [(header::CONTENT_TYPE, "application/jsonlines")];
+    if !query.follow {
+        return (content_type, Body::from_stream(known.map(Ok::<_, Infallible>))).into_response();
+    }
+    let new = BroadcastStream::new(new).filter_map(move |flow| {
+        std::future::ready(match flow {
+            Ok(flow) => filter.admits(&flow).then(|| line(&flow)),
+            // A reader that is told can ask again; one that is not believes it saw everything.
+            Err(BroadcastStreamRecvError::Lagged(count)) => Some(format!("{{\"missed\":{count}}}\n")),
+        })
+    });
+    let all = known.chain(new).take_until(admin.shutdown.cancelled_owned());
+    (content_type, Body::from_stream(all.map(Ok::<_, Infallible>))).into_response()
+}
+
+fn line(flow: &Flow) -> String {
+    let mut line = serde_json::to_string(&Record::from(flow)).expect("a record has only plain fields");
+    line.push('\n');
+    line
+}
+
+fn ago_unix_ns(secs: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.saturating_sub(Duration::from_secs(secs)).as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn json<T: serde::Serialize>(result: Result<T, fairlead_kernel::KernelError>) -> Response {
+    match result {
+        Ok(value) => Json(value).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}

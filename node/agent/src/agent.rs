@@ -1,0 +1,248 @@
+//! Wiring: opens the dataplane, binds the sockets, runs the tasks.
+
+use std::{
+    fs::{self, File, Permissions, TryLockError},
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use axum::Router;
+use fairlead_flows::Recent;
+use fairlead_kernel::{Dataplane, Tables};
+use fairlead_kubelet::network::PodNetwork;
+use fairlead_model::Update;
+use fairlead_wire::client::Subscription;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::{
+    AgentError, Config, admin,
+    cluster::Cluster,
+    flow_pump::FlowPump,
+    health, metrics,
+    network::Network,
+    report::Reporter,
+    stats::Stats,
+    sync::{Outputs, SyncLoop},
+};
+
+/// How many flows are remembered.
+const RECENT_FLOWS: usize = 8_192;
+
+/// How many updates may wait between the feed and the sync loop.
+const UPDATES_QUEUED_MAX: usize = 64;
+
+/// A node's agent, open and bound, not yet serving.
+pub struct Agent {
+    subscription: Subscription,
+    sync: SyncLoop<Tables>,
+    flows: FlowPump,
+    network: Arc<Network>,
+    reporter: Arc<Reporter>,
+    ready: watch::Receiver<bool>,
+    cgroup: PathBuf,
+    admin: UnixListener,
+    health: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
+    /// Held while the agent lives.
+    _lock: File,
+}
+
+impl Agent {
+    /// Locks the state directory, opens the dataplane (which runs from here on), restores the pods' links, binds.
+    ///
+    /// # Errors
+    /// The machine lacks something, a file cannot be used, or a port is taken. What is pinned stays as it was.
+    pub async fn new(config: Config) -> Result<Self, AgentError> {
+        let lock = lock(&config.state_dir)?;
+        let health = bind_all("health checks", &config.health_listen).await?;
+        let metrics = bind_all("metrics", &config.metrics_listen).await?;
+        let admin = bind_admin(&config.admin_socket)?;
+
+        let dataplane = Dataplane::open(&config.dataplane()).await?;
+        let (networks_sender, networks) = watch::channel(Vec::new());
+        let (ready_sender, ready) = watch::channel(false);
+        let network = Arc::new(Network::new(&config, dataplane.pods, networks.clone())?);
+        network.restore().await?;
+
+        let subscription = Subscription::new(config.feed.clone(), config.node_name.clone());
+        let cluster = Arc::new(Cluster::default());
+        let stats = Arc::new(Stats::default());
+        let recent = Arc::new(Recent::new(RECENT_FLOWS));
+        let malformed = Arc::new(AtomicU64::default());
+        let outputs = Outputs {
+            cluster: Arc::clone(&cluster),
+            stats: Arc::clone(&stats),
+            ready: ready_sender,
+            networks: networks_sender,
+        };
+        let flows = FlowPump {
+            node: config.node_name.clone(),
+            events: dataplane.events,
+            cluster: Arc::clone(&cluster),
+            recent: Arc::clone(&recent),
+            malformed: Arc::clone(&malformed),
+        };
+        let reporter = Reporter {
+            node: config.node_name.clone(),
+            mode: config.proxy_mode,
+            cluster,
+            stats,
+            recent,
+            network: Arc::clone(&network),
+            counters: dataplane.counters,
+            malformed,
+            ready: ready.clone(),
+            networks,
+            feed: subscription.state(),
+        };
+        Ok(Self {
+            subscription,
+            sync: SyncLoop::new(config.node_name, dataplane.tables, outputs),
+            flows,
+            network,
+            reporter: Arc::new(reporter),
+            ready,
+            cgroup: dataplane.cgroup,
+            admin,
+            health,
+            metrics,
+            _lock: lock,
+        })
+    }
+
+    /// The pod network, for the kubelet. Usable at once; a pod waits until the node's pod networks are known.
+    pub fn network(&self) -> Arc<dyn PodNetwork> {
+        Arc::clone(&self.network) as Arc<dyn PodNetwork>
+    }
+
+    /// Turns true when a first complete view of the cluster is in the kernel.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// The node's cgroup, absolute; pods' tasks go below it before they start.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Serves until it is told to stop. The dataplane keeps working afterwards.
+    ///
+    /// # Errors
+    /// A task failed; the others are stopped.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
+        let stop = shutdown.child_token();
+        let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
+        let (sender, updates) = mpsc::channel(UPDATES_QUEUED_MAX);
+        tasks.spawn(read_feed(self.subscription, sender, stop.clone()).in_current_span());
+        let sync = self.sync.run(updates, stop.clone());
+        tasks.spawn(
+            async move {
+                sync.await;
+                Ok(())
+            }
+            .in_current_span(),
+        );
+        tasks.spawn(self.flows.run(stop.clone()).in_current_span());
+        let router = admin::router(Arc::clone(&self.reporter), stop.clone());
+        tasks.spawn(serve("administration", self.admin, router, stop.clone()).in_current_span());
+        for listener in self.health {
+            let router = health::router(Arc::clone(&self.reporter));
+            tasks.spawn(serve("health checks", listener, router, stop.clone()).in_current_span());
+        }
+        for listener in self.metrics {
+            let router = metrics::router(Arc::clone(&self.reporter));
+            tasks.spawn(serve("metrics", listener, router, stop.clone()).in_current_span());
+        }
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            // Whichever ends first, by order or by failure, ends all.
+            stop.cancel();
+            match ended {
+                Ok(ended) => result = result.and(ended),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {}
+            }
+        }
+        result
+    }
+}
+
+async fn read_feed(
+    mut subscription: Subscription,
+    updates: mpsc::Sender<Update>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let forward = async {
+        loop {
+            let update = subscription.next().await;
+            if updates.send(update).await.is_err() {
+                return;
+            }
+        }
+    };
+    stop.run_until_cancelled(forward).await;
+    Ok(())
+}
+
+async fn serve<L>(
+    purpose: &'static str,
+    listener: L,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<(), AgentError>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    served.map_err(|source| AgentError::Serve { purpose, source })
+}
+
+fn lock(state_dir: &Path) -> Result<File, AgentError> {
+    fs::create_dir_all(state_dir).map_err(AgentError::file("creating", state_dir))?;
+    let path = state_dir.join("agent.lock");
+    let file = File::create(&path).map_err(AgentError::file("creating", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AgentError::Locked { path }),
+        Err(TryLockError::Error(error)) => Err(AgentError::file("locking", path)(error)),
+    }
+}
+
+async fn bind_all(purpose: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AgentError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let bound = TcpListener::bind(address).await;
+        let failed = |source| AgentError::Bind { purpose, address: address.to_string(), source };
+        listeners.push(bound.map_err(failed)?);
+    }
+    Ok(listeners)
+}
+
+/// Only root may connect. A socket that a former process left is replaced; the lock shows that it is dead.
+fn bind_admin(path: &Path) -> Result<UnixListener, AgentError> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(AgentError::file("creating", directory))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(AgentError::file("removing", path)(error));
+        }
+        _ => {}
+    }
+    let bound = UnixListener::bind(path);
+    let failed = |source| AgentError::Bind { purpose: "administration", address: path.display().to_string(), source };
+    let listener = bound.map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))
+        .map_err(AgentError::file("restricting permissions of", path))?;
+    Ok(listener)
+}

@@ -1,0 +1,58 @@
+//! What the agent knows of the cluster; one writer (the sync loop), many readers.
+
+use std::{
+    collections::BTreeSet,
+    sync::{PoisonError, RwLock},
+};
+
+use fairlead_flows::Directory;
+use fairlead_model::{Change, Node, ObjectName, Update, View};
+
+/// The view and what is derived from it.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster(RwLock<Inner>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) view: View,
+    pub(crate) directory: Directory,
+}
+
+/// What an update changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) services: BTreeSet<ObjectName>,
+    pub(crate) nodes: bool,
+    pub(crate) everything: bool,
+}
+
+impl Cluster {
+    /// Applies a complete update under one short lock.
+    pub(crate) fn apply(&self, update: Update, node: &str) -> Changed {
+        let touches_nodes = |change: &Change| matches!(change, Change::PutNode(_) | Change::DeleteNode(_));
+        let nodes = update.snapshot || update.changes.iter().any(touches_nodes);
+        let snapshot = update.snapshot;
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let inner = &mut *guard;
+        let zone = |view: &View| view.node(node).map(|node| node.zone.clone());
+        let zone_before = zone(&inner.view);
+        let services = inner.view.apply(update);
+        inner.directory.update_services(&inner.view, &services);
+        if nodes {
+            inner.directory.update_nodes(&inner.view);
+        }
+        // Which endpoints a service prefers depends on where this node is.
+        let moved = zone(&inner.view) != zone_before;
+        Changed { services, nodes, everything: snapshot || moved }
+    }
+
+    /// Looks at it under a short lock.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One node.
+    pub(crate) fn node(&self, name: &str) -> Option<Node> {
+        self.read(|inner| inner.view.node(name).cloned())
+    }
+}

@@ -1,0 +1,211 @@
+//! The loop that makes the kernel hold what the feed says.
+//!
+//! An update is applied to the view, then only what it touched is planned and applied. When an operation fails, what
+//! the kernel holds is observed anew and everything is planned again: the same path as after a restart.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fairlead_kernel::{KernelError, State};
+use fairlead_model::{ObjectName, Prefix, Update};
+use fairlead_plan::{ObservedRoutes, Planner, Problem, Scope, plan_routes};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep_until,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::{Changed, Cluster},
+    stats::Stats,
+};
+
+/// Pause after a failed sync.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the loop tells the rest of the agent.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) stats: Arc<Stats>,
+    /// A complete view has been applied once.
+    pub(crate) ready: watch::Sender<bool>,
+    /// This node's pod networks; empty while unknown.
+    pub(crate) networks: watch::Sender<Vec<Prefix>>,
+}
+
+/// What waits to be applied.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Pending {
+    services: BTreeSet<ObjectName>,
+    all: bool,
+    nodes: bool,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub(crate) struct SyncLoop<S> {
+    node: String,
+    state: S,
+    outputs: Outputs,
+    /// None until the kernel has been observed, and after a failure.
+    planner: Option<Planner>,
+    routes: Option<ObservedRoutes>,
+    pending: Pending,
+    retry_at: Option<Instant>,
+    started: Instant,
+}
+
+impl<S: State> SyncLoop<S> {
+    pub(crate) fn new(node: String, state: S, outputs: Outputs) -> Self {
+        let started = Instant::now();
+        let pending = Pending::default();
+        Self { node, state, outputs, planner: None, routes: None, pending, retry_at: None, started }
+    }
+
+    /// Runs until it is told to stop or the sender of updates is gone.
+    pub(crate) async fn run(mut self, mut updates: mpsc::Receiver<Update>, shutdown: CancellationToken) {
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                update = updates.recv() => match update {
+                    Some(update) => {
+                        self.take_in(update);
+                        // What is there already is cheaper to apply together.
+                        while let Ok(update) = updates.try_recv() {
+                            self.take_in(update);
+                        }
+                    }
+                    None => return,
+                },
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
+            }
+            if self.retry_at.is_none_or(|at| at <= Instant::now()) {
+                self.sync().await;
+            }
+        }
+    }
+
+    fn take_in(&mut self, update: Update) {
+        let Changed { services, nodes, everything } = self.outputs.cluster.apply(update, &self.node);
+        self.pending.services.extend(services);
+        self.pending.nodes |= nodes;
+        self.pending.all |= everything;
+        self.outputs.stats.update(|stats| {
+            stats.pending_since.get_or_insert_with(Instant::now);
+        });
+        if let Some(node) = self.outputs.cluster.node(&self.node) {
+            self.outputs.networks.send_if_modified(|networks| {
+                let changed = *networks != node.pod_networks;
+                networks.clone_from(&node.pod_networks);
+                changed
+            });
+        }
+    }
+
+    /// Applies what is pending; keeps everything pending when that fails.
+    async fn sync(&mut self) {
+        let begin = Instant::now();
+        let pending = std::mem::take(&mut self.pending);
+        let result = match self.sync_services(&pending).await {
+            Ok(problems) => self.sync_routes(&pending).await.map(|()| problems),
+            Err(error) => Err(error),
+        };
+        let revision = self.outputs.cluster.read(|inner| inner.view.revision());
+        let usage = self.planner.as_ref().map(Planner::usage).unwrap_or_default();
+        let routes = self.routes.as_ref().map_or(0, |routes| routes.map.len());
+        match result {
+            Ok(problems) => {
+                self.retry_at = None;
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let known = self.outputs.stats.read().problems;
+                for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+                    tracing::warn!("{problem}");
+                }
+                self.outputs.stats.update(|stats| {
+                    stats.observe(begin.elapsed());
+                    stats.pending_since = None;
+                    stats.last_success = Some(Instant::now());
+                    stats.last_error = None;
+                    stats.problems = problems;
+                    stats.revision = revision;
+                    (stats.usage, stats.routes) = (usage, routes);
+                });
+                let complete = self.outputs.cluster.read(|inner| inner.view.is_complete());
+                self.outputs.ready.send_if_modified(|ready| complete && !std::mem::replace(ready, complete));
+            }
+            Err(error) => {
+                tracing::error!(%error, "applying the cluster's state failed; observing the kernel and trying again");
+                self.planner = None;
+                self.routes = None;
+                self.pending = Pending { all: true, nodes: true, ..Pending::default() };
+                self.retry_at = Some(Instant::now() + RETRY);
+                self.outputs.stats.update(|stats| {
+                    stats.failures += 1;
+                    stats.last_error = Some(error.to_string());
+                    stats.pending_since.get_or_insert(begin);
+                });
+            }
+        }
+    }
+
+    async fn sync_services(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
+        let now_ms = self.now_ms();
+        let fresh = self.planner.is_none();
+        let planner = match &mut self.planner {
+            Some(planner) => planner,
+            empty => {
+                let observed = self.state.observe_services()?;
+                empty.insert(Planner::adopt(self.node.as_str(), &observed, now_ms))
+            }
+        };
+        let scope = if fresh || pending.all { Scope::All } else { Scope::Services(&pending.services) };
+        let mut plan = self.outputs.cluster.read(|inner| planner.plan(&inner.view, scope, now_ms));
+        if plan.ops.is_empty() {
+            plan.ops = planner.release(now_ms);
+        }
+        if !plan.ops.is_empty() {
+            tracing::debug!(operations = plan.ops.len(), "applying services");
+            self.state.apply(&plan.ops).await?;
+        }
+        Ok(plan.problems)
+    }
+
+    async fn sync_routes(&mut self, pending: &Pending) -> Result<(), KernelError> {
+        if self.routes.is_some() && !pending.nodes && !pending.all {
+            return Ok(());
+        }
+        let observed = match self.routes.take() {
+            Some(observed) => observed,
+            None => self.state.observe_routes().await?,
+        };
+        let ops = self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed));
+        if ops.is_empty() {
+            self.routes = Some(observed);
+            return Ok(());
+        }
+        tracing::debug!(operations = ops.len(), "applying routes");
+        self.state.apply(&ops).await?;
+        self.routes = Some(self.state.observe_routes().await?);
+        Ok(())
+    }
+
+    /// When something is due without an update: a retry, or slots that leave quarantine.
+    fn next_wake(&self) -> Option<Instant> {
+        let release = self.planner.as_ref().and_then(Planner::next_release_ms);
+        let release = release.map(|ms| self.started + Duration::from_millis(ms));
+        // After a failure everything waits for the retry.
+        self.retry_at.or(release)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

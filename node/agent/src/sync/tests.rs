@@ -1,0 +1,148 @@
+use std::net::IpAddr;
+
+use fairlead_abi::{Be16, service::ServiceKey};
+use fairlead_kernel::FakeState;
+use fairlead_model::{
+    Change, Endpoint, EndpointPort, EndpointSlice, Node, Protocol, Revision, Service, ServicePort,
+};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 20));
+
+struct Running {
+    kernel: FakeState,
+    stats: Arc<Stats>,
+    ready: watch::Receiver<bool>,
+    networks: watch::Receiver<Vec<Prefix>>,
+    updates: mpsc::Sender<Update>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    sequence: u64,
+}
+
+impl Running {
+    fn start(kernel: FakeState) -> Self {
+        let (ready_sender, ready) = watch::channel(false);
+        let (networks_sender, networks) = watch::channel(Vec::new());
+        let stats = Arc::new(Stats::default());
+        let outputs = Outputs {
+            cluster: Arc::default(),
+            stats: Arc::clone(&stats),
+            ready: ready_sender,
+            networks: networks_sender,
+        };
+        let (updates, receiver) = mpsc::channel(8);
+        let stop = CancellationToken::new();
+        let sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs);
+        let task = tokio::spawn(sync.run(receiver, stop.clone()));
+        Self { kernel, stats, ready, networks, updates, stop, task, sequence: 0 }
+    }
+
+    async fn send(&mut self, snapshot: bool, changes: Vec<Change>) {
+        self.sequence += 1;
+        let revision = Revision { epoch: 1, sequence: self.sequence };
+        self.updates.send(Update { revision, snapshot, changes }).await.expect("the loop runs");
+    }
+
+    /// Until the last update is in the kernel.
+    async fn settled(&self) {
+        let mut stats = self.stats.subscribe();
+        stats.wait_for(|stats| stats.revision.sequence == self.sequence).await.expect("the loop runs");
+    }
+
+    fn backends(&self) -> Option<Vec<u8>> {
+        let key = ServiceKey { addr: VIP.into(), port: Be16::new(80), proto: 6, scope: 0 };
+        let last = |ip: IpAddr| ip.to_string().rsplit('.').next().and_then(|octet| octet.parse().ok());
+        Some(self.kernel.active(&key)?.iter().filter_map(|backend| last(backend.addr.to_ip())).collect())
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("no panic");
+    }
+}
+
+fn echo(octets: &[u8]) -> Vec<Change> {
+    let name = ObjectName::new("demo", "echo");
+    let endpoint = |octet: &u8| Endpoint {
+        address: IpAddr::from([10, 244, 0, *octet]),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: String::new(),
+        zone: String::new(),
+        hostname: String::new(),
+        pod: String::new(),
+        hint_nodes: Vec::new(),
+        hint_zones: Vec::new(),
+    };
+    vec![
+        Change::PutService(Service {
+            name: name.clone(),
+            addresses: vec![VIP],
+            ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }],
+            ..Service::default()
+        }),
+        Change::PutSlice(EndpointSlice {
+            name,
+            service: "echo".into(),
+            ports: vec![EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080 }],
+            endpoints: octets.iter().map(endpoint).collect(),
+        }),
+    ]
+}
+
+fn node(name: &str, octet: u8) -> Change {
+    Change::PutNode(Node {
+        name: name.into(),
+        addresses: vec![IpAddr::from([172, 29, 0, octet])],
+        pod_networks: vec![Prefix { address: IpAddr::from([10, 244, octet, 0]), length: 24 }],
+        ..Node::default()
+    })
+}
+
+#[tokio::test]
+async fn a_snapshot_reaches_the_kernel_and_makes_the_node_ready() {
+    let mut running = Running::start(FakeState::default());
+    assert!(!*running.ready.borrow());
+    let mut changes = echo(&[1, 2]);
+    changes.extend([node("node-1", 11), node("node-2", 12)]);
+    running.send(true, changes).await;
+    running.settled().await;
+    running.ready.wait_for(|ready| *ready).await.expect("the loop runs");
+    assert_eq!(running.backends(), Some(vec![1, 2]));
+    assert_eq!(running.kernel.routes().map.len(), 1, "the other node's pods");
+    assert_eq!(running.networks.borrow()[0].address, IpAddr::from([10, 244, 11, 0]));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_is_followed_by_an_observation_and_a_full_plan() {
+    let mut running = Running::start(FakeState::default());
+    running.send(true, echo(&[1])).await;
+    running.settled().await;
+    running.kernel.fail_after(1);
+    running.send(false, echo(&[1, 2, 3])).await;
+    running.settled().await;
+    assert_eq!(running.backends(), Some(vec![1, 2, 3]));
+    let stats = running.stats.read();
+    assert_eq!((stats.failures, stats.last_error), (1, None));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_loop_writes_nothing_when_nothing_changed() {
+    let kernel = FakeState::default();
+    let mut first = Running::start(kernel.clone());
+    first.send(true, echo(&[1, 2])).await;
+    first.settled().await;
+    first.stop().await;
+    let applied = kernel.applied();
+    let mut second = Running::start(kernel.clone());
+    second.send(true, echo(&[1, 2])).await;
+    second.settled().await;
+    assert_eq!(kernel.applied(), applied);
+    second.stop().await;
+}
