@@ -78,6 +78,51 @@ fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
     let operations: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
     let mut patched = original.clone();
-    json_patch::patch(&mut patched, &operations).map_err(|error| PatchError::Inapplicable(error.to_string()))?;
+    json_patch::patch(&mut patched, &operations)
+        .map_err(|error| PatchError::Inapplicable(error.to_string()))?;
     Ok(patched)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::find;
+
+    #[test]
+    fn the_content_type_says_how_a_patch_is_written() {
+        let rows = [
+            ("application/json-patch+json", PatchType::Json),
+            ("application/merge-patch+json; charset=utf-8", PatchType::Merge),
+            ("application/strategic-merge-patch+json", PatchType::Strategic),
+        ];
+        for (content_type, expected) in rows {
+            assert_eq!(PatchType::from_content_type(content_type).expect(content_type), expected);
+        }
+        let error =
+            PatchType::from_content_type("application/apply-patch+yaml").expect_err("server-side apply");
+        assert!(
+            error.to_string().contains("\"application/apply-patch+yaml\" patches are not supported"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn json_and_merge_patches_apply() {
+        let pods = find("", "v1", "pods").expect("the kind has a row");
+        let original = json!({"a": [1, 2], "b": {"c": 1, "d": 2}});
+        let patched = apply(pods, PatchType::Merge, &original, &json!({"a": [3], "b": {"c": null}}));
+        assert_eq!(patched.expect("applies"), json!({"a": [3], "b": {"d": 2}}));
+        let operations =
+            json!([{"op": "test", "path": "/b/c", "value": 1}, {"op": "remove", "path": "/a/0"}]);
+        let patched = apply(pods, PatchType::Json, &original, &operations);
+        assert_eq!(patched.expect("applies"), json!({"a": [2], "b": {"c": 1, "d": 2}}));
+        let operations = json!([{"op": "test", "path": "/b/c", "value": 5}]);
+        assert!(matches!(
+            apply(pods, PatchType::Json, &original, &operations),
+            Err(PatchError::Inapplicable(_))
+        ));
+        assert!(matches!(apply(pods, PatchType::Json, &original, &json!({})), Err(PatchError::Malformed(_))));
+    }
 }

@@ -72,7 +72,11 @@ pub struct Resource {
 impl Resource {
     /// The `apiVersion` of the kind's objects.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The name used in messages, such as `pods` or `deployments.apps`.
@@ -152,4 +156,47 @@ pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resour
 /// The string at a JSON pointer, or the empty string.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_path_and_by_its_kind() {
+        for resource in RESOURCES {
+            let Resource { group, version, plural, kind, .. } = resource;
+            assert!(std::ptr::eq(find(group, version, plural).expect(plural), resource));
+            assert!(std::ptr::eq(by_kind(group, version, kind).expect(kind), resource));
+            assert_eq!(resource.has_status, resource.subresources.contains(&"status"), "{kind}");
+            assert_eq!(resource.list_kind, format!("{kind}List"));
+        }
+    }
+
+    #[test]
+    fn names_in_messages_carry_the_group() {
+        let deployments = find("apps", "v1", "deployments").expect("the kind has a row");
+        assert_eq!(deployments.api_version(), "apps/v1");
+        assert_eq!(deployments.group_resource(), "deployments.apps");
+        assert_eq!(deployments.group_kind(), "Deployment.apps");
+        let pods = find("", "v1", "pods").expect("the kind has a row");
+        assert_eq!((pods.api_version(), pods.group_resource()), ("v1".to_owned(), "pods".to_owned()));
+    }
+
+    #[test]
+    fn kinds_are_stored_where_upstream_stores_them() {
+        let rows = [
+            ("", "nodes", "minions"),
+            ("", "services", "services/specs"),
+            ("", "endpoints", "services/endpoints"),
+            ("", "pods", "pods"),
+            ("", "events", "events"),
+            ("events.k8s.io", "events", "events"),
+            ("coordination.k8s.io", "leases", "leases"),
+            ("apps", "deployments", "deployments"),
+        ];
+        for (group, plural, expected) in rows {
+            assert_eq!(find(group, "v1", plural).expect(plural).storage_prefix, expected);
+        }
+    }
 }

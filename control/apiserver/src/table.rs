@@ -103,3 +103,6 @@ impl Cell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

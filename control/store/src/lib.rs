@@ -74,7 +74,7 @@ pub struct Listing {
 
 /// A revisioned, watchable key-value store.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Creates `key`; fails with [`StoreError::Exists`] when it is there.
     async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError>;
 

@@ -170,7 +170,8 @@ fn retain_keys(merged: &mut Fields, patch: &Fields, at: &str) -> Result<(), Patc
         return Err(PatchError::Malformed(format!("{at}: {RETAIN_KEYS} must be a list of names")));
     };
     let listed = |key: &String| kept.iter().any(|one| one == key);
-    if let Some(missing) = patch.iter().find(|(key, v)| !key.starts_with('$') && !v.is_null() && !listed(key)) {
+    if let Some(missing) = patch.iter().find(|(key, v)| !key.starts_with('$') && !v.is_null() && !listed(key))
+    {
         let problem = format!("{RETAIN_KEYS} must list every key of the patch, but not {:?}", missing.0);
         return Err(PatchError::Malformed(format!("{at}: {problem}")));
     }
@@ -200,7 +201,10 @@ fn plain(value: &Value) -> Value {
 
 fn without_directives(fields: &Fields) -> Fields {
     let is_directive = |key: &str| {
-        key == PATCH || key == RETAIN_KEYS || key.starts_with(DELETE_FROM_LIST) || key.starts_with(ELEMENT_ORDER)
+        key == PATCH
+            || key == RETAIN_KEYS
+            || key.starts_with(DELETE_FROM_LIST)
+            || key.starts_with(ELEMENT_ORDER)
     };
     let kept = fields.iter().filter(|(key, value)| !is_directive(key) && !value.is_null());
     kept.map(|(key, value)| (key.clone(), plain(value))).collect()

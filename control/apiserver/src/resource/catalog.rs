@@ -9,7 +9,8 @@ use super::validate::{NameSyntax, rows as rules};
 use super::{FieldLabel, Resource, Strategy, convert, defaults, merge};
 use crate::table::columns;
 
-const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
 /// Every kind the API serves.

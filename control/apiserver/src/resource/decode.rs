@@ -217,7 +217,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let Value::Array(items) = self.value else { return Err(self.mismatch("[]")) };
+        let Value::Array(items) = self.value else { return Err(self.mismatch("list")) };
         visitor.visit_seq(Items { iter: items.iter().enumerate(), reader: self })
     }
 
@@ -253,13 +253,16 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
         // A null means "not set", and not every type takes it.
-        let Some((key, value)) = self.iter.by_ref().find(|(_, value)| !value.is_null()) else { return Ok(None) };
+        let Some((key, value)) = self.iter.by_ref().find(|(_, value)| !value.is_null()) else {
+            return Ok(None);
+        };
         self.current = Some((key, value));
         seed.deserialize(key.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
-        let (key, value) = self.current.take().ok_or_else(|| DecodeError("value before its key".to_owned()))?;
+        let (key, value) =
+            self.current.take().ok_or_else(|| DecodeError("value before its key".to_owned()))?;
         let place = Place { outer: Some(self.reader.place), step: Step::Key(key) };
         seed.deserialize(Reader { value, place: &place, ..self.reader })
     }
@@ -268,7 +271,10 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
     type Error = DecodeError;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
         let Some((index, value)) = self.iter.next() else { return Ok(None) };
         let place = Place { outer: Some(self.reader.place), step: Step::Index(index) };
         seed.deserialize(Reader { value, place: &place, ..self.reader }).map(Some)

@@ -88,7 +88,8 @@ pub(crate) const POD_SPEC: &[MergeRule] = &[
 ];
 
 /// A pod's status.
-pub(crate) const POD_STATUS: &[MergeRule] = &[by("conditions", "type"), by("hostIPs", "ip"), by("podIPs", "ip")];
+pub(crate) const POD_STATUS: &[MergeRule] =
+    &[by("conditions", "type"), by("hostIPs", "ip"), by("podIPs", "ip")];
 
 /// A node's rows.
 pub(crate) const NODE: &[MergeRule] =

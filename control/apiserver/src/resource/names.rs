@@ -41,7 +41,9 @@ pub(crate) fn qualified_name(value: &str) -> Vec<String> {
     match prefix {
         None => {}
         Some("") => problems.push("prefix part must be non-empty".to_owned()),
-        Some(prefix) => problems.extend(dns_subdomain(prefix).iter().map(|text| format!("prefix part {text}"))),
+        Some(prefix) => {
+            problems.extend(dns_subdomain(prefix).iter().map(|text| format!("prefix part {text}")))
+        }
     }
     if name.is_empty() {
         problems.push("name part must be non-empty".to_owned());
@@ -64,7 +66,8 @@ pub(crate) fn label_value(value: &str) -> Vec<String> {
 /// A key of a config map or a secret.
 pub(crate) fn config_key(value: &str) -> Vec<String> {
     let valid = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    let mut problems = checks([(value.len() <= 253, "must be no more than 253 characters"), (valid, CONFIG_KEY)]);
+    let mut problems =
+        checks([(value.len() <= 253, "must be no more than 253 characters"), (valid, CONFIG_KEY)]);
     match value {
         "." => problems.push("must not be '.'".to_owned()),
         ".." => problems.push("must not be '..'".to_owned()),

@@ -125,11 +125,22 @@ mod tests {
             "containers": [{"ports": [{"p": 1}, {}]}, {}, {"limits": {"cpu": "1", "memory": null}}],
         });
         let rows: [(&str, &[&str]); 5] = [
-            ("containers|absent[*].ports|limits", &["containers[0].ports=[{\"p\":1},{}]", "containers[0].limits",
-                "containers[1].ports", "containers[1].limits", "containers[2].ports",
-                "containers[2].limits={\"cpu\":\"1\",\"memory\":null}"]),
+            (
+                "containers|absent[*].ports|limits",
+                &[
+                    "containers[0].ports=[{\"p\":1},{}]",
+                    "containers[0].limits",
+                    "containers[1].ports",
+                    "containers[1].limits",
+                    "containers[2].ports",
+                    "containers[2].limits={\"cpu\":\"1\",\"memory\":null}",
+                ],
+            ),
             ("containers[*].ports[*].p", &["containers[0].ports[0].p=1", "containers[0].ports[1].p"]),
-            ("containers[*].limits{*}", &["containers[2].limits[cpu]=\"1\"", "containers[2].limits[memory]=null"]),
+            (
+                "containers[*].limits{*}",
+                &["containers[2].limits[cpu]=\"1\"", "containers[2].limits[memory]=null"],
+            ),
             ("absent", &["absent"]),
             ("absent.below", &[]),
         ];

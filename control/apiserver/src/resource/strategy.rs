@@ -74,7 +74,8 @@ pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value, sub
             }
         }
     }
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
         if field == "uid" && !text(new, "/metadata/uid").is_empty() {
             continue;
         }

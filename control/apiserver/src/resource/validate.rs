@@ -72,8 +72,13 @@ pub fn validate(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<Fi
         for rule in *rules {
             let pattern = path::join(at, rule.path);
             path::each(new, "", &pattern, &mut |path, value| {
+                let before = errors.len();
                 for check in rule.checks {
                     check.run(path, value, &mut errors);
+                    // What is missing needs no further comment.
+                    if errors.len() > before && matches!(check, Check::Required(_) | Check::Present) {
+                        break;
+                    }
                 }
             });
         }
@@ -141,7 +146,11 @@ impl Check {
             Self::Keys(syntax) => {
                 for key in value.as_object().into_iter().flat_map(serde_json::Map::keys) {
                     for problem in syntax(key) {
-                        errors.push(FieldError::invalid(format!("{path}[{key}]"), &Value::from(key.as_str()), &problem));
+                        errors.push(FieldError::invalid(
+                            format!("{path}[{key}]"),
+                            &Value::from(key.as_str()),
+                            &problem,
+                        ));
                     }
                 }
             }

@@ -73,8 +73,11 @@ impl FieldLabel {
 fn field(resource: &Resource, name: &str) -> Result<&'static FieldLabel, SelectorError> {
     let known = META.iter().chain(resource.field_selectors);
     known.into_iter().find(|field| field.label == name).ok_or_else(|| {
-        let unsupported =
-            if resource.field_selectors.is_empty() { SelectorError::UnknownField } else { SelectorError::UnsupportedField };
+        let unsupported = if resource.field_selectors.is_empty() {
+            SelectorError::UnknownField
+        } else {
+            SelectorError::UnsupportedField
+        };
         unsupported(name.to_owned())
     })
 }

@@ -90,9 +90,9 @@ impl LabelSelector {
 
     /// Whether a map of labels satisfies every requirement.
     pub fn matches_labels(&self, labels: &Value) -> bool {
-        self.requirements.iter().all(|requirement| {
-            requirement.matches(labels.get(&requirement.key).and_then(Value::as_str))
-        })
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.matches(labels.get(&requirement.key).and_then(Value::as_str)))
     }
 }
 

@@ -103,7 +103,10 @@ pub(super) fn service_external_ip(service: &Value, _: Timestamp) -> Value {
         "ExternalName" => json!(text(service, "/spec/externalName")),
         "LoadBalancer" => {
             let ingress = list(service, "/status/loadBalancer/ingress");
-            joined(ingress.iter().map(|one| or(one, "/ip", text(one, "/hostname"))).chain(given()), "<pending>")
+            joined(
+                ingress.iter().map(|one| or(one, "/ip", text(one, "/hostname"))).chain(given()),
+                "<pending>",
+            )
         }
         _ => joined(given(), NONE),
     }

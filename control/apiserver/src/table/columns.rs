@@ -16,8 +16,10 @@ const fn integer(name: &'static str, cell: Cell, description: &'static str) -> C
     Column { kind: "integer", ..column(name, cell, description) }
 }
 
-const NAME: Column =
-    Column { format: "name", ..column("Name", Cell::At("/metadata/name"), "The object's name in its namespace.") };
+const NAME: Column = Column {
+    format: "name",
+    ..column("Name", Cell::At("/metadata/name"), "The object's name in its namespace.")
+};
 
 const AGE: Column =
     column("Age", Cell::Age("/metadata/creationTimestamp"), "The time since the object was created.");

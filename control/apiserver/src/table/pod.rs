@@ -70,7 +70,8 @@ fn summarize(pod: &Value) -> Summary {
         reason: or(pod, "/status/reason", phase).to_owned(),
         ..Summary::default()
     };
-    let gated = |one: &&Value| text(one, "/type") == "PodScheduled" && text(one, "/reason") == "SchedulingGated";
+    let gated =
+        |one: &&Value| text(one, "/type") == "PodScheduled" && text(one, "/reason") == "SchedulingGated";
     if list(pod, "/status/conditions").iter().any(|one| gated(&one)) {
         "SchedulingGated".clone_into(&mut summary.reason);
     }

@@ -154,11 +154,8 @@ pub(crate) const SECRET: &[Default] = &[
 pub(crate) const NODE: &[Default] = &[object("spec"), compute("status.allocatable", compute::allocatable)];
 
 /// An endpoint slice.
-pub(crate) const ENDPOINT_SLICE: &[Default] = &[
-    text("ports[*].name", ""),
-    text("ports[*].protocol", "TCP"),
-    object("endpoints[*].conditions"),
-];
+pub(crate) const ENDPOINT_SLICE: &[Default] =
+    &[text("ports[*].name", ""), text("ports[*].protocol", "TCP"), object("endpoints[*].conditions")];
 
 /// The older endpoints kind.
 pub(crate) const ENDPOINTS: &[Default] = &[text("subsets[*].ports[*].protocol", "TCP")];

@@ -119,8 +119,13 @@ fn share(at: &str, value: Option<&Value>, errors: &mut Errors) {
             if !valid {
                 let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
                 errors.push(FieldError::invalid(at, &Value::from(text.as_str()), detail));
-            } else if at.ends_with("maxUnavailable") && digits.parse().is_ok_and(|percent: u32| percent > 100) {
-                errors.push(FieldError::invalid(at, &Value::from(text.as_str()), "must not be greater than 100%"));
+            } else if at.ends_with("maxUnavailable") && digits.parse().is_ok_and(|percent: u32| percent > 100)
+            {
+                errors.push(FieldError::invalid(
+                    at,
+                    &Value::from(text.as_str()),
+                    "must not be greater than 100%",
+                ));
             }
         }
         Some(value) if value.as_i64().is_some_and(|number| number < 0) => {

@@ -13,7 +13,11 @@ pub(super) fn config_map(_: &str, map: &Value, errors: &mut Errors) {
     for key in binary.into_iter().flat_map(serde_json::Map::keys) {
         if map.get("data").is_some_and(|data| data.get(key).is_some()) {
             let detail = "duplicate of key present in data";
-            errors.push(FieldError::invalid(format!("binaryData[{key}]"), &Value::from(key.as_str()), detail));
+            errors.push(FieldError::invalid(
+                format!("binaryData[{key}]"),
+                &Value::from(key.as_str()),
+                detail,
+            ));
         }
     }
     if bytes(map.get("data")) + decoded(bytes(map.get("binaryData"))) > DATA_BYTES_MAX {

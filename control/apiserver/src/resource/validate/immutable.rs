@@ -39,7 +39,8 @@ impl Immutable {
             }
             Self::WhenImmutable(fields) => {
                 if old.get("immutable") == Some(&Value::Bool(true)) {
-                    for field in fields.iter().filter(|field| path::get(new, field) != path::get(old, field)) {
+                    for field in fields.iter().filter(|field| path::get(new, field) != path::get(old, field))
+                    {
                         let detail = "field is immutable when `immutable` is set";
                         errors.push(FieldError::forbidden(*field, detail));
                     }

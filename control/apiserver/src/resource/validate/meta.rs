@@ -127,7 +127,8 @@ fn owners(new: &Value, errors: &mut Errors) {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(owner, field).is_empty() {
                 let at = format!("metadata.ownerReferences[{index}].{field}");
-                let detail = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                let detail =
+                    if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 errors.push(FieldError::invalid(at, &Value::from(""), detail));
             }
         }

@@ -74,7 +74,11 @@ fn addresses(at: &str, spec: &Value, errors: &mut Errors) {
         if invalid(text) {
             errors.push(FieldError::invalid(field, address, detail));
         } else if index == 0 && !first.is_empty() && text != first {
-            errors.push(FieldError::invalid(format!("{at}.clusterIPs"), address, "first value must match `clusterIP`"));
+            errors.push(FieldError::invalid(
+                format!("{at}.clusterIPs"),
+                address,
+                "first value must match `clusterIP`",
+            ));
         }
     }
     let families: Vec<&str> = items(spec, "ipFamilies").filter_map(|(_, family)| family.as_str()).collect();
@@ -138,12 +142,9 @@ fn special(address: &str) -> Option<&'static str> {
             ip.is_link_local(),
             ip.octets()[0] == 224 && ip.octets()[1] == 0 && ip.octets()[2] == 0,
         ),
-        IpAddr::V6(ip) => (
-            ip.is_unspecified(),
-            ip.is_loopback(),
-            ip.is_unicast_link_local(),
-            ip.segments()[0] == 0xff02,
-        ),
+        IpAddr::V6(ip) => {
+            (ip.is_unspecified(), ip.is_loopback(), ip.is_unicast_link_local(), ip.segments()[0] == 0xff02)
+        }
     };
     let rows = [
         (unspecified, "may not be unspecified (0.0.0.0 or ::)"),

@@ -41,7 +41,9 @@ pub(super) fn requests_within_limits(at: &str, resources: &Value, errors: &mut E
     let requests = resources.get("requests").and_then(Value::as_object);
     for (name, request) in requests.into_iter().flatten() {
         let Some(limit) = resources.get("limits").and_then(|limits| limits.get(name)) else { continue };
-        let (Some(wanted), Some(allowed)) = (quantity::parse(request), quantity::parse(limit)) else { continue };
+        let (Some(wanted), Some(allowed)) = (quantity::parse(request), quantity::parse(limit)) else {
+            continue;
+        };
         if wanted > allowed {
             let limit = limit.as_str().map_or_else(|| limit.to_string(), str::to_owned);
             let detail = format!("must be less than or equal to {name} limit of {limit}");
@@ -118,10 +120,15 @@ pub(super) fn env(at: &str, env: &Value, errors: &mut Errors) {
     if !text(env, "value").is_empty() {
         errors.push(FieldError::invalid(here, &shown, "may not be specified when `value` is not empty"));
     } else if sources == 0 {
-        let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
+        let detail =
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
         errors.push(FieldError::invalid(here, &shown, detail));
     } else if sources > 1 {
-        errors.push(FieldError::invalid(here, &shown, "may not have more than one field specified at a time"));
+        errors.push(FieldError::invalid(
+            here,
+            &shown,
+            "may not have more than one field specified at a time",
+        ));
     }
 }
 
@@ -129,7 +136,8 @@ pub(super) fn env(at: &str, env: &Value, errors: &mut Errors) {
 pub(super) fn toleration(at: &str, toleration: &Value, errors: &mut Errors) {
     let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
     if key.is_empty() && operator != "Exists" {
-        let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+        let detail =
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
         errors.push(FieldError::invalid(format!("{at}.operator"), &Value::from(operator), detail));
     }
     let value = text(toleration, "value");
@@ -138,7 +146,8 @@ pub(super) fn toleration(at: &str, toleration: &Value, errors: &mut Errors) {
         errors.push(FieldError::invalid(format!("{at}.operator"), toleration, detail));
     }
     let effect = text(toleration, "effect");
-    if toleration.get("tolerationSeconds").is_some_and(|seconds| !seconds.is_null()) && effect != "NoExecute" {
+    if toleration.get("tolerationSeconds").is_some_and(|seconds| !seconds.is_null()) && effect != "NoExecute"
+    {
         let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
         errors.push(FieldError::invalid(format!("{at}.effect"), &Value::from(effect), detail));
     }

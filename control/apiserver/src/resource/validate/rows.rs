@@ -41,7 +41,10 @@ pub(crate) const POD_SPEC: &[Rule] = &[
     rule("hostAliases[*].hostnames[*]", &[Syntax(names::dns_subdomain)]),
     rule("topologySpreadConstraints[*].topologyKey", &[Required("can not be empty")]),
     rule("topologySpreadConstraints[*].maxSkew", &[Present, Positive]),
-    rule("topologySpreadConstraints[*].whenUnsatisfiable", &[Required(""), OneOf(&["DoNotSchedule", "ScheduleAnyway"])]),
+    rule(
+        "topologySpreadConstraints[*].whenUnsatisfiable",
+        &[Required(""), OneOf(&["DoNotSchedule", "ScheduleAnyway"])],
+    ),
     rule("topologySpreadConstraints[*].labelSelector", &[With(apps::label_selector)]),
     rule("readinessGates[*].conditionType", &[Required(""), Syntax(names::qualified_name)]),
     rule("schedulingGates", &[Unique("name")]),
@@ -178,10 +181,8 @@ pub(crate) const ENDPOINTS: &[Rule] = &[
 ];
 
 /// A lease.
-pub(crate) const LEASE: &[Rule] = &[
-    rule("spec.leaseDurationSeconds", &[Positive]),
-    rule("spec.leaseTransitions", &[NotNegative]),
-];
+pub(crate) const LEASE: &[Rule] =
+    &[rule("spec.leaseDurationSeconds", &[Positive]), rule("spec.leaseTransitions", &[NotNegative])];
 
 /// A node.
 pub(crate) const NODE: &[Rule] = &[

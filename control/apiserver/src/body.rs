@@ -1,0 +1,84 @@
+//! Bodies: what is read from requests and written into answers.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use crate::error::ApiError;
+
+/// The body of an answer.
+pub type Body = axum::body::Body;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Upstream's limit (apiserver `pkg/server/config.go`, `MaxRequestBodyBytes`).
+pub(crate) const REQUEST_BYTES_MAX: usize = 3 << 20;
+
+pub(crate) const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// Reads a request's body whole.
+pub(crate) async fn collect<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::TooLarge { limit_bytes: REQUEST_BYTES_MAX })
+        }
+        Err(error) => Err(ApiError::BadRequest(format!("cannot read the request's body: {error}"))),
+    }
+}
+
+/// The media type of a request's body, without parameters; JSON when the client does not say.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(JSON);
+    value.split(';').next().unwrap_or(JSON).trim()
+}
+
+/// The object in a request's body.
+pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    match content_type(headers) {
+        JSON => serde_json::from_slice(body).map_err(|error| {
+            ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
+        }),
+        YAML => parse_yaml(body),
+        PROTOBUF => Err(ApiError::UnsupportedMediaType(format!(
+            "this server does not read {PROTOBUF} bodies; send {JSON} or {YAML} \
+             (with kubectl: write the object to a file and use kubectl apply --validate=false -f)"
+        ))),
+        other => Err(ApiError::UnsupportedMediaType(format!(
+            "the body of the request was in an unknown format ({other}) - accepted media types include: {JSON}, {YAML}"
+        ))),
+    }
+}
+
+/// A YAML document; JSON is one.
+pub(crate) fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
+    serde_yaml_ng::from_slice(body).map_err(|error| {
+        ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}"))
+    })
+}
+
+/// A JSON answer.
+pub(crate) fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    json_bytes(code, Bytes::from(value.to_string()))
+}
+
+/// A JSON answer that is serialized already.
+pub(crate) fn json_bytes(code: StatusCode, bytes: Bytes) -> Response<Body> {
+    with_type(code, JSON, Body::from(bytes))
+}
+
+/// An answer of some media type.
+pub(crate) fn with_type(code: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}

@@ -1,0 +1,168 @@
+//! What the API server makes for itself: the system's namespaces, its own Service, and the cluster DNS Service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fairlead_store::{ListRequest, StoreError};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+
+use crate::Config;
+use crate::addresses;
+use crate::api::{self, Api, prefix};
+use crate::authn::Identity;
+use crate::body::Body;
+use crate::object;
+use crate::resource::find;
+
+/// Why the objects of the system cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The store does not answer.
+    #[error("cannot read the stored Services")]
+    Store(#[from] StoreError),
+    /// A stored object cannot be read.
+    #[error("cannot read the stored Services: {0}")]
+    Damaged(String),
+    /// The API refused an object of the system.
+    #[error("cannot make {path}: {message}")]
+    Refused {
+        /// The collection.
+        path: String,
+        /// The API's words.
+        message: String,
+    },
+}
+
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Rebuilds the table of taken service addresses from the stored Services.
+pub(crate) async fn restore_addresses(api: &Api) -> Result<(), BootstrapError> {
+    let services = find("", "v1", "services").expect("Services are in the table of kinds");
+    let listing = api.store.list(ListRequest::prefix(prefix(services, None))).await?;
+    for entry in listing.entries {
+        let service = object::decode(services, &entry.value, entry.mod_revision)
+            .map_err(|error| BootstrapError::Damaged(error.to_string()))?;
+        api.addresses.restore(&service);
+    }
+    Ok(())
+}
+
+/// Makes what is missing, and brings the API's own endpoints up to date.
+pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<(), BootstrapError> {
+    for name in NAMESPACES {
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        ensure(api, "/api/v1/namespaces", namespace).await?;
+    }
+    ensure(api, "/api/v1/namespaces/default/services", kubernetes_service(config, port)).await?;
+    for (family, addresses) in by_family(&config.advertise) {
+        let slice = kubernetes_slice(family, &addresses, port);
+        apply(api, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await?;
+    }
+    if !config.cluster_dns.is_empty() {
+        ensure(api, "/api/v1/namespaces/kube-system/services", dns_service(config)).await?;
+    }
+    Ok(())
+}
+
+fn kubernetes_service(config: &Config, port: u16) -> Value {
+    let address = config.service_networks.first().map(|network| addresses::at(network, 1));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kubernetes",
+            "labels": { "component": "apiserver", "provider": "kubernetes" },
+        },
+        "spec": {
+            "clusterIP": address,
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }],
+        },
+    })
+}
+
+fn kubernetes_slice(family: &str, addresses: &[IpAddr], port: u16) -> Value {
+    let suffix = if family == "IPv4" { "" } else { "-ipv6" };
+    let endpoint = |address: &IpAddr| json!({ "addresses": [address], "conditions": { "ready": true } });
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("kubernetes{suffix}"),
+            "labels": {
+                "kubernetes.io/service-name": "kubernetes",
+                "endpointslice.kubernetes.io/managed-by": "fairlead-apiserver",
+            },
+        },
+        "addressType": family,
+        "endpoints": addresses.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
+    })
+}
+
+fn dns_service(config: &Config) -> Value {
+    let first = config.cluster_dns.first();
+    let policy = if config.cluster_dns.len() > 1 { "RequireDualStack" } else { "SingleStack" };
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "labels": { "k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS" },
+            "annotations": { "fairlead.io/cluster-domain": config.cluster_domain },
+        },
+        "spec": {
+            "clusterIP": first,
+            "clusterIPs": config.cluster_dns,
+            "ipFamilyPolicy": policy,
+            "trafficDistribution": "PreferSameNode",
+            "ports": [
+                { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
+                { "name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53 },
+                { "name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153 },
+            ],
+        },
+    })
+}
+
+fn by_family(addresses: &[IpAddr]) -> Vec<(&'static str, Vec<IpAddr>)> {
+    let of = |v4: bool| addresses.iter().copied().filter(|a| a.is_ipv4() == v4).collect::<Vec<_>>();
+    let all = [("IPv4", of(true)), ("IPv6", of(false))];
+    all.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect()
+}
+
+/// Creates an object unless it is there.
+async fn ensure(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
+    match call(api, "POST", path, &object).await {
+        (StatusCode::CREATED | StatusCode::CONFLICT, _) => Ok(()),
+        (_, message) => Err(BootstrapError::Refused { path: path.to_owned(), message }),
+    }
+}
+
+/// Creates an object or replaces it.
+async fn apply(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
+    if call(api, "POST", path, &object).await.0 == StatusCode::CREATED {
+        return Ok(());
+    }
+    let path = format!("{path}/{}", object::meta(&object, "name"));
+    match call(api, "PUT", &path, &object).await {
+        (StatusCode::OK, _) => Ok(()),
+        (_, message) => Err(BootstrapError::Refused { path, message }),
+    }
+}
+
+/// Goes through the whole request chain, so that these objects are like any others.
+async fn call(api: &Arc<Api>, method: &str, path: &str, object: &Value) -> (StatusCode, String) {
+    let mut request = Request::new(Full::new(Bytes::from(object.to_string())));
+    *request.method_mut() = method.parse().expect("the methods above are valid");
+    *request.uri_mut() = path.parse().expect("the paths above are valid");
+    request.extensions_mut().insert(Identity::in_process());
+    let response: Response<Body> = api::serve(api.clone(), request).await;
+    let code = response.status();
+    let bytes = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let status: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    (code, status["message"].as_str().unwrap_or_default().to_owned())
+}

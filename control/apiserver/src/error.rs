@@ -1,0 +1,299 @@
+//! What the API answers when it refuses: one enum, and its `Status` object.
+
+use std::time::Duration;
+
+use fairlead_store::StoreError;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::body::{self, Body};
+use crate::patch::PatchError;
+use crate::resource::{FieldError, Resource, aggregate};
+use crate::selector::SelectorError;
+
+/// A refusal. Messages and reasons are upstream's, because clients branch on them
+/// (apimachinery `pkg/api/errors/errors.go`).
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No certificate of our authority was presented.
+    #[error("Unauthorized")]
+    Unauthorized,
+    /// The object or the state of the cluster forbids the call.
+    #[error("{} {name:?} is forbidden: {message}", resource.group_resource())]
+    Forbidden {
+        /// The kind.
+        resource: &'static Resource,
+        /// The object.
+        name: String,
+        /// Why.
+        message: String,
+        /// What clients may branch on: `(reason, message, field)`.
+        cause: Option<(&'static str, String, &'static str)>,
+    },
+    /// The path names nothing.
+    #[error("the server could not find the requested resource")]
+    UnknownPath,
+    /// The object does not exist.
+    #[error("{} {name:?} not found", resource.group_resource())]
+    NotFound {
+        /// The kind.
+        resource: &'static Resource,
+        /// The object.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("{} {name:?} already exists", resource.group_resource())]
+    AlreadyExists {
+        /// The kind.
+        resource: &'static Resource,
+        /// The object.
+        name: String,
+    },
+    /// The object is not in the state that the caller thinks.
+    #[error("Operation cannot be fulfilled on {} {name:?}: {message}", resource.group_resource())]
+    Conflict {
+        /// The kind.
+        resource: &'static Resource,
+        /// The object.
+        name: String,
+        /// In which way.
+        message: String,
+    },
+    /// The object's fields are wrong.
+    #[error("{} {name:?} is invalid: {}", resource.group_kind(), aggregate(errors))]
+    Invalid {
+        /// The kind.
+        resource: &'static Resource,
+        /// The object.
+        name: String,
+        /// Which fields, and why.
+        errors: Vec<FieldError>,
+    },
+    /// The parameters of a watch or list are wrong.
+    #[error("{kind} \"\" is invalid: {}", aggregate(errors))]
+    InvalidOptions {
+        /// `ListOptions` or `DeleteOptions`.
+        kind: &'static str,
+        /// Which fields, and why.
+        errors: Vec<FieldError>,
+    },
+    /// The request cannot be understood.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The kind does not have this verb.
+    #[error("the server does not allow this method on the requested resource")]
+    MethodNotAllowed,
+    /// None of the media types in `Accept` can be made.
+    #[error("only the following media types are accepted: application/json, application/yaml")]
+    NotAcceptable,
+    /// The body is in a format that is not read here.
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    /// The body is over the limit.
+    #[error("limit is {limit_bytes}")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The history that a list or watch needs is gone.
+    #[error("{0}")]
+    Expired(String),
+    /// A resource version that has not happened yet.
+    #[error("Too large resource version: {requested}, current: {current}")]
+    FutureResourceVersion {
+        /// What was asked for.
+        requested: u64,
+        /// What there is.
+        current: u64,
+    },
+    /// The call lost too many races against other writers.
+    #[error("{0}")]
+    TryAgain(String),
+    /// A part that is needed for the answer cannot be reached.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The kubelet refused; its words.
+    #[error("{message}")]
+    Upstream {
+        /// The code that it answered.
+        code: StatusCode,
+        /// Its words.
+        message: String,
+    },
+    /// Our own fault.
+    #[error("Internal error occurred: {0}")]
+    Internal(String),
+}
+
+/// How long a client waits before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl ApiError {
+    /// The HTTP code and the machine-readable reason.
+    #[must_use]
+    pub fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::UnknownPath | Self::NotFound { .. } => (StatusCode::NOT_FOUND, "NotFound"),
+            Self::AlreadyExists { .. } => (StatusCode::CONFLICT, "AlreadyExists"),
+            Self::Conflict { .. } => (StatusCode::CONFLICT, "Conflict"),
+            Self::Invalid { .. } | Self::InvalidOptions { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "Invalid")
+            }
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
+            Self::UnsupportedMediaType(_) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
+            }
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            Self::Expired(_) => (StatusCode::GONE, "Expired"),
+            Self::FutureResourceVersion { .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
+            Self::TryAgain(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServerTimeout"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Self::Upstream { code, .. } => (*code, upstream_reason(*code)),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        }
+    }
+
+    /// The `Status` object.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let (code, reason) = self.code();
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.to_string(),
+            "reason": reason,
+            "code": code.as_u16(),
+        });
+        if let Some(details) = self.details() {
+            status["details"] = details;
+        }
+        status
+    }
+
+    /// The whole answer.
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let (code, _) = self.code();
+        if code == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "a request failed");
+        }
+        let mut response = body::json(code, &self.status());
+        if self.retries() {
+            let seconds = HeaderValue::from(RETRY_AFTER.as_secs());
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+
+    fn retries(&self) -> bool {
+        matches!(self, Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_))
+    }
+
+    fn details(&self) -> Option<Value> {
+        let about = |resource: &Resource, kind: &str, name: &str| {
+            let mut details = json!({ "name": name, "kind": kind });
+            if !resource.group.is_empty() {
+                details["group"] = json!(resource.group);
+            }
+            details
+        };
+        let causes = |errors: &[FieldError]| -> Value {
+            let cause = |error: &FieldError| json!({ "reason": error.reason.cause(), "message": error.message, "field": error.field });
+            errors.iter().map(cause).collect()
+        };
+        match self {
+            Self::NotFound { resource, name }
+            | Self::AlreadyExists { resource, name }
+            | Self::Conflict { resource, name, .. } => Some(about(resource, resource.plural, name)),
+            Self::Forbidden { resource, name, cause, .. } => {
+                let mut details = about(resource, resource.plural, name);
+                if let Some((reason, message, field)) = cause {
+                    details["causes"] = json!([{ "reason": reason, "message": message, "field": field }]);
+                }
+                Some(details)
+            }
+            Self::Invalid { resource, name, errors } => {
+                let mut details = about(resource, resource.kind, name);
+                details["causes"] = causes(errors);
+                Some(details)
+            }
+            Self::InvalidOptions { kind, errors } => {
+                Some(json!({ "kind": kind, "group": "meta.k8s.io", "causes": causes(errors) }))
+            }
+            Self::UnknownPath | Self::MethodNotAllowed => Some(json!({})),
+            Self::FutureResourceVersion { .. } => Some(json!({
+                "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
+                "retryAfterSeconds": RETRY_AFTER.as_secs(),
+            })),
+            Self::TryAgain(_) | Self::Unavailable(_) => {
+                Some(json!({ "retryAfterSeconds": RETRY_AFTER.as_secs() }))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn upstream_reason(code: StatusCode) -> &'static str {
+    match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::UNAUTHORIZED => "Unauthorized",
+        StatusCode::FORBIDDEN => "Forbidden",
+        _ => "InternalError",
+    }
+}
+
+impl From<StoreError> for ApiError {
+    /// For what is not about one object; preconditions are handled where the object is known.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted { requested, compacted } => {
+                Self::Expired(format!("too old resource version: {requested} ({compacted})"))
+            }
+            StoreError::FutureRevision { requested, current } => {
+                Self::FutureResourceVersion { requested, current }
+            }
+            StoreError::Closed => Self::Unavailable("the server is shutting down".to_owned()),
+            StoreError::Exists { .. } | StoreError::NotFound { .. } | StoreError::Conflict { .. } => {
+                Self::TryAgain("the object was changed by another writer, please try again".to_owned())
+            }
+            error => Self::Internal(chain_of(&error)),
+        }
+    }
+}
+
+impl From<SelectorError> for ApiError {
+    fn from(error: SelectorError) -> Self {
+        Self::BadRequest(error.to_string())
+    }
+}
+
+impl From<PatchError> for ApiError {
+    fn from(error: PatchError) -> Self {
+        let message = error.to_string();
+        match error {
+            PatchError::Unsupported { .. } => Self::UnsupportedMediaType(message),
+            PatchError::Malformed(_) => Self::BadRequest(message),
+            PatchError::Inapplicable(_) => {
+                Self::Upstream { code: StatusCode::UNPROCESSABLE_ENTITY, message }
+            }
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

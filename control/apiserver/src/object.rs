@@ -1,0 +1,165 @@
+//! Objects as they are stored, and the few fields that every object has.
+//!
+//! An object is stored as JSON that begins with its metadata, without `resourceVersion` — that is the revision of the
+//! write and known only afterwards. [`with_version`] splices it in, so reads and watches need not decode anything.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fairlead_store::Revision;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::error::ApiError;
+use crate::resource::{Resource, from_storage, to_storage};
+
+const HEAD: &str = "{\"metadata\":{";
+
+/// The bytes to store for an object of this kind.
+pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
+    if resource.strategy.conversion.is_some() {
+        return encode_stored(&to_storage(resource, object.clone()));
+    }
+    encode_stored(object)
+}
+
+fn encode_stored(object: &Value) -> Bytes {
+    let mut text = String::from(HEAD);
+    let empty = Map::new();
+    let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let own = metadata.iter().filter(|(key, _)| *key != "resourceVersion");
+    for (index, (key, value)) in own.enumerate() {
+        push_member(&mut text, index > 0, key, value);
+    }
+    text.push('}');
+    let rest = object.as_object().unwrap_or(&empty).iter().filter(|(key, _)| *key != "metadata");
+    for (key, value) in rest {
+        push_member(&mut text, true, key, value);
+    }
+    text.push('}');
+    Bytes::from(text)
+}
+
+fn push_member(text: &mut String, comma: bool, key: &str, value: &Value) {
+    use std::fmt::Write;
+    let comma = if comma { "," } else { "" };
+    write!(text, "{comma}{}:{value}", Value::from(key)).expect("writing into a string cannot fail");
+}
+
+/// A stored object's JSON with its resource version, appended to `out`.
+pub(crate) fn write_with_version(out: &mut BytesMut, stored: &[u8], revision: Revision) {
+    let rest = stored.strip_prefix(HEAD.as_bytes()).unwrap_or_default();
+    out.reserve(stored.len() + 48);
+    out.put_slice(HEAD.as_bytes());
+    out.put_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
+    if !rest.starts_with(b"}") {
+        out.put_u8(b',');
+    }
+    out.put_slice(rest);
+}
+
+/// A stored object's JSON with its resource version, as this kind shows it.
+pub(crate) fn with_version(
+    resource: &Resource,
+    stored: &[u8],
+    revision: Revision,
+) -> Result<Bytes, ApiError> {
+    if resource.strategy.conversion.is_some() {
+        return Ok(Bytes::from(decode(resource, stored, revision)?.to_string()));
+    }
+    let mut out = BytesMut::new();
+    write_with_version(&mut out, stored, revision);
+    Ok(out.freeze())
+}
+
+/// A stored object with its resource version, as this kind shows it.
+pub(crate) fn decode(
+    resource: &Resource,
+    stored: &[u8],
+    revision: Revision,
+) -> Result<Value, ApiError> {
+    let mut object: Value = serde_json::from_slice(stored)
+        .map_err(|error| ApiError::Internal(format!("a stored {} is damaged: {error}", resource.kind)))?;
+    if resource.strategy.conversion.is_some() {
+        object = from_storage(resource, object);
+    }
+    set_version(&mut object, revision);
+    Ok(object)
+}
+
+/// Sets `metadata.resourceVersion`.
+pub(crate) fn set_version(object: &mut Value, revision: Revision) {
+    object["metadata"]["resourceVersion"] = json!(revision.to_string());
+}
+
+/// `metadata`, made when it is absent; an object whose metadata is something else is refused.
+pub(crate) fn metadata_mut(object: &mut Value) -> Result<&mut Map<String, Value>, ApiError> {
+    let malformed = || ApiError::BadRequest("metadata must be an object".to_owned());
+    let object = object
+        .as_object_mut()
+        .ok_or_else(|| ApiError::BadRequest("the body must be an object".to_owned()))?;
+    let metadata = object.entry("metadata").or_insert_with(|| json!({}));
+    if metadata.is_null() {
+        *metadata = json!({});
+    }
+    metadata.as_object_mut().ok_or_else(malformed)
+}
+
+/// A text in `metadata`, empty when absent.
+pub(crate) fn meta<'o>(object: &'o Value, field: &str) -> &'o str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// `metadata.finalizers`.
+pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
+    let list = object["metadata"]["finalizers"].as_array();
+    list.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Whether deletion has begun.
+pub(crate) fn is_terminating(object: &Value) -> bool {
+    !meta(object, "deletionTimestamp").is_empty()
+}
+
+/// Whether nothing holds an object whose deletion has begun: no finalizer, and no grace that still runs.
+pub(crate) fn is_released(object: &Value) -> bool {
+    is_terminating(object)
+        && finalizers(object).is_empty()
+        && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+/// A time as the API writes it, in whole seconds.
+pub(crate) fn time(at: Timestamp) -> Value {
+    json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// An object's metadata alone, as `PartialObjectMetadata`.
+pub(crate) fn partial(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object["metadata"],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::find;
+
+    #[test]
+    fn the_version_is_spliced_into_the_stored_bytes() {
+        let pods = find("", "v1", "pods").unwrap();
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "a\"b", "resourceVersion": "1" },
+            "spec": { "x": [1, null] },
+        });
+        let stored = encode(pods, &object);
+        assert!(!String::from_utf8_lossy(&stored).contains("resourceVersion"));
+        let mut expected = object;
+        expected["metadata"]["resourceVersion"] = json!("42");
+        let spliced = with_version(pods, &stored, 42).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&spliced).unwrap(), expected);
+        assert_eq!(decode(pods, &stored, 42).unwrap(), expected);
+    }
+}

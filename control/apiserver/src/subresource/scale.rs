@@ -1,0 +1,123 @@
+//! `scale`: the number of replicas of a workload as an `autoscaling/v1` `Scale`.
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::api::Call;
+use crate::body::{self, Body};
+use crate::error::ApiError;
+use crate::object;
+use crate::patch;
+use crate::verbs::update;
+
+/// Answers a GET.
+pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let entry = call.entry().await?;
+    let workload = object::decode(call.resource, &entry.value, entry.mod_revision)?;
+    Ok(body::json(StatusCode::OK, &scale_of(&workload)))
+}
+
+/// Answers a PUT.
+pub(super) async fn replace(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let sent = body::parse(call.headers, &call.body)?;
+    write(call, |_| Ok(sent.clone())).await
+}
+
+/// Answers a PATCH; a strategic patch of a `Scale`, which has no lists, is a merge patch.
+pub(super) async fn patch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let (mut kind, sent) = update::parse_patch(call)?;
+    if kind == patch::PatchType::Strategic {
+        kind = patch::PatchType::Merge;
+    }
+    write(call, |scale| Ok(patch::apply(call.resource, kind, scale, &sent)?)).await
+}
+
+async fn write(
+    call: &Call<'_>,
+    mut change: impl FnMut(&Value) -> Result<Value, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let (mut workload, revision) = update::modify(call, None, |workload| {
+        let scale = change(&scale_of(workload))?;
+        let replicas = match &scale["spec"]["replicas"] {
+            Value::Null => json!(0),
+            number if number.as_i64().is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n)) => {
+                number.clone()
+            }
+            other => {
+                return Err(ApiError::BadRequest(format!(
+                    "spec.replicas of a Scale must be a number of at least 0, not {other}"
+                )));
+            }
+        };
+        let mut new = workload.clone();
+        new["spec"]["replicas"] = replicas;
+        if let Some(version) = scale["metadata"]["resourceVersion"].as_str() {
+            new["metadata"]["resourceVersion"] = json!(version);
+        }
+        Ok(new)
+    })
+    .await?;
+    object::set_version(&mut workload, revision);
+    Ok(body::json(StatusCode::OK, &scale_of(&workload)))
+}
+
+fn scale_of(workload: &Value) -> Value {
+    let metadata = &workload["metadata"];
+    let zero = |value: &Value| if value.is_null() { json!(0) } else { value.clone() };
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+            "creationTimestamp": metadata["creationTimestamp"],
+        },
+        "spec": { "replicas": zero(&workload["spec"]["replicas"]) },
+        "status": {
+            "replicas": zero(&workload["status"]["replicas"]),
+            "selector": selector_text(&workload["spec"]["selector"]),
+        },
+    })
+}
+
+/// A `LabelSelector` in the form of a query parameter.
+fn selector_text(selector: &Value) -> String {
+    let mut terms: Vec<String> = Vec::new();
+    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        terms.push(format!("{key}={}", value.as_str().unwrap_or_default()));
+    }
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let values: Vec<&str> =
+            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        terms.push(match expression["operator"].as_str() {
+            Some("In") => format!("{key} in ({})", values.join(",")),
+            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
+            Some("DoesNotExist") => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    terms.sort_unstable();
+    terms.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_tells_its_selector_as_text() {
+        let workload = json!({
+            "metadata": { "name": "w" },
+            "spec": { "replicas": 3, "selector": {
+                "matchLabels": { "b": "2", "a": "1" },
+                "matchExpressions": [{ "key": "c", "operator": "In", "values": ["x", "y"] }],
+            } },
+        });
+        let scale = scale_of(&workload);
+        assert_eq!(scale["status"]["selector"], "a=1,b=2,c in (x,y)");
+        assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(3), &json!(0)));
+    }
+}

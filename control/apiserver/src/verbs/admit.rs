@@ -1,0 +1,109 @@
+//! What is common to all writes: the checks of what came in, and the rules of the kind.
+
+use serde_json::{Value, json};
+
+use crate::api::{Call, key};
+use crate::error::ApiError;
+use crate::object;
+use crate::resource::{Resource, check_types, find, prune};
+
+/// Checks that a body is an object of the path's kind, in the path's namespace, with fields of the right types, and
+/// removes the fields that the kind does not have. Returns warnings for the client.
+pub(crate) fn incoming(call: &Call<'_>, object: &mut Value) -> Result<Vec<String>, ApiError> {
+    let resource = call.resource;
+    object::metadata_mut(object)?;
+    same_kind(resource, object)?;
+    place(call, object)?;
+    check_types(resource, object).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+    let unknown = prune(resource, object);
+    let metadata = object::metadata_mut(object)?;
+    metadata.remove("managedFields");
+    metadata.remove("selfLink");
+    let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    match call.info.query.get("fieldValidation") {
+        Some("Strict") if !unknown.is_empty() => Err(ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            unknown.join(", ")
+        ))),
+        None | Some("Strict" | "Warn") => Ok(unknown),
+        Some("Ignore") => Ok(Vec::new()),
+        Some(other) => Err(ApiError::BadRequest(format!(
+            "invalid fieldValidation {other:?}: must be one of Ignore, Warn, Strict"
+        ))),
+    }
+}
+
+fn same_kind(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
+    let api_version = resource.api_version();
+    match object["apiVersion"].as_str() {
+        None => object["apiVersion"] = json!(api_version),
+        Some(found) if found == api_version => {}
+        Some(found) => {
+            return Err(ApiError::BadRequest(format!(
+                "the API version in the data ({found}) does not match the expected API version ({api_version})"
+            )));
+        }
+    }
+    match object["kind"].as_str() {
+        None => object["kind"] = json!(resource.kind),
+        Some(found) if found == resource.kind => {}
+        Some(found) => {
+            return Err(ApiError::BadRequest(format!(
+                "{found} in version {:?} cannot be handled as a {}: the kind in the data does not match the path",
+                resource.version, resource.kind
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The namespace and name of the body must be those of the path.
+fn place(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let written = object::meta(object, "namespace").to_owned();
+    let expected = call.target.namespace.as_deref().unwrap_or_default();
+    if !written.is_empty() && written != expected {
+        return Err(ApiError::BadRequest(
+            "the namespace of the provided object does not match the namespace sent on the request".to_owned(),
+        ));
+    }
+    if !expected.is_empty() {
+        object["metadata"]["namespace"] = json!(expected);
+    }
+    let Some(name) = &call.target.name else { return Ok(()) };
+    match object::meta(object, "name") {
+        "" => object["metadata"]["name"] = json!(name),
+        written if written == name => {}
+        written => {
+            return Err(ApiError::BadRequest(format!(
+                "the name of the object ({written}) does not match the name on the URL ({name})"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses new objects in a namespace that does not exist or is being deleted (admission plugin NamespaceLifecycle).
+pub(crate) async fn namespace_takes_objects(call: &Call<'_>, name: &str) -> Result<(), ApiError> {
+    let Some(namespace) = &call.target.namespace else { return Ok(()) };
+    let namespaces = find("", "v1", "namespaces").ok_or(ApiError::UnknownPath)?;
+    let entry = call.api.store.get(&key(namespaces, None, namespace)).await?;
+    let entry = entry
+        .ok_or_else(|| ApiError::NotFound { resource: namespaces, name: namespace.clone() })?;
+    let stored = object::decode(namespaces, &entry.value, entry.mod_revision)?;
+    if !object::is_terminating(&stored) {
+        return Ok(());
+    }
+    Err(ApiError::Forbidden {
+        resource: call.resource,
+        name: name.to_owned(),
+        message: format!("unable to create new content in namespace {namespace} because it is being terminated"),
+        cause: Some((
+            "NamespaceTerminating",
+            format!("namespace {namespace} is being terminated"),
+            "metadata.namespace",
+        )),
+    })
+}

@@ -1,0 +1,322 @@
+//! Watches: a stream of JSON lines, made as the client reads it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fairlead_store::{Event, EventKind, ListRequest, Revision, StoreError, Watch};
+use futures::stream;
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
+
+use super::select::{self, Selection};
+use crate::api::{Api, Call};
+use crate::body::{self, Body};
+use crate::error::ApiError;
+use crate::negotiate::{self, Form};
+use crate::resource::Resource;
+use crate::{object, table};
+
+/// How long a watch lasts when the client does not say: this, and up to as much again, so that the clients of a
+/// restarted server do not all come back at once (kube-apiserver's `--min-request-timeout`).
+const TIMEOUT_SECS_MIN: u64 = 1_800;
+/// How often an idle watch is told the current revision (apiserver `storage/cacher`).
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How many objects are read at a time for the initial events.
+const INITIAL_PAGE_LEN: usize = 500;
+/// How many waiting events are written into one chunk.
+const CHUNK_EVENTS_MAX: usize = 128;
+
+/// Answers a watch.
+pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let query = &call.info.query;
+    let form = negotiate::form(call.headers, query)?;
+    let selection = Selection::of(call)?;
+    let marks_initial_end = select::sends_initial_events(query)?;
+    let from = select::revision(query)?.filter(|revision| *revision > 0);
+    let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let seconds = seconds
+        .unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
+    let now = Instant::now();
+
+    let initial = match from {
+        Some(from) if !marks_initial_end => Err(from),
+        from => {
+            let current = call.api.store.revision().await?;
+            if let Some(requested) = from.filter(|from| *from > current) {
+                return Err(ApiError::FutureResourceVersion { requested, current });
+            }
+            Ok(current)
+        }
+    };
+    let start = initial.unwrap_or_else(|from| from);
+    let watch = match call.api.store.watch(&selection.prefix, start).await {
+        Ok(watch) => watch,
+        // Inside the stream, where every client looks for it, as kube-apiserver's watch cache does.
+        Err(error @ StoreError::Compacted { .. }) => {
+            let line = line("ERROR", ApiError::from(error).status().to_string().as_bytes());
+            return Ok(body::json_bytes(StatusCode::OK, line));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let follower = Follower {
+        api: call.api.clone(),
+        resource: call.resource,
+        form,
+        selection,
+        watch,
+        phase: if initial.is_ok() { Phase::Initial { after: None } } else { Phase::Live },
+        start,
+        last: start,
+        marks_initial_end,
+        bookmarks: query.flag("allowWatchBookmarks")?,
+        ends_at: now + Duration::from_secs(seconds),
+        next_bookmark: now + BOOKMARK_EVERY,
+        headings_sent: false,
+    };
+    let lines = stream::unfold(follower, |mut follower| async move {
+        let chunk = follower.chunk().await?;
+        Some((Ok::<_, Infallible>(chunk), follower))
+    });
+    Ok(body::with_type(StatusCode::OK, body::JSON, Body::from_stream(lines)))
+}
+
+/// What a watch is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Sending the objects that exist at `start`, from after this key.
+    Initial { after: Option<String> },
+    /// Following changes.
+    Live,
+    /// Nothing more is sent.
+    Ended,
+}
+
+/// A watch in progress.
+#[derive(Debug)]
+struct Follower {
+    api: Arc<Api>,
+    resource: &'static Resource,
+    form: Form,
+    selection: Selection,
+    watch: Watch,
+    phase: Phase,
+    start: Revision,
+    /// The revision of the last event seen, sent or not.
+    last: Revision,
+    marks_initial_end: bool,
+    bookmarks: bool,
+    ends_at: Instant,
+    next_bookmark: Instant,
+    /// A table's columns are described in its first event only.
+    headings_sent: bool,
+}
+
+impl Follower {
+    /// The next lines; `None` ends the stream.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        while out.is_empty() {
+            let outcome = match &mut self.phase {
+                Phase::Initial { after } => {
+                    let after = after.take();
+                    self.initial(after, &mut out).await
+                }
+                Phase::Live => self.live(&mut out).await,
+                Phase::Ended => return None,
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(error = %error, "a watch ends with an error");
+                write_line(&mut out, "ERROR", error.status().to_string().as_bytes());
+                self.phase = Phase::Ended;
+            }
+        }
+        Some(out.freeze())
+    }
+
+    async fn initial(&mut self, after: Option<String>, out: &mut BytesMut) -> Result<(), ApiError> {
+        let request = ListRequest {
+            prefix: self.selection.prefix.clone(),
+            after,
+            limit: Some(INITIAL_PAGE_LEN),
+            at: Some(self.start),
+        };
+        let listing = self.api.store.list(request).await?;
+        for entry in &listing.entries {
+            if self.selects(Some(&entry.value))? {
+                self.write(out, "ADDED", &entry.value, entry.mod_revision)?;
+            }
+        }
+        if listing.remaining > 0 {
+            let after = listing.entries.last().map(|entry| entry.key.clone());
+            self.phase = Phase::Initial { after };
+            return Ok(());
+        }
+        if self.marks_initial_end {
+            self.write_bookmark(out, self.start, true);
+        }
+        self.phase = Phase::Live;
+        Ok(())
+    }
+
+    async fn live(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
+        tokio::select! {
+            biased;
+            () = self.api.draining.cancelled() => self.phase = Phase::Ended,
+            event = self.watch.next() => match event {
+                Ok(event) => {
+                    self.write_event(out, &event)?;
+                    self.write_waiting(out)?;
+                }
+                Err(error) => self.ended(error)?,
+            },
+            () = sleep_until(self.ends_at) => {
+                self.up_to_date(out)?;
+                self.phase = Phase::Ended;
+            }
+            () = sleep_until(self.next_bookmark), if self.bookmarks => self.up_to_date(out)?,
+        }
+        Ok(())
+    }
+
+    /// A client that was cut off for being slow, or whose server stops, watches again from its last event.
+    fn ended(&mut self, error: StoreError) -> Result<(), ApiError> {
+        self.phase = Phase::Ended;
+        match error {
+            StoreError::WatchTooSlow | StoreError::Closed => Ok(()),
+            error => Err(error.into()),
+        }
+    }
+
+    fn write_waiting(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
+        for _ in 0..CHUNK_EVENTS_MAX {
+            match self.watch.try_next() {
+                Ok(Some(event)) => self.write_event(out, &event)?,
+                Ok(None) => break,
+                // It is met again by the next read, after these lines are out.
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is waiting, and then up to which revision that is everything.
+    fn up_to_date(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        let complete = self.watch.progress();
+        loop {
+            match self.watch.try_next() {
+                Ok(Some(event)) => self.write_event(out, &event)?,
+                Ok(None) => break,
+                Err(error) => return self.ended(error),
+            }
+        }
+        if self.bookmarks {
+            self.write_bookmark(out, complete.max(self.last), false);
+        }
+        Ok(())
+    }
+
+    /// One change as this watch's selection sees it: an object may come in, change, or leave.
+    fn write_event(&mut self, out: &mut BytesMut, event: &Event) -> Result<(), ApiError> {
+        self.last = event.revision;
+        if self.selection.is_everything() {
+            let kind = match event.kind {
+                EventKind::Created => "ADDED",
+                EventKind::Updated => "MODIFIED",
+                EventKind::Deleted => "DELETED",
+            };
+            let value = event.value.as_ref().or(event.previous.as_ref());
+            return match value {
+                Some(value) => self.write(out, kind, value, event.revision),
+                None => Ok(()),
+            };
+        }
+        let selected = self.selects(event.value.as_ref())?;
+        let was_selected = self.selects(event.previous.as_ref())?;
+        match (selected, &event.value, was_selected, &event.previous) {
+            (true, Some(value), true, _) => self.write(out, "MODIFIED", value, event.revision),
+            (true, Some(value), false, _) => self.write(out, "ADDED", value, event.revision),
+            (false, _, true, Some(previous)) => self.write(out, "DELETED", previous, event.revision),
+            _ => Ok(()),
+        }
+    }
+
+    fn selects(&self, stored: Option<&Bytes>) -> Result<bool, ApiError> {
+        match stored {
+            None => Ok(false),
+            Some(_) if self.selection.is_everything() => Ok(true),
+            Some(stored) => Ok(self.selection.matches(&object::decode(self.resource, stored, 0)?)),
+        }
+    }
+
+    fn write(
+        &mut self,
+        out: &mut BytesMut,
+        kind: &str,
+        stored: &[u8],
+        revision: Revision,
+    ) -> Result<(), ApiError> {
+        match self.form {
+            Form::Plain | Form::Yaml => {
+                let json = object::with_version(self.resource, stored, revision)?;
+                write_line(out, kind, &json);
+            }
+            Form::Partial => {
+                let value = object::partial(&object::decode(self.resource, stored, revision)?);
+                write_line(out, kind, value.to_string().as_bytes());
+            }
+            Form::Table(include) => {
+                let value = object::decode(self.resource, stored, revision)?;
+                let mut table = table::table(self.resource, &[value], Timestamp::now(), include);
+                table["metadata"]["resourceVersion"] = json!(revision.to_string());
+                if std::mem::replace(&mut self.headings_sent, true) {
+                    table["columnDefinitions"] = Value::Null;
+                }
+                write_line(out, kind, table.to_string().as_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn write_bookmark(&self, out: &mut BytesMut, revision: Revision, initial_end: bool) {
+        let mut metadata = json!({ "resourceVersion": revision.to_string() });
+        if initial_end {
+            metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        let object = match self.form {
+            Form::Plain | Form::Yaml => json!({
+                "kind": self.resource.kind,
+                "apiVersion": self.resource.api_version(),
+                "metadata": metadata,
+            }),
+            Form::Partial => object::partial(&json!({ "metadata": metadata })),
+            // kubectl takes the revision from the table itself, clients of rows from the row's object.
+            Form::Table(_) => json!({
+                "kind": "Table",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": { "resourceVersion": revision.to_string() },
+                "columnDefinitions": null,
+                "rows": [{ "cells": [], "object": object::partial(&json!({ "metadata": metadata })) }],
+            }),
+        };
+        write_line(out, "BOOKMARK", object.to_string().as_bytes());
+    }
+}
+
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    write_line(&mut out, kind, object);
+    out.freeze()
+}
+
+fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+}

@@ -1,0 +1,226 @@
+//! The real kubectl against a running server.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use crate::support::Server;
+
+const MANIFEST: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: demo}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: demo}
+spec:
+  selector: {app: echo}
+  ipFamilyPolicy: PreferDualStack
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: demo}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      containers: [{name: echo, image: echo, ports: [{containerPort: 8080}]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: demo, labels: {app: client}}
+spec:
+  containers: [{name: client, image: client}]
+";
+
+struct Kubectl<'s> {
+    server: &'s Server,
+}
+
+impl Kubectl<'_> {
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .arg(format!("--kubeconfig={}", self.server.kubeconfig().display()))
+            .arg(format!("--cache-dir={}", self.server.dir.path().join("kube-cache").display()))
+            .args(arguments.split(' '));
+        command
+    }
+
+    fn output(&self, arguments: &str) -> Output {
+        self.command(arguments).output().expect("kubectl must be installed: apt-get install kubernetes-client")
+    }
+
+    /// What kubectl prints when it succeeds.
+    fn ok(&self, arguments: &str) -> String {
+        let output = self.output(arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {arguments}\n{text}{errors}");
+        assert!(!errors.contains("Warning"), "kubectl {arguments}\n{errors}");
+        text
+    }
+
+    /// What kubectl prints when it fails.
+    fn refused(&self, arguments: &str) -> String {
+        let output = self.output(arguments);
+        assert!(!output.status.success(), "kubectl {arguments} should fail");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn with_input(&self, arguments: &str, input: &str) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl must be installed: apt-get install kubernetes-client");
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn apply(&self, manifest: &str) -> String {
+        let output = self.with_input("apply --validate=false -f -", manifest);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn stream(&self, arguments: &str) -> Stream {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Stream { child, lines }
+    }
+}
+
+/// A kubectl that goes on printing.
+struct Stream {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Stream {
+    fn next(&mut self) -> String {
+        self.lines.next().expect("kubectl ended").unwrap()
+    }
+
+    fn until(&mut self, text: &str) {
+        while !self.next().contains(text) {}
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn with_kubectl(test: impl FnOnce(&Kubectl<'_>) + Send + 'static) {
+    let server = Server::start().await;
+    let server = tokio::task::spawn_blocking(move || {
+        test(&Kubectl { server: &server });
+        server
+    })
+    .await
+    .unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_shows_and_deletes() {
+    with_kubectl(|kubectl| {
+        let applied = kubectl.apply(MANIFEST);
+        for line in [
+            "namespace/demo created",
+            "service/echo created",
+            "deployment.apps/echo created",
+            "pod/client created",
+        ] {
+            assert!(applied.contains(line), "{applied}");
+        }
+        let again = kubectl.apply(MANIFEST);
+        assert_eq!(again.matches("unchanged").count(), 4, "{again}");
+        let changed = kubectl.apply(&MANIFEST.replace("replicas: 1", "replicas: 2"));
+        assert_eq!(changed.matches("configured").count(), 1, "{changed}");
+
+        let table = kubectl.ok("get nodes,pods,svc,deploy,rs,endpointslices -A -o wide");
+        assert!(table.contains("NOMINATED NODE") && table.contains("10.96.0.10"), "{table}");
+        let pods = kubectl.ok("get po -n demo");
+        let header: Vec<&str> = pods.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(header, ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
+        let deployment = kubectl.ok("get deploy echo -n demo -o jsonpath={.metadata.generation}/{.spec.replicas}");
+        assert_eq!(deployment, "2/2");
+        let yaml = kubectl.ok("get svc echo -n demo -o yaml");
+        assert!(yaml.contains("ipFamilyPolicy: PreferDualStack"), "{yaml}");
+        assert_eq!(kubectl.ok("get svc echo -n demo -o jsonpath={.spec.clusterIPs[1]}").find("fd00:96::"), Some(0));
+        assert!(kubectl.ok("get pods -A --sort-by=.metadata.name").contains("client"));
+        assert!(kubectl.ok("get all -n demo").contains("deployment.apps/echo"));
+        assert!(kubectl.ok("describe pod client -n demo").contains("Status:"));
+        assert!(kubectl.ok("describe svc echo -n demo").contains("TargetPort"));
+        assert!(kubectl.ok("describe deploy echo -n demo").contains("StrategyType"));
+
+        kubectl.ok("label pod client -n demo tier=front");
+        assert!(kubectl.ok("get pods -n demo -l tier=front -o name").contains("pod/client"));
+        kubectl.ok("annotate pod client -n demo note=x");
+        kubectl.ok("scale deploy echo -n demo --replicas=5");
+        kubectl.ok("set image deploy/echo -n demo echo=other");
+        let replicas = kubectl.ok("get deploy echo -n demo -o jsonpath={.spec.replicas}{.spec.template.spec.containers[0].image}");
+        assert_eq!(replicas, "5other");
+        kubectl.ok("delete pod client -n demo");
+        assert!(kubectl.refused("get pod client -n demo").contains("pods \"client\" not found"));
+        kubectl.ok("delete svc,deploy -n demo --all");
+        assert_eq!(kubectl.ok("get svc,deploy -n demo -o name"), "");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_watches_and_waits() {
+    with_kubectl(|kubectl| {
+        kubectl.apply(MANIFEST);
+        let mut watch = kubectl.stream("get pods -n demo -w");
+        watch.until("client");
+        let mut wait = kubectl.stream("wait --for=condition=Ready pod/client -n demo --timeout=30s");
+        let ready = "patch pod client -n demo --subresource=status --type=merge -p \
+            {\"status\":{\"phase\":\"Running\",\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}";
+        kubectl.ok(ready);
+        wait.until("condition met");
+        watch.until("Running");
+        kubectl.ok("delete pod client -n demo --wait=true");
+        kubectl.ok("version");
+        kubectl.ok("api-resources");
+        assert_eq!(kubectl.ok("get --raw /readyz"), "ok");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_says_what_is_wrong() {
+    with_kubectl(|kubectl| {
+        let bad = |manifest: &str| {
+            let output = kubectl.with_input("apply --validate=false -f -", manifest);
+            assert!(!output.status.success());
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let unknown = bad("apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n");
+        assert!(unknown.contains("no matches for kind \"Nothing\""), "{unknown}");
+        let nowhere = bad("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: gone}\n");
+        assert!(nowhere.contains("namespaces \"gone\" not found"), "{nowhere}");
+        let invalid = bad("apiVersion: v1\nkind: Pod\nmetadata: {name: A_b}\nspec: {containers: [{name: c, image: i}]}\n");
+        assert!(invalid.contains("The Pod \"A_b\" is invalid: metadata.name"), "{invalid}");
+        let typed = bad("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 7}\n");
+        assert!(typed.contains("cannot be handled as a Service"), "{typed}");
+        let taken = bad("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 1}]}\n");
+        assert!(taken.contains("provided IP is already allocated"), "{taken}");
+        assert!(kubectl.refused("get pods --field-selector=spec.foo=1").contains("field label not supported"));
+        assert!(kubectl.refused("logs nothing").contains("pods \"nothing\" not found"));
+        assert!(kubectl.refused("create configmap a").contains("does not read application/vnd.kubernetes.protobuf"));
+        let strict = kubectl.with_input(
+            "create --validate=false -f -",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nfoo: 1\n",
+        );
+        let _ = strict;
+    })
+    .await;
+}

@@ -1,0 +1,79 @@
+//! A running API server on a free port of the loopback.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fairlead_apiserver::{ApiServer, Config, InProcess};
+use fairlead_store::{EmbeddedConfig, EmbeddedStore, StoreError};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A server that stops when it is told to, and whose directory goes with it.
+pub struct Server {
+    pub dir: TempDir,
+    pub url: String,
+    pub in_process: InProcess,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_in(TempDir::new().unwrap()).await
+    }
+
+    pub async fn start_in(dir: TempDir) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let config = Config {
+            state_dir: dir.path().to_owned(),
+            listeners: vec![listener],
+            advertise: vec!["172.29.0.1".parse().unwrap(), "fd00:29::1".parse().unwrap()],
+            server_names: vec!["fairlead".to_owned()],
+            service_networks: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_dns: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
+            admin_kubeconfig: Some(dir.path().join("admin.kubeconfig")),
+            admin_server_url: url.clone(),
+        };
+        let store = open_store(&dir).await;
+        let server = ApiServer::new(config, Arc::new(store)).await.unwrap();
+        let in_process = server.in_process();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let running = tokio::spawn(async move { server.run(stop).await.unwrap() });
+        Self { dir, url, in_process, shutdown, running }
+    }
+
+    pub fn client(&self) -> kube::Client {
+        kube::Client::new(self.in_process.clone(), "default")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("admin.kubeconfig")
+    }
+
+    /// Stops the server and gives back its directory.
+    pub async fn stop(self) -> TempDir {
+        self.shutdown.cancel();
+        self.running.await.unwrap();
+        drop(self.in_process);
+        self.dir
+    }
+}
+
+/// Opens the store when the last client of a stopped server has let go of it.
+async fn open_store(dir: &TempDir) -> EmbeddedStore {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match EmbeddedStore::open(&EmbeddedConfig::new(dir.path().join("store"))) {
+            Err(StoreError::Locked { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+}
