@@ -20,12 +20,8 @@ const BINARY: &str = "fairlead-bpf";
 const LINKER_LLVM: u32 = 22;
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 /// What the object is compiled with: `v3` has 32-bit jumps and registers (kernel 5.1).
-const FLAGS: &[&str] = &[
-    "--cfg=bpf_target_arch=\"x86_64\"",
-    "-Cdebuginfo=2",
-    "-Clink-arg=--btf",
-    "-Ctarget-cpu=v3",
-];
+const FLAGS: &[&str] =
+    &["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
 
 /// A compiler with the sources of `core`.
 struct Compiler {

@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn link_local_is_fe80_to_febf() {
-        for (text, expected) in [("fe80::1", true), ("febf::1", true), ("fec0::1", false), ("fd00::1", false)] {
+        for (text, expected) in [("fe80::1", true), ("febf::1", true), ("fec0::1", false), ("fd00::1", false)]
+        {
             let addr: Ipv6Addr = text.parse().unwrap();
             assert_eq!(is_link_local(&addr.into()), expected, "{text}");
         }

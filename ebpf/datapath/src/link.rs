@@ -93,11 +93,12 @@ pub fn from_pod<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifind
     Verdict::RedirectNeigh { ifindex, next_hop: route.next_hop }
 }
 
-/// What the host's own stack sends to a pod: egress of the pod's host-side veth. It is counted; packets that were
-/// redirected to the pod do not come by here.
+/// What the host's own stack sends to a pod: egress of the pod's host-side veth. It is counted, but for the link's own
+/// IPv6 housekeeping, which is not counted the other way either. Redirected packets do not come by here.
 #[inline(always)]
 pub fn to_pod<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T, ifindex: u32) -> Verdict {
-    if let Parsed::Ip(_) = parse(packet)
+    if let Parsed::Ip(network) = parse(packet)
+        && !stays_on_link(&network)
         && let Some(owner) = tables.interface(ifindex)
     {
         tables.count_received(owner.slot, packet.network_len());
@@ -134,8 +135,7 @@ fn deliver<P: Packet + ?Sized, T: Tables>(
     if network.hops <= 1 {
         return refuse(tables, blamed, DropReason::TtlExceeded);
     }
-    let rewritten =
-        decrement_hops(packet, network).and_then(|()| set_macs(packet, pod.mac, pod.host_mac));
+    let rewritten = decrement_hops(packet, network).and_then(|()| set_macs(packet, pod.mac, pod.host_mac));
     if rewritten.is_none() {
         return discard(tables, blamed, DropReason::Malformed);
     }

@@ -9,10 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use fairlead_abi::Addr16;
-use fairlead_datapath::{
-    Packet, Verdict,
-    link,
-};
+use fairlead_datapath::{Packet, Verdict, link};
 
 use crate::maps::Maps;
 

@@ -69,7 +69,8 @@ fn node_without_the_interface() -> MemoryTables {
 
 /// Every row.
 pub fn table() -> Vec<Case> {
-    [delivered(), routed(), left_to_the_stack(), forged(), broken(), refused(), to_pod(), from_uplink()].concat()
+    [delivered(), routed(), left_to_the_stack(), forged(), broken(), refused(), to_pod(), from_uplink()]
+        .concat()
 }
 
 fn udp(src: &str, dst: &str) -> PacketBuilder {
@@ -78,12 +79,12 @@ fn udp(src: &str, dst: &str) -> PacketBuilder {
 
 /// A row about a packet of the sending pod.
 fn sends(name: &'static str, packet: &[u8], expected: Outcome) -> Case {
-    Case { name, hook: Hook::FromPod, tables: node(), packet: packet.to_vec(), expected }
+    Case { name, hook: Hook::FromPod, tables: node(), packet: packet.to_vec(), expected, host_only: false }
 }
 
 /// A row about a packet that arrives from another node.
 fn arrives(name: &'static str, packet: &[u8], expected: Outcome) -> Case {
-    Case { name, hook: Hook::FromUplink, tables: node(), packet: packet.to_vec(), expected }
+    Case { name, hook: Hook::FromUplink, tables: node(), packet: packet.to_vec(), expected, host_only: false }
 }
 
 fn to_neighbour(before: &PacketBuilder, hops: u8) -> Outcome {
@@ -102,7 +103,11 @@ fn delivered() -> Vec<Case> {
         row("IPv4 with options", udp("10.244.1.5", "10.244.1.6").options(10), 64),
         row("IPv4 with the last hop to spend", udp("10.244.1.5", "10.244.1.6"), 2),
         row("IPv6 with the last hop to spend", udp("fd00:244:0:1::5", "fd00:244:0:1::6"), 2),
-        row("IPv4 without payload, shorter than an IPv6 header", udp("10.244.1.5", "10.244.1.6").payload(b""), 64),
+        row(
+            "IPv4 without payload, shorter than an IPv6 header",
+            udp("10.244.1.5", "10.244.1.6").payload(b""),
+            64,
+        ),
         row("IPv4 of 1500 bytes", udp("10.244.1.5", "10.244.1.6").payload(&[7; 1472]), 255),
         row("IPv6 of 1500 bytes", udp("fd00:244:0:1::5", "fd00:244:0:1::6").payload(&[7; 1452]), 255),
     ]
@@ -138,7 +143,10 @@ fn left_to_the_stack() -> Vec<Case> {
         unseen("ARP", arp),
         unseen("neighbour solicitation from a link-local address", udp("fe80::5", "fe80::1").build()),
         unseen("multicast from a link-local address", udp("fe80::5", "ff02::2").build()),
-        unseen("duplicate address detection, from the unspecified address", udp("::", "ff02::1:ff00:5").build()),
+        unseen(
+            "duplicate address detection, from the unspecified address",
+            udp("::", "ff02::1:ff00:5").build(),
+        ),
     ]
 }
 
@@ -147,7 +155,7 @@ fn forged() -> Vec<Case> {
         let packet = before.build();
         let reason = DropReason::SourceNotOwned;
         let expected = Outcome::unseen(Verdict::Drop(reason), &packet).dropped(slot, reason);
-        Case { name, hook: Hook::FromPod, tables, packet, expected }
+        Case { name, hook: Hook::FromPod, tables, packet, expected, host_only: false }
     };
     vec![
         row("IPv4 from another pod's address", node(), udp("10.244.1.6", "10.244.1.6"), SENDER),
@@ -156,11 +164,31 @@ fn forged() -> Vec<Case> {
         row("IPv4 from the unspecified address (DHCP)", node(), udp("0.0.0.0", "255.255.255.255"), SENDER),
         row("IPv6 from another pod's address", node(), udp("fd00:244:0:1::6", "fd00:244:0:2::9"), SENDER),
         row("IPv6 from an address one bit off", node(), udp("fd00:244:0:0::5", "fd00:244:0:1::6"), SENDER),
-        row("IPv6 from a link-local address to beyond the link", node(), udp("fe80::5", "fd00:244:0:1::6"), SENDER),
+        row(
+            "IPv6 from a link-local address to beyond the link",
+            node(),
+            udp("fe80::5", "fd00:244:0:1::6"),
+            SENDER,
+        ),
         row("IPv6 from the unspecified address to a pod", node(), udp("::", "fd00:244:0:1::6"), SENDER),
-        row("IPv6 unspecified, of a pod without IPv6", node_with_a_v4_pod(), udp("::", "fd00:244:0:1::6"), SENDER),
-        row("IPv6 of a pod without IPv6", node_with_a_v4_pod(), udp("fd00:244:0:1::5", "fd00:244:0:1::6"), SENDER),
-        row("an interface that is no pod's", node_without_the_interface(), udp("10.244.1.5", "10.244.1.6"), 0),
+        row(
+            "IPv6 unspecified, of a pod without IPv6",
+            node_with_a_v4_pod(),
+            udp("::", "fd00:244:0:1::6"),
+            SENDER,
+        ),
+        row(
+            "IPv6 of a pod without IPv6",
+            node_with_a_v4_pod(),
+            udp("fd00:244:0:1::5", "fd00:244:0:1::6"),
+            SENDER,
+        ),
+        row(
+            "an interface that is no pod's",
+            node_without_the_interface(),
+            udp("10.244.1.5", "10.244.1.6"),
+            0,
+        ),
     ]
 }
 
@@ -173,12 +201,14 @@ fn broken() -> Vec<Case> {
     };
     let v4 = || udp("10.244.1.5", "10.244.1.6").build();
     let v6 = || udp("fd00:244:0:1::5", "fd00:244:0:1::6").build();
+    let cut =
+        |name, packet, len| Case { host_only: true, ..row(name, packet, &|packet| packet.truncate(len)) };
     vec![
-        row("IPv4 cut within its header", v4(), &|packet| packet.truncate(33)),
+        cut("IPv4 cut within its header", v4(), 33),
         row("IPv4 of version 6", v4(), &|packet| packet[14] = 0x65),
         row("IPv4 with a header of four words", v4(), &|packet| packet[14] = 0x44),
         row("IPv4 that claims one byte more than there is", v4(), &|packet| packet[17] += 1),
-        row("IPv6 cut within its header", v6(), &|packet| packet.truncate(53)),
+        cut("IPv6 cut within its header", v6(), 53),
         row("IPv6 of version 4", v6(), &|packet| packet[14] = 0x40),
         row("IPv6 that claims one byte more than there is", v6(), &|packet| packet[19] += 1),
         row("IPv6 to a mapped IPv4 address", udp("fd00:244:0:1::5", "fd00:244:0:1::6").build(), &|packet| {
@@ -199,9 +229,17 @@ fn refused() -> Vec<Case> {
     use DropReason::{TtlExceeded, UnknownPod};
     vec![
         row("IPv4 to an address of this node that no pod has", udp("10.244.1.5", "10.244.1.99"), UnknownPod),
-        row("IPv6 to an address of this node that no pod has", udp("fd00:244:0:1::5", "fd00:244:0:1::99"), UnknownPod),
+        row(
+            "IPv6 to an address of this node that no pod has",
+            udp("fd00:244:0:1::5", "fd00:244:0:1::99"),
+            UnknownPod,
+        ),
         row("IPv4 without a hop left for this node", udp("10.244.1.5", "10.244.1.6").hops(1), TtlExceeded),
-        row("IPv6 without a hop left for this node", udp("fd00:244:0:1::5", "fd00:244:0:1::6").hops(1), TtlExceeded),
+        row(
+            "IPv6 without a hop left for this node",
+            udp("fd00:244:0:1::5", "fd00:244:0:1::6").hops(1),
+            TtlExceeded,
+        ),
         row("IPv4 without a hop left for another node", udp("10.244.1.5", "10.244.2.9").hops(1), TtlExceeded),
         row("IPv6 without any hop", udp("fd00:244:0:1::5", "fd00:244:0:2::9").hops(0), TtlExceeded),
     ]
@@ -211,7 +249,7 @@ fn to_pod() -> Vec<Case> {
     let row = |name, tables, packet: Vec<u8>, counted: bool| {
         let expected = Outcome::unseen(Verdict::Pass, &packet);
         let expected = if counted { expected.received(SENDER) } else { expected };
-        Case { name, hook: Hook::ToPod, tables, packet, expected }
+        Case { name, hook: Hook::ToPod, tables, packet, expected, host_only: false }
     };
     let probe = || udp("172.29.0.11", "10.244.1.5").build();
     let mut arp = vec![0; 42];
@@ -219,6 +257,7 @@ fn to_pod() -> Vec<Case> {
     vec![
         row("a probe of the host to a pod is counted", node(), probe(), true),
         row("IPv6 of the host to a pod is counted", node(), udp("fe80::1", "fd00:244:0:1::5").build(), true),
+        row("multicast of the link is not counted", node(), udp("fe80::2", "ff02::16").build(), false),
         row("ARP of the host to a pod is not counted", node(), arp, false),
         row("a packet to an interface that is no pod's", node_without_the_interface(), probe(), false),
     ]
@@ -244,7 +283,12 @@ fn from_uplink() -> Vec<Case> {
         unseen("IPv4 to a third node, which the stack may forward", udp("10.244.2.9", "10.244.3.9").build()),
         refused("IPv4 to no pod", udp("10.244.2.9", "10.244.1.99"), 0, DropReason::UnknownPod),
         refused("IPv6 to no pod", udp("fd00:244:0:2::9", "fd00:244:0:1::99"), 0, DropReason::UnknownPod),
-        refused("IPv4 with no hop left", udp("10.244.2.9", "10.244.1.6").hops(1), NEIGHBOUR, DropReason::TtlExceeded),
-        arrives("IPv4 cut on the uplink", &cut, malformed),
+        refused(
+            "IPv4 with no hop left",
+            udp("10.244.2.9", "10.244.1.6").hops(1),
+            NEIGHBOUR,
+            DropReason::TtlExceeded,
+        ),
+        Case { host_only: true, ..arrives("IPv4 cut on the uplink", &cut, malformed) },
     ]
 }

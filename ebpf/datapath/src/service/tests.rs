@@ -18,8 +18,15 @@ fn backend(last: u8, generation: u32) -> BackendValue {
 
 /// A node with a service on slots 10.., of which `local` of `active` are local.
 fn sockets(active: u32, local: u32, flags: u32) -> MemorySockets {
-    let value =
-        ServiceValue { first: 10, active, local, flags, service_id: 7, generation: 1, ..ServiceValue::default() };
+    let value = ServiceValue {
+        first: 10,
+        active,
+        local,
+        flags,
+        service_id: 7,
+        generation: 1,
+        ..ServiceValue::default()
+    };
     let mut sockets = MemorySockets::default();
     sockets.services.insert(frontend(UDP), value);
     sockets.backends = vec![BackendValue::default(); 10];
