@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fairlead_zone::Question;
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
@@ -128,12 +127,6 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = self.forwarder.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.remove(&self.key);
-    }
-}
-
-impl Inquiry {
-    pub(crate) fn new(question: Question, dnssec_ok: bool, checking_disabled: bool) -> Self {
-        Self { question, dnssec_ok, checking_disabled }
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) enum Step {
 /// A question that waits for an upstream server.
 pub(crate) struct Pending {
     request: Request,
+    inquiry: Inquiry,
     client: Client,
     began: Instant,
     /// The zone's answer, when it ended in an alias that leads outside.
@@ -86,19 +87,15 @@ impl Handler {
             Some(answer) if answer.chase.is_none() || !self.forwarder.has_upstreams() => {
                 self.reply(out, &request, client, (area, answer), began)
             }
-            alias => self.outside(out, Box::new(request), client, alias, began),
+            alias => self.outside(out, request, client, alias, began),
         }
     }
 
     /// Asks the upstream servers and writes what they say.
     pub(crate) async fn finish(&self, pending: Pending, out: &mut Vec<u8>) {
-        let Pending { request, client, began, alias, _permit } = pending;
-        let question = match alias.as_ref().and_then(|answer| answer.chase.clone()) {
-            Some(name) => Question { name, ..request.question.clone() },
-            None => request.question.clone(),
-        };
-        let inquiry = Inquiry::new(question, request.dnssec_ok(), request.checking_disabled);
-        let (reply, age_secs) = match self.forwarder.cached(&inquiry) {
+        let Pending { request, inquiry, client, began, alias, _permit } = pending;
+        // A plain question comes here only when it is not in the cache; the end of an alias has not been looked up.
+        let (reply, age_secs) = match alias.as_ref().and_then(|_| self.forwarder.cached(&inquiry)) {
             Some((reply, age_secs)) => (Ok(reply), age_secs),
             None => (self.forwarder.resolve(inquiry).await, 0),
         };
@@ -119,7 +116,7 @@ impl Handler {
     fn outside(
         &self,
         out: &mut Vec<u8>,
-        request: Box<Request>,
+        request: Request,
         client: Client,
         alias: Option<Answer>,
         began: Instant,
@@ -130,11 +127,24 @@ impl Handler {
         if question.class != Class::IN || transfer || !self.forwarder.has_upstreams() {
             return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
         }
+        let name = alias.as_ref().and_then(|answer| answer.chase.clone()).unwrap_or(question.name.clone());
+        let inquiry = Inquiry {
+            question: Question { name, ..question.clone() },
+            dnssec_ok: request.dnssec_ok(),
+            checking_disabled: request.checking_disabled,
+        };
+        if alias.is_none()
+            && let Some((reply, age_secs)) = self.forwarder.cached(&inquiry)
+        {
+            self.relay(out, &request, client, (&reply, age_secs), began);
+            return Step::Reply;
+        }
         let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
             self.metrics.forward_rejects.add();
             return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
         };
-        Step::Wait(Box::new(Pending { request: *request, client, began, alias, _permit: permit }))
+        let pending = Pending { request, inquiry, client, began, alias, _permit: permit };
+        Step::Wait(Box::new(pending))
     }
 
     fn reply(
