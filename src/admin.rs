@@ -68,6 +68,11 @@ impl AdminSocket {
             .with_context(|| format!("{} answered {path} with something this version does not know", self.node))
     }
 
+    /// The process that answers.
+    pub(crate) async fn pid(&self) -> Option<i32> {
+        UnixStream::connect(&self.path).await.ok()?.peer_cred().ok()?.pid()
+    }
+
     /// The lines of an answer that may have no end.
     pub(crate) async fn lines(self, path: String) -> anyhow::Result<impl Stream<Item = anyhow::Result<String>>> {
         let body = self.open(&path).await?.into_data_stream();

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -83,7 +83,7 @@ impl Command {
             Self::Top(args) => top::run(&args),
             Self::Kubeconfig(args) => kubeconfig::run(&args),
             Self::Completions(args) => completions::run(&args),
-            Self::ContainerLog(args) => container_log::run(args),
+            Self::ContainerLog(args) => container_log::run(&args),
         }
     }
 }
@@ -133,22 +133,11 @@ fn cluster_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A prefix such as `10.96.0.0/16`: address and length.
-pub(crate) fn prefix(text: &str) -> Result<(IpAddr, u8), String> {
-    let (address, length) = text.split_once('/').ok_or("write it as ADDRESS/LENGTH, such as 10.96.0.0/16")?;
-    let address: IpAddr = address.parse().map_err(|_| format!("{address} is not an IP address"))?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    match length.parse() {
-        Ok(length) if length <= longest => Ok((address, length)),
-        _ => Err(format!("the length of {text} is not a number from 0 to {longest}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, Command, cluster_name, prefix};
+    use super::{Cli, Command, cluster_name};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -179,14 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn names_and_prefixes_are_checked() {
+    fn names_are_checked() {
         assert!(cluster_name("a-1").is_ok());
         for bad in ["", "-a", "a-", "A", "a/b", "a.b"] {
             assert!(cluster_name(bad).is_err(), "{bad:?}");
-        }
-        assert!(prefix("fd00:96::/112").is_ok());
-        for bad in ["10.0.0.0", "10.0.0.0/33", "x/8", "::/129"] {
-            assert!(prefix(bad).is_err(), "{bad:?}");
         }
     }
 }

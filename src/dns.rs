@@ -6,8 +6,13 @@ use std::{
 };
 
 use clap::Args;
+use fairlead_dns::{Config, DnsServer, feed_updates};
 
-use crate::cli::absolute_path;
+use crate::{
+    cli::absolute_path,
+    daemon,
+    identity::{Identity, host_name},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,9 +44,15 @@ pub(crate) struct DnsArgs {
     /// Domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
-    /// Where to serve Prometheus metrics [default: 127.0.0.1:9153; `none` serves none]
+    /// Where to serve Prometheus metrics [`none` serves none]
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9153", value_parser = optional_address)]
     metrics: OptionalAddress,
+    /// Where to serve /health [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "none", hide_default_value = true, value_parser = optional_address)]
+    health: OptionalAddress,
+    /// Where to serve /ready [`none` serves none]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8181", value_parser = optional_address)]
+    ready: OptionalAddress,
 }
 
 /// An address that may be switched off.
@@ -50,7 +61,23 @@ struct OptionalAddress(Option<SocketAddr>);
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: DnsArgs) -> anyhow::Result<()> {
-    anyhow::bail!("wip {args:?}")
+    let identity = Identity::read(&args.kubeconfig)?;
+    let feed = identity.feed(args.feed.as_deref())?;
+    let name = args.name.map_or_else(host_name, Ok)?;
+    let config = Config {
+        listen: args.listen,
+        cluster_domain: args.cluster_domain,
+        upstreams: args.forward,
+        metrics_listen: args.metrics.0,
+        health_listen: args.health.0,
+        ready_listen: args.ready.0,
+        ..Config::default()
+    };
+    daemon::run(async |shutdown| {
+        let server = DnsServer::new(config, feed_updates(feed, &name)).await?;
+        tracing::info!(addresses = ?server.addresses(), "answering");
+        Ok(server.run(shutdown).await?)
+    })
 }
 
 fn dns_address(text: &str) -> Result<SocketAddr, String> {

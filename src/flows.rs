@@ -2,8 +2,9 @@
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use fairlead_flows::Record;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::{
     admin::{self, AdminSocket},
@@ -13,7 +14,7 @@ use crate::{
 
 mod record;
 
-use record::FlowRecord;
+use record::{Line, is_second_view};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +53,9 @@ pub(crate) struct FlowsArgs {
     /// Only what this node recorded
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
+    /// Show a connection between two pods as both ends saw it
+    #[arg(long)]
+    both_ends: bool,
     /// How many of the newest records to begin with [default: 100, or none with --follow]
     #[arg(long, value_name = "N")]
     last: Option<usize>,
@@ -69,35 +73,59 @@ pub(crate) fn run(args: &FlowsArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: &FlowsArgs, sockets: Vec<AdminSocket>) -> anyhow::Result<()> {
-    let last = args.last.unwrap_or(LAST);
-    let mut records = Vec::<(u64, Value)>::new();
-    for socket in sockets {
-        let lines = socket.lines(request(args, last)).await?;
-        let mut parsed: Vec<_> = lines.map(|line| stamped(&line?)).try_collect().await?;
-        records.append(&mut parsed);
-    }
-    records.sort_by_key(|(time, _)| *time);
-    let records: Vec<_> = records.split_off(records.len().saturating_sub(last));
-    let records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
-    if args.output == Format::Table {
-        return records.iter().try_for_each(|record| print(args.output, record));
-    }
-    output::print(args.output, &records, |_| String::new())
+    let records = remembered(args, sockets, args.last.unwrap_or(LAST)).await?;
+    output::print(args.output, &records, |records| {
+        records.iter().map(|record| format!("{}\n", Line(record))).collect()
+    })
 }
 
+/// The streams are opened before what is remembered is read, so that nothing falls between the two.
 async fn follow(args: &FlowsArgs, sockets: Vec<AdminSocket>) -> anyhow::Result<()> {
+    let begin = output::rfc3339_now();
     let mut streams = Vec::new();
-    for socket in sockets {
-        streams.push(socket.lines(request(args, args.last.unwrap_or(0))).await?.boxed());
+    for socket in sockets.clone() {
+        streams.push(socket.lines(request(args, true)).await?.boxed());
+    }
+    for record in remembered(args, sockets, args.last.unwrap_or(0)).await?.iter().filter(|r| r.time < begin) {
+        print(args.output, record)?;
     }
     let mut lines = stream::select_all(streams);
     while let Some(line) = lines.try_next().await? {
-        print(args.output, &stamped(&line)?.1)?;
+        match parse(&line)? {
+            Entry::Missed { missed } => {
+                tracing::warn!("{missed} records came faster than they could be read and are not shown");
+            }
+            Entry::Flow(record) if wanted(args, &record) => print(args.output, &record)?,
+            Entry::Flow(_) => {}
+        }
     }
     Ok(())
 }
 
-fn request(args: &FlowsArgs, last: usize) -> String {
+/// The newest `last` records of all nodes, oldest first.
+async fn remembered(args: &FlowsArgs, sockets: Vec<AdminSocket>, last: usize) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for socket in sockets {
+        let mut lines = std::pin::pin!(socket.lines(request(args, false)).await?);
+        while let Some(line) = lines.try_next().await? {
+            if let Entry::Flow(record) = parse(&line)?
+                && wanted(args, &record)
+            {
+                records.push(*record);
+            }
+        }
+    }
+    // RFC 3339 in UTC with a fixed number of digits sorts as text.
+    records.sort_by(|a, b| a.time.cmp(&b.time));
+    Ok(records.split_off(records.len().saturating_sub(last)))
+}
+
+/// What one node recorded is shown whole; of the whole cluster, each connection once.
+fn wanted(args: &FlowsArgs, record: &Record) -> bool {
+    args.both_ends || args.node.is_some() || !is_second_view(record)
+}
+
+fn request(args: &FlowsArgs, follow: bool) -> String {
     let verdict = args.verdict.map(|verdict| match verdict {
         VerdictFilter::Forwarded => "forwarded".to_owned(),
         VerdictFilter::Denied => "denied".to_owned(),
@@ -105,25 +133,32 @@ fn request(args: &FlowsArgs, last: usize) -> String {
     admin::query(
         "/flows",
         &[
-            ("follow", args.follow.then(|| "true".to_owned())),
+            ("follow", follow.then(|| "true".to_owned())),
+            // Only what comes: what is remembered is read apart.
+            ("since", follow.then(|| "0".to_owned())),
             ("pod", args.pod.clone()),
             ("verdict", verdict),
-            ("last", Some(last.to_string())),
         ],
     )
 }
 
-/// A record as the agent wrote it, with its time for sorting.
-fn stamped(line: &str) -> anyhow::Result<(u64, Value)> {
-    let record: Value = serde_json::from_str(line).context("a node wrote a flow record that is not JSON")?;
-    let time = record.get("time_unix_ns").and_then(Value::as_u64).unwrap_or_default();
-    Ok((time, record))
+/// A line of an agent's answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    /// The reader was too slow.
+    Missed { missed: u64 },
+    Flow(Box<Record>),
 }
 
-fn print(format: Format, record: &Value) -> anyhow::Result<()> {
+fn parse(line: &str) -> anyhow::Result<Entry> {
+    serde_json::from_str(line).with_context(|| format!("this version does not know the flow record {line}"))
+}
+
+fn print(format: Format, record: &Record) -> anyhow::Result<()> {
     match format {
-        Format::Json => output::line(&record.to_string()),
+        Format::Json => output::line(&serde_json::to_string(record)?),
         Format::Yaml => output::line(&format!("---\n{}", serde_yaml_ng::to_string(record)?.trim_end())),
-        Format::Table => output::line(&FlowRecord::deserialize_from(record)?.to_string()),
+        Format::Table => output::line(&Line(record).to_string()),
     }
 }

@@ -42,15 +42,6 @@ pub(crate) fn bind(addresses: &[SocketAddr], flag: &str) -> anyhow::Result<Vec<T
     addresses.iter().map(|address| bind_one(*address, flag)).collect()
 }
 
-/// Makes sockets usable by tokio.
-pub(crate) fn into_tokio(sockets: Vec<TcpListener>) -> anyhow::Result<Vec<tokio::net::TcpListener>> {
-    let convert = |socket: TcpListener| {
-        socket.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(socket)
-    };
-    sockets.into_iter().map(|s| convert(s).context("cannot use a listening socket")).collect()
-}
-
 fn bind_one(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).map_err(|problem| {
         let remedy = match problem.kind() {

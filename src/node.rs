@@ -1,10 +1,25 @@
 //! `fairlead node`: a node's dataplane and kubelet in one process.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use clap::{Args, ValueEnum};
+use anyhow::Context as _;
+use clap::Args;
+use fairlead_agent::{Agent, Config as AgentConfig, FeedEndpoint, ProxyMode};
+use fairlead_kubelet::{Capacity, Config as KubeletConfig, Kubelet, LogDriver, TlsConfig};
+use tokio::sync::watch;
 
-use crate::cli::absolute_path;
+use crate::{
+    cli::absolute_path,
+    daemon::{self, Parts},
+    identity::Identity,
+};
+
+mod place;
+
+use place::Place;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,12 +29,12 @@ Examples:
 The kubeconfig holds the node's certificate (`fairlead kubeconfig --node NAME` on the server prints one). It is the
 client certificate for the API and the feed, and the server certificate for `kubectl logs`.";
 
-/// How services reach their backends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum ProxyMode {
-    /// BPF programs at the socket and the link.
-    Ebpf,
-}
+/// Where kube-proxy serves its health, for load balancers.
+const HEALTH_PORT: u16 = 10256;
+/// Where kube-proxy serves its mode and metrics.
+const METRICS_PORT: u16 = 10249;
+/// Where a kubelet serves logs.
+const KUBELET_PORT: u16 = 10250;
 
 /// Arguments of `fairlead node`.
 #[derive(Debug, Args)]
@@ -62,7 +77,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "DIR", value_parser = absolute_path)]
     images: Vec<PathBuf>,
     /// How services reach their backends
-    #[arg(long, value_enum, default_value = "ebpf")]
+    #[arg(long, value_name = "MODE", default_value = "ebpf")]
     proxy_mode: ProxyMode,
     /// Address of the cluster DNS Service, one per family
     #[arg(long, value_name = "ADDRESS", default_values = ["10.96.0.10", "fd00:96::a"])]
@@ -77,7 +92,74 @@ pub(crate) struct NodeArgs {
 
 /// Serves until SIGINT or SIGTERM. What is in the kernel stays there, so that a restart is not seen.
 pub(crate) fn run(args: NodeArgs) -> anyhow::Result<()> {
-    anyhow::bail!("wip {args:?}")
+    let identity = Identity::read(&args.kubeconfig)?;
+    let place = place::find(&args, &identity)?;
+    let feed = identity.feed(args.feed.as_deref())?;
+    daemon::run(async |shutdown| {
+        let agent = Agent::new(agent_config(&args, &place, feed)).await?;
+        let client = identity.client().await?;
+        let kubelet = Kubelet::new(kubelet_config(&args, &place, &identity, agent.ready())?, client, agent.network()).await?;
+        tracing::info!(node = place.name, uplink = place.uplink, addresses = ?place.addresses, "serving");
+        let mut parts = Parts::new(shutdown);
+        parts.spawn("agent", |stop| async { Ok(agent.run(stop).await?) });
+        parts.spawn("kubelet", |stop| async { Ok(kubelet.run(stop).await?) });
+        parts.join().await
+    })
+}
+
+fn agent_config(args: &NodeArgs, place: &Place, feed: FeedEndpoint) -> AgentConfig {
+    AgentConfig {
+        node_name: place.name.clone(),
+        feed,
+        bpffs_dir: place.bpffs.clone(),
+        cgroup_dir: place.cgroup.clone().into(),
+        netns_dir: place.run.join("netns"),
+        netns_prefix: "pod-".to_owned(),
+        uplink: place.uplink.clone(),
+        state_dir: place.state.join("agent"),
+        proxy_mode: args.proxy_mode,
+        flow_events: true,
+        admin_socket: place.run.join("admin.sock"),
+        // kube-proxy's ports: health for load balancers on every address, the rest for this machine only.
+        health_listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, HEALTH_PORT))],
+        metrics_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))],
+    }
+}
+
+fn kubelet_config(
+    args: &NodeArgs,
+    place: &Place,
+    identity: &Identity,
+    network_ready: watch::Receiver<bool>,
+) -> anyhow::Result<KubeletConfig> {
+    let address = *place.addresses.first().context("the node has no address; give --node-ip")?;
+    Ok(KubeletConfig {
+        node_name: place.name.clone(),
+        node_ips: place.addresses.clone(),
+        containerd_socket: args.containerd.clone(),
+        containerd_namespace: args.containerd_namespace.clone(),
+        state_dir: place.state.join("kubelet"),
+        run_dir: place.run.clone(),
+        log_dir: place.state.join("pod-logs"),
+        image_dirs: args.images.clone(),
+        cgroup_root: place.cgroup.clone(),
+        cluster_dns: args.cluster_dns.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        listen: SocketAddr::new(address, KUBELET_PORT),
+        tls: TlsConfig {
+            certificate_pem: identity.cert_pem.clone(),
+            key_pem: identity.key_pem.clone(),
+            client_ca_pem: identity.ca_pem.clone(),
+        },
+        capacity: Capacity::default(),
+        labels: args.label.iter().cloned().collect(),
+        network_ready,
+        log_driver: LogDriver {
+            executable: std::env::current_exe().context("cannot find this program's file")?,
+            argument: "container-log".to_owned(),
+        },
+        pids_limit: None,
+    })
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

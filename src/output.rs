@@ -78,6 +78,11 @@ pub(crate) fn per_sec(rate: f64) -> String {
     format!("{}/s", scaled(rate, 1000.0, &["", "k", "M", "G", "T", "P"]).trim_end())
 }
 
+/// The time of day as flow records write it.
+pub(crate) fn rfc3339_now() -> String {
+    format!("{:.6}", jiff::Timestamp::now())
+}
+
 /// A duration, as `92 µs`, `12 ms` or `1.4 s`.
 pub(crate) fn duration(length: Duration) -> String {
     match length.as_micros() {

@@ -2,13 +2,32 @@
 //! any other; they reach it without a socket.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
+    sync::Arc,
 };
 
+use anyhow::Context as _;
 use clap::Args;
+use fairlead_apiserver::{ApiServer, Config};
+use fairlead_controllers::{Controllers, ControllersConfig};
+use fairlead_feed::{Feed, FeedConfig, FeedTls};
+use fairlead_scheduler::Scheduler;
+use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store};
+use ipnet::IpNet;
+use kube::Client;
 
-use crate::cli::{absolute_path, prefix};
+use crate::{
+    cli::absolute_path,
+    daemon::{self, Parts},
+    identity::FEED_PORT,
+    listen::{self, Inherited},
+    paths,
+    up::credentials,
+};
+
+/// Port of the API.
+const API_PORT: u16 = 6443;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,18 +50,19 @@ pub(crate) struct ServerArgs {
     /// Address of the feed; may be repeated [default: 0.0.0.0:6444, unless a socket is inherited]
     #[arg(long, value_name = "ADDRESS:PORT")]
     feed_listen: Vec<SocketAddr>,
-    /// Address where others reach this server: endpoint of the `kubernetes` Service, name in the certificate
+    /// Address where others reach this server: endpoint of the `kubernetes` Service, name in the certificate; one per
+    /// family
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    advertise_address: IpAddr,
+    advertise_address: Vec<IpAddr>,
     /// Further name or address in the server's certificate; may be repeated
     #[arg(long, value_name = "NAME")]
     server_name: Vec<String>,
     /// Network of service addresses, one per family
-    #[arg(long, value_name = "PREFIX", value_parser = prefix, default_values = ["10.96.0.0/16", "fd00:96::/112"])]
-    service_cidr: Vec<(IpAddr, u8)>,
+    #[arg(long, value_name = "PREFIX", default_values = ["10.96.0.0/16", "fd00:96::/112"])]
+    service_cidr: Vec<IpNet>,
     /// Network of pod addresses, one per family; each node gets a /24 or a /64 of it
-    #[arg(long, value_name = "PREFIX", value_parser = prefix, default_values = ["10.244.0.0/16", "fd00:244::/56"])]
-    cluster_cidr: Vec<(IpAddr, u8)>,
+    #[arg(long, value_name = "PREFIX", default_values = ["10.244.0.0/16", "fd00:244::/56"])]
+    cluster_cidr: Vec<IpNet>,
     /// Address of the cluster DNS Service, one per family
     #[arg(long, value_name = "ADDRESS", default_values = ["10.96.0.10", "fd00:96::a"])]
     cluster_dns: Vec<IpAddr>,
@@ -52,9 +72,83 @@ pub(crate) struct ServerArgs {
     /// Where to write an administrator's kubeconfig [default: admin.kubeconfig in the state directory]
     #[arg(long, value_name = "FILE", value_parser = absolute_path)]
     kubeconfig: Option<PathBuf>,
+    /// The server's URL in that kubeconfig [default: the first advertised address]
+    #[arg(long, value_name = "URL")]
+    kubeconfig_server: Option<String>,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
-    anyhow::bail!("wip {args:?}")
+    let sockets = Sockets::open(&args)?;
+    daemon::run(async |shutdown| {
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&EmbeddedConfig::new(args.state_dir.join("store")))?);
+        let tls = feed_tls(&args)?;
+        let api = ApiServer::new(api_config(&args, sockets.api)?, store).await?;
+        let client = Client::new(api.in_process(), "default");
+        let feed = Feed::new(FeedConfig { listeners: sockets.feed, tls }, client.clone()).await?;
+        let controllers = Controllers::new(client.clone(), controllers_config(&args))?;
+        let scheduler = Scheduler::new(client);
+
+        let mut parts = Parts::new(shutdown);
+        parts.spawn("API server", |stop| async { Ok(api.run(stop).await?) });
+        parts.spawn("feed", |stop| async { Ok(feed.run(stop).await?) });
+        parts.spawn("controllers", |stop| async { Ok(controllers.run(stop).await?) });
+        parts.spawn("scheduler", |stop| async {
+            scheduler.run(stop).await;
+            Ok(())
+        });
+        tracing::info!(state_dir = %args.state_dir.display(), "serving");
+        parts.join().await
+    })
+}
+
+/// The two sets of listening sockets, std ones because their users adopt them.
+struct Sockets {
+    api: Vec<TcpListener>,
+    feed: Vec<TcpListener>,
+}
+
+impl Sockets {
+    fn open(args: &ServerArgs) -> anyhow::Result<Self> {
+        let mut inherited = Inherited::take()?;
+        let open = |mut sockets: Vec<TcpListener>, given: &[SocketAddr], port: u16, flag: &str| {
+            let any = [SocketAddr::from(([0, 0, 0, 0], port))];
+            let addresses = if given.is_empty() && sockets.is_empty() { &any[..] } else { given };
+            sockets.extend(listen::bind(addresses, flag)?);
+            anyhow::Ok(sockets)
+        };
+        Ok(Self {
+            api: open(inherited.named("api"), &args.listen, API_PORT, "--listen")?,
+            feed: open(inherited.named("feed"), &args.feed_listen, FEED_PORT, "--feed-listen")?,
+        })
+    }
+}
+
+fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<Config> {
+    let port = listeners.first().context("no socket for the API")?.local_addr()?.port();
+    let address = args.advertise_address.first().context("--advertise-address is needed")?;
+    let url = || format!("https://{}", SocketAddr::new(*address, port));
+    Ok(Config {
+        state_dir: args.state_dir.clone(),
+        listeners,
+        advertise: args.advertise_address.clone(),
+        server_names: args.server_name.clone(),
+        service_networks: args.service_cidr.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        cluster_dns: args.cluster_dns.clone(),
+        admin_kubeconfig: Some(args.kubeconfig.clone().unwrap_or_else(|| args.state_dir.join("admin.kubeconfig"))),
+        admin_server_url: args.kubeconfig_server.clone().unwrap_or_else(url),
+    })
+}
+
+/// The feed serves under the same addresses as the API, with a certificate of its own.
+fn feed_tls(args: &ServerArgs) -> anyhow::Result<FeedTls> {
+    let authority = credentials::open(&paths::pki_of(&args.state_dir))?;
+    let mut names: Vec<_> = args.advertise_address.iter().map(ToString::to_string).collect();
+    names.extend(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]);
+    names.extend(args.server_name.iter().cloned());
+    names.sort();
+    names.dedup();
+    let issued = authority.stored("feed", "fairlead-feed", &[], &names)?;
+    Ok(FeedTls { cert_pem: issued.cert_pem, key_pem: issued.key_pem, client_ca_pem: authority.ca_pem().to_owned() })
 }

@@ -4,20 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use fairlead_agent::Status as AgentStatus;
 use futures::future::join_all;
 use serde::Serialize;
-use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
     admin::{self, AdminSocket},
     cli::ClusterArgs,
+    identity,
     output::{self, Format},
     paths::ClusterPaths,
-    up::{
-        cluster,
-        ledger::{Item, Phase, Record},
-    },
+    up::ledger::{Item, Phase, Record},
 };
 
 mod table;
@@ -25,7 +23,7 @@ mod table;
 const EXAMPLES: &str = "\
 Examples:
   fairlead status
-  fairlead status -o json | jq '.nodes[] | {node, mode, pods}'
+  fairlead status -o json | jq '.nodes[] | {node, pid, lag}'
 
 Exits with 1 when the API server or a node does not answer, after it has printed what the others say.";
 
@@ -50,9 +48,24 @@ struct Status {
     /// None when no `up` runs here but nodes do.
     phase: Option<Phase>,
     api: Option<ApiStatus>,
-    /// What each agent says of itself, with `node` added.
-    nodes: Vec<Value>,
+    nodes: Vec<NodeStatus>,
     processes: Vec<Process>,
+}
+
+/// A node, as far as it answers.
+#[derive(Debug, Serialize)]
+struct NodeStatus {
+    node: String,
+    /// The agent's process.
+    pid: Option<i32>,
+    /// It answers, and a complete view of the cluster is in the kernel.
+    synced: bool,
+    /// Updates of the feed that it is behind the furthest node.
+    lag: Option<u64>,
+    /// What it says of itself.
+    agent: Option<AgentStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,8 +107,9 @@ async fn gather(paths: &ClusterPaths, record: Option<&Record>, sockets: Vec<Admi
     let (api, mut nodes) = tokio::join!(ask_api(record), join_all(sockets.iter().map(ask_node)));
     let expected = record.map_or(&[][..], |record| &record.nodes);
     for missing in expected.iter().filter(|name| !sockets.iter().any(|socket| socket.node == **name)) {
-        nodes.push(silent(missing, "it has no admin socket; look at its log"));
+        nodes.push(silent(missing, "it has no admin socket; look at its log".to_owned()));
     }
+    set_lags(&mut nodes);
     Status {
         cluster: paths.name.clone(),
         phase: record.map(|record| record.phase),
@@ -105,25 +119,39 @@ async fn gather(paths: &ClusterPaths, record: Option<&Record>, sockets: Vec<Admi
     }
 }
 
-async fn ask_node(socket: &AdminSocket) -> Value {
-    match socket.get::<Value>("/status").await {
-        Ok(Value::Object(mut status)) => {
-            status.insert("node".to_owned(), socket.node.clone().into());
-            Value::Object(status)
-        }
-        Ok(_) => silent(&socket.node, "its answer is not an object"),
-        Err(problem) => silent(&socket.node, &format!("{problem:#}")),
+async fn ask_node(socket: &AdminSocket) -> NodeStatus {
+    match socket.get::<AgentStatus>("/status").await {
+        Ok(agent) => NodeStatus {
+            node: socket.node.clone(),
+            pid: socket.pid().await,
+            synced: agent.ready,
+            lag: None,
+            agent: Some(agent),
+            problem: None,
+        },
+        Err(problem) => silent(&socket.node, format!("{problem:#}")),
     }
 }
 
-fn silent(node: &str, problem: &str) -> Value {
-    json!({ "node": node, "pid": null, "synced": false, "problem": problem })
+fn silent(node: &str, problem: String) -> NodeStatus {
+    NodeStatus { node: node.to_owned(), pid: None, synced: false, lag: None, agent: None, problem: Some(problem) }
+}
+
+/// Sequences compare only between nodes that read the same life of the feed.
+fn set_lags(nodes: &mut [NodeStatus]) {
+    let revisions: Vec<_> = nodes.iter().filter_map(|n| n.agent.as_ref()).map(|a| (a.epoch, a.sequence)).collect();
+    for node in nodes {
+        node.lag = node.agent.as_ref().and_then(|agent| {
+            let same = revisions.iter().filter(|(epoch, _)| *epoch == agent.epoch);
+            same.map(|(_, sequence)| sequence - agent.sequence.min(*sequence)).max()
+        });
+    }
 }
 
 async fn ask_api(record: Option<&Record>) -> Option<ApiStatus> {
     let record = record?;
     let ask = async {
-        let client = cluster::client(&ClusterPaths::new(&record.name, Some(record.state_dir.clone()), None).kubeconfig());
+        let client = identity::client(&ClusterPaths::new(&record.name, Some(record.state_dir.clone()), None).kubeconfig());
         let request = http_get("/readyz")?;
         client.await?.request_text(request).await.context("the API server is not ready")
     };
@@ -162,9 +190,7 @@ fn process_name(role: &str) -> String {
 /// What does not answer.
 fn problems(status: &Status) -> Vec<String> {
     let api = status.api.iter().filter_map(|api| Some(format!("API server: {}", api.problem.as_ref()?)));
-    let nodes = status.nodes.iter().filter_map(|node| {
-        Some(format!("{}: {}", node["node"].as_str().unwrap_or_default(), node.get("problem")?.as_str()?))
-    });
+    let nodes = status.nodes.iter().filter_map(|node| Some(format!("{}: {}", node.node, node.problem.as_ref()?)));
     api.chain(nodes).collect()
 }
 
@@ -183,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_silent_node_is_a_problem_and_is_listed() {
-        let nodes = vec![silent("node-1", "gone")];
+        let nodes = vec![silent("node-1", "gone".to_owned())];
         let status = Status { cluster: "c".into(), phase: None, api: None, nodes, processes: Vec::new() };
         assert_eq!(problems(&status), ["node-1: gone"]);
     }

@@ -1,8 +1,19 @@
 //! `fairlead top`: traffic per pod, from the counters in the kernel.
 
-use clap::{Args, Subcommand};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use crate::{cli::ClusterArgs, output::Format};
+use clap::{Args, Subcommand};
+use fairlead_agent::PodReport;
+use serde::Serialize;
+
+use crate::{
+    admin::{self, AdminSocket},
+    cli::ClusterArgs,
+    output::{self, Format, bytes, bytes_per_sec, columns, count, per_sec},
+};
 
 /// Arguments of `fairlead top`.
 #[derive(Debug, Args)]
@@ -37,13 +48,158 @@ struct PodsArgs {
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Seconds over which rates are measured; 0 shows totals only
-    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
-    interval: f64,
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
+    interval: Duration,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
+/// A pod's totals and, over the interval, its rates.
+#[derive(Debug, Serialize)]
+struct PodTraffic {
+    #[serde(flatten)]
+    totals: PodReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Rates>,
+}
+
+/// Per second.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+struct Rates {
+    receive_bytes: f64,
+    transmit_bytes: f64,
+    receive_packets: f64,
+    transmit_packets: f64,
+    connections: f64,
+}
+
+/// Prints a table of pods.
 pub(crate) fn run(args: &TopArgs) -> anyhow::Result<()> {
-    anyhow::bail!("wip {args:?}")
+    let What::Pods(args) = &args.what;
+    let sockets = admin::sockets(&args.cluster.paths(), args.node.as_deref())?;
+    let pods = admin::runtime()?.block_on(measure(args, &sockets))?;
+    if pods.is_empty() && args.output == Format::Table {
+        return output::line(&match args.all_namespaces {
+            true => "no pod has a place on the network".to_owned(),
+            false => format!("no pod in the namespace {}; -A shows all", args.namespace),
+        });
+    }
+    output::print(args.output, &pods, |pods| table(pods))
+}
+
+async fn measure(args: &PodsArgs, sockets: &[AdminSocket]) -> anyhow::Result<Vec<PodTraffic>> {
+    if args.interval.is_zero() {
+        let pods = read(args, sockets).await?;
+        return Ok(pods.into_iter().map(|totals| PodTraffic { totals, rates: None }).collect());
+    }
+    let (before, began) = (read(args, sockets).await?, Instant::now());
+    tokio::time::sleep(args.interval).await;
+    let (after, elapsed) = (read(args, sockets).await?, began.elapsed());
+    let before: HashMap<_, _> = before.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+    let traffic = |totals: PodReport| {
+        let rates = before.get(totals.uid.as_str()).map(|earlier| rates(earlier, &totals, elapsed));
+        PodTraffic { totals, rates }
+    };
+    Ok(after.into_iter().map(traffic).collect())
+}
+
+async fn read(args: &PodsArgs, sockets: &[AdminSocket]) -> anyhow::Result<Vec<PodReport>> {
+    let mut pods = Vec::new();
+    for socket in sockets {
+        pods.extend(socket.get::<Vec<PodReport>>("/pods").await?);
+    }
+    pods.retain(|pod| args.all_namespaces || pod.namespace == args.namespace);
+    pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Ok(pods)
+}
+
+/// Counters only grow; one that shrank began anew, and its rate is not known.
+fn rates(before: &PodReport, after: &PodReport, elapsed: Duration) -> Rates {
+    let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / elapsed.as_secs_f64();
+    let connections = |pod: &PodReport| pod.connections_opened + pod.connections_accepted;
+    Rates {
+        receive_bytes: rate(before.receive_bytes, after.receive_bytes),
+        transmit_bytes: rate(before.transmit_bytes, after.transmit_bytes),
+        receive_packets: rate(before.receive_packets, after.receive_packets),
+        transmit_packets: rate(before.transmit_packets, after.transmit_packets),
+        connections: rate(connections(before), connections(after)),
+    }
+}
+
+fn table(pods: &[PodTraffic]) -> String {
+    let header = [
+        "NAMESPACE", "POD", "NODE", "IN/S", "OUT/S", "PACKETS/S", "CONN/S", "IN", "OUT", "PACKETS", "OPENED", "ACCEPTED",
+        "REFUSED", "DROPS",
+    ];
+    let rows = pods.iter().map(|PodTraffic { totals, rates }| {
+        let rate = |show: fn(&Rates) -> String| rates.as_ref().map_or_else(|| "-".to_owned(), show);
+        vec![
+            totals.namespace.clone(),
+            totals.name.clone(),
+            totals.node.clone(),
+            rate(|r| bytes_per_sec(r.receive_bytes)),
+            rate(|r| bytes_per_sec(r.transmit_bytes)),
+            rate(|r| per_sec(r.receive_packets + r.transmit_packets)),
+            rate(|r| per_sec(r.connections)),
+            bytes(totals.receive_bytes),
+            bytes(totals.transmit_bytes),
+            count(totals.receive_packets + totals.transmit_packets),
+            count(totals.connections_opened),
+            count(totals.connections_accepted),
+            count(totals.connections_refused),
+            count(totals.drops.values().sum()),
+        ]
+    });
+    columns(&header, rows)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=3600.0).contains(&value) => Ok(Duration::from_secs_f64(value)),
+        _ => Err("not a number of seconds from 0 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fairlead_agent::PodReport;
+    use serde_json::json;
+
+    use super::{PodTraffic, rates, seconds, table};
+
+    fn pod(receive_bytes: u64) -> PodReport {
+        serde_json::from_value(json!({
+            "namespace": "demo", "name": "echo", "uid": "u", "node": "node-1", "addresses": ["10.244.0.5"],
+            "interface": "f0", "receive_packets": 4, "receive_bytes": receive_bytes, "transmit_packets": 6,
+            "transmit_bytes": 500, "connections_opened": 0, "connections_accepted": 3, "connections_refused": 0,
+            "retransmits": 0, "drops": {"no-endpoints": 2}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn rates_are_per_second_and_a_counter_that_began_anew_has_none() {
+        let two = Duration::from_secs(2);
+        assert_eq!(rates(&pod(1000), &pod(5096), two).receive_bytes, 2048.0);
+        assert_eq!(rates(&pod(5000), &pod(10), two).receive_bytes, 0.0);
+    }
+
+    #[test]
+    fn a_new_pod_has_totals_and_no_rates() {
+        let text = table(&[PodTraffic { totals: pod(2048), rates: None }]);
+        let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(&row[..7], ["demo", "echo", "node-1", "-", "-", "-", "-"]);
+        assert_eq!(&row[7..], ["2.0", "KiB", "500", "B", "10", "0", "3", "0", "2"]);
+    }
+
+    #[test]
+    fn intervals_are_checked() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["-1", "", "x", "inf", "NaN", "4000"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
+    }
 }

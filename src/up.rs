@@ -5,10 +5,10 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{ClusterArgs, absolute_path},
+    daemon,
     down::sweep,
     paths::ClusterPaths,
 };
@@ -82,7 +82,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
 
 async fn serve(args: UpArgs) -> anyhow::Result<()> {
     let (report, paths) = (Report::new(), args.cluster.paths());
-    let stop = shutdown_on_signal()?;
+    let stop = daemon::shutdown_on_signal()?;
     let since = Instant::now();
     let checked = preflight::check(&args, &paths, |record| remove_leftovers(report, &paths, record))?;
     report.done("checks", since);
@@ -175,22 +175,4 @@ fn keep_logs(paths: &ClusterPaths, report: Report) {
         Ok(()) => report.say(&format!("  the logs are kept in {}", target.display())),
         Err(problem) => tracing::warn!(%problem, "cannot keep the logs"),
     }
-}
-
-/// Cancelled by SIGINT or SIGTERM.
-pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let token = CancellationToken::new();
-    let cancel = token.clone();
-    // Ends with the runtime; a second signal changes nothing about an orderly stop.
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancel.cancel();
-    });
-    Ok(token)
 }

@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::TcpListener, path::PathBuf, sync::Arc, time::Durat
 use super::{
     UpArgs, containerd,
     supervise::ChildSpec,
-    topology::{FABRIC_V4, UPLINK, node_addresses},
+    topology::{FABRIC_V4, FABRIC_V6, UPLINK, node_addresses},
 };
 use crate::paths::{ClusterPaths, FABRIC, node_name};
 
@@ -21,11 +21,17 @@ pub(crate) fn api_url() -> String {
     format!("https://{FABRIC_V4}:{API_PORT}")
 }
 
+/// The API server's address for this machine.
+pub(crate) fn host_url(api_port: u16) -> String {
+    format!("https://127.0.0.1:{api_port}")
+}
+
 /// The control plane, on sockets of the host and the fabric.
 pub(crate) fn server(
     paths: &ClusterPaths,
     program: OsString,
     sockets: Vec<(String, TcpListener)>,
+    api_port: u16,
 ) -> ChildSpec {
     ChildSpec {
         role: "server".to_owned(),
@@ -36,8 +42,9 @@ pub(crate) fn server(
             &[
                 ("--state-dir", paths.state.clone().into()),
                 ("--advertise-address", FABRIC_V4.to_string().into()),
-                ("--server-name", "localhost".into()),
-                ("--server-name", "127.0.0.1".into()),
+                ("--advertise-address", FABRIC_V6.to_string().into()),
+                ("--kubeconfig", paths.kubeconfig().into()),
+                ("--kubeconfig-server", host_url(api_port).into()),
             ],
         ),
         sockets: Arc::new(sockets),
@@ -128,7 +135,7 @@ mod tests {
     fn every_child_understands_its_command_line() {
         let paths = ClusterPaths::new("blue", None, None);
         for spec in [
-            server(&paths, "fairlead".into(), Vec::new()),
+            server(&paths, "fairlead".into(), Vec::new(), 6443),
             node(&paths, "fairlead".into(), &up_args(), 1),
             dns(&paths, "fairlead".into(), 2),
         ] {

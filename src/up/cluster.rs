@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     down::sweep,
-    listen,
+    identity, listen,
     paths::{BPFFS, ClusterPaths, FABRIC, node_name},
     system::{cgroups, mounts, netns},
 };
@@ -106,7 +106,7 @@ impl Cluster {
 
         let program: OsString = std::env::current_exe().context("cannot find this program's file")?.into();
         let sockets = self.bind(&checked.api).await?;
-        keep(&mut self.server, &supervisor, children::server(&self.paths, program.clone(), sockets));
+        keep(&mut self.server, &supervisor, children::server(&self.paths, program.clone(), sockets, args.api_port));
         for index in 1..=args.nodes {
             keep(&mut self.nodes, &supervisor, children::dns(&self.paths, program.clone(), index));
         }
@@ -126,7 +126,7 @@ impl Cluster {
     /// Waits until all nodes are Ready; false when `stop` came first.
     pub(crate) async fn wait_until_ready(&mut self, stop: &CancellationToken) -> anyhow::Result<bool> {
         let (since, report) = (Instant::now(), self.report);
-        let client = client(&self.paths.kubeconfig()).await?;
+        let client = identity::client(&self.paths.kubeconfig()).await?;
         let names = self.ledger.record().nodes;
         let mut waiting: FuturesUnordered<_> = names.iter().map(|name| ready(client.clone(), name, self.began)).collect();
         let mut failures = HashMap::<String, u32>::new();
@@ -195,9 +195,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// The control plane's sockets. They outlive it, so that its clients wait while it is restarted.
+    /// The control plane's sockets, those of the fabric first. They outlive it, so that its clients wait while it is
+    /// restarted.
     async fn bind(&self, host: &TcpListener) -> anyhow::Result<Vec<(String, TcpListener)>> {
-        let mut sockets = vec![("api".to_owned(), host.try_clone()?)];
         let bind = || -> anyhow::Result<Vec<(String, TcpListener)>> {
             let mut bound = Vec::new();
             for (name, port) in [("api", children::API_PORT), ("feed", children::FEED_PORT)] {
@@ -207,7 +207,8 @@ impl Cluster {
             }
             Ok(bound)
         };
-        sockets.extend(netns::inside(&self.paths.netns(FABRIC), bind).await?);
+        let mut sockets = netns::inside(&self.paths.netns(FABRIC), bind).await?;
+        sockets.push(("api".to_owned(), host.try_clone()?));
         Ok(sockets)
     }
 }
@@ -230,16 +231,6 @@ fn hopeless(ended: &Ended, paths: &ClusterPaths) -> anyhow::Error {
         Some(complaint) => anyhow!("{} cannot run: {complaint}", ended.role),
         None => anyhow!("{} {}; see {}", ended.role, ended.how, paths.state.join("logs").display()),
     }
-}
-
-/// A client with the administrator's credentials.
-pub(crate) async fn client(kubeconfig: &PathBuf) -> anyhow::Result<Client> {
-    let problem = || format!("cannot use {}", kubeconfig.display());
-    let file = kube::config::Kubeconfig::read_from(kubeconfig).with_context(problem)?;
-    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-        .await
-        .with_context(problem)?;
-    Client::try_from(config).with_context(problem)
 }
 
 /// Waits until a node says that it is Ready, however long the API server takes to answer. What it said in an earlier

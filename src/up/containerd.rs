@@ -70,11 +70,6 @@ disabled_plugins = [
 [grpc]
 address = {socket:?}
 
-[ttrpc]
-address = ""
-
-[debug]
-level = "info"
 "#,
         root = paths.containerd_state(),
         state = paths.containerd_run().join("state"),

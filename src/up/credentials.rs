@@ -9,7 +9,7 @@ use super::{children, topology::node_addresses};
 use crate::paths::{ClusterPaths, node_name};
 
 /// Common name and group of an administrator, who may do everything.
-pub(crate) const ADMINISTRATOR: (&str, &str) = ("fairlead-admin", "system:masters");
+pub(crate) const ADMINISTRATOR: (&str, &str) = ("kubernetes-admin", "system:masters");
 /// Group of the nodes.
 pub(crate) const NODES: &str = "system:nodes";
 
@@ -38,7 +38,10 @@ pub(crate) fn kubeconfig(
 pub(crate) fn write_all(paths: &ClusterPaths, nodes: u8, api_port: u16) -> anyhow::Result<()> {
     let authority = open(&paths.pki())?;
     let (user, group) = ADMINISTRATOR;
-    let text = kubeconfig(&authority, (user, &[group]), &[], &format!("https://127.0.0.1:{api_port}"))?;
+    // The one that the API server writes as well, so that it is there before the API server is.
+    let issued = authority.stored("admin", user, &[group], &[])?;
+    let url = children::host_url(api_port);
+    let text = pki::kubeconfig(&url, authority.ca_pem(), &issued.cert_pem, &issued.key_pem);
     pki::write_private(&paths.kubeconfig(), &text)?;
     for index in 1..=nodes {
         let name = node_name(index);
