@@ -11,6 +11,8 @@ mod convert;
 mod decode;
 mod defaults;
 mod error;
+#[cfg(test)]
+mod laws;
 pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod path;

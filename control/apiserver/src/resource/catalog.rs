@@ -4,7 +4,9 @@ use k8s_openapi::api::{apps, coordination, core, discovery, events};
 
 use super::decode::decode;
 use super::path::Below;
-use super::strategy::{StatusOnCreate, namespace_status, pod_status};
+use super::strategy::{
+    StatusOnCreate, empty_status, namespace_status, pod_status, replica_set_status, service_status,
+};
 use super::validate::{NameSyntax, rows as rules};
 use super::{FieldLabel, Resource, Strategy, convert, defaults, merge};
 use crate::table::columns;
@@ -219,7 +221,7 @@ const PLAIN: Strategy = Strategy {
     rules: &[],
     immutable: &[],
     merge: &[],
-    status_on_create: StatusOnCreate::Drop,
+    status_on_create: StatusOnCreate::Start(empty_status),
     name: NameSyntax::Subdomain,
     generation_of: &["spec"],
     decode: |_, _| Ok(()),
@@ -271,11 +273,12 @@ static POD: Strategy = Strategy {
 };
 
 static SERVICE: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::SERVICE), at("", defaults::SERVICE_STATUS)],
+    defaults: &[at("", defaults::OBJECT), at("", defaults::SERVICE)],
     rules: &[at("", rules::SERVICE)],
     immutable: rules::SERVICE_IMMUTABLE,
     merge: &[at("", merge::SERVICE)],
     name: NameSyntax::Label1035,
+    status_on_create: StatusOnCreate::Start(service_status),
     decode: decode::<core::v1::Service>,
     ..PLAIN
 };
@@ -380,6 +383,7 @@ static REPLICA_SET: Strategy = Strategy {
     ],
     immutable: rules::SELECTOR_IMMUTABLE,
     merge: &[at("spec.template.spec", merge::POD_SPEC), at("status", merge::CONDITIONS)],
+    status_on_create: StatusOnCreate::Start(replica_set_status),
     decode: decode::<apps::v1::ReplicaSet>,
     ..PLAIN
 };

@@ -42,7 +42,7 @@ pub(crate) fn qualified_name(value: &str) -> Vec<String> {
         None => {}
         Some("") => problems.push("prefix part must be non-empty".to_owned()),
         Some(prefix) => {
-            problems.extend(dns_subdomain(prefix).iter().map(|text| format!("prefix part {text}")))
+            problems.extend(dns_subdomain(prefix).iter().map(|text| format!("prefix part {text}")));
         }
     }
     if name.is_empty() {

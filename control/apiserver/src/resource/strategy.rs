@@ -2,19 +2,32 @@
 
 use serde_json::{Value, json};
 
-use super::{Resource, path, text};
+use super::{Resource, default, path, text};
 
 mod qos;
 
 /// What happens to status when an object is created.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StatusOnCreate {
-    /// It is dropped: only the subresource writes it.
-    Drop,
     /// It is kept, as for a node that registers itself.
     Keep,
     /// It starts as this.
     Start(fn(&Value) -> Value),
+}
+
+/// Most begin with nothing to tell.
+pub(crate) fn empty_status(_: &Value) -> Value {
+    json!({})
+}
+
+/// A replica set begins with no replicas, which upstream always tells.
+pub(crate) fn replica_set_status(_: &Value) -> Value {
+    json!({ "replicas": 0 })
+}
+
+/// A service begins without a load balancer, which upstream always tells.
+pub(crate) fn service_status(_: &Value) -> Value {
+    json!({ "loadBalancer": {} })
 }
 
 /// A pod begins pending, with the quality of service that its resources say.
@@ -27,12 +40,13 @@ pub(crate) fn namespace_status(_: &Value) -> Value {
     json!({ "phase": "Active" })
 }
 
-/// Makes the object fit to be created: status as the kind begins with, generation 1, and for namespaces the finalizer.
+/// Makes the object fit to be created: with its defaults, the status the kind begins with, generation 1, and for
+/// namespaces the finalizer. The object must have passed the type check.
 pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
+    default(resource, object);
     if resource.has_status {
         match resource.strategy.status_on_create {
             StatusOnCreate::Keep => {}
-            StatusOnCreate::Drop => remove(object, "status"),
             StatusOnCreate::Start(status) => object["status"] = status(object),
         }
     }
@@ -47,8 +61,10 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
 }
 
 /// Makes the object fit to replace `old`: what the writer may not touch is taken from `old`, and the generation moves
-/// if the desired state did. `subresource` is the one written through, if any.
+/// if the desired state did. `subresource` is the one written through, if any. The object gets its defaults, and must
+/// have passed the type check.
 pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value, subresource: Option<&str>) {
+    default(resource, new);
     match subresource {
         Some("status") => {
             keep_all_but_status(new, old);

@@ -65,7 +65,8 @@ impl FieldLabel {
         match set(self.path).or_else(|| set(self.otherwise)) {
             None => self.absent == wanted,
             Some(Value::String(text)) => text == wanted,
-            Some(other) => other.to_string() == wanted,
+            Some(Value::Bool(flag)) => wanted == if *flag { "true" } else { "false" },
+            Some(other) => wanted.parse().is_ok_and(|wanted: i64| other.as_i64() == Some(wanted)),
         }
     }
 }

@@ -16,6 +16,7 @@ fn cells(group: &str, plural: &str, mut object: Value) -> Vec<Value> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of rows")]
 fn rows_read_as_upstream_prints_them() {
     let template =
         json!({"spec": {"containers": [{"name": "c", "image": "i:1"}, {"name": "d", "image": "j:2"}]}});

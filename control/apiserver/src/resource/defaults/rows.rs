@@ -132,9 +132,6 @@ pub(crate) const SERVICE: &[Default] = &[
     when("type", &["LoadBalancer"], &flag("spec.allocateLoadBalancerNodePorts", true)),
 ];
 
-/// A service's status, which upstream always shows.
-pub(crate) const SERVICE_STATUS: &[Default] = &[object("status"), object("status.loadBalancer")];
-
 /// A namespace.
 pub(crate) const NAMESPACE: &[Default] = &[
     recompute("metadata.labels", compute::namespace_labels),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Errors, is_empty};
+use super::{Errors, is_empty, text};
 use crate::resource::error::FieldError;
 use crate::resource::path;
 
@@ -14,9 +14,9 @@ pub(crate) enum Immutable {
     /// The field at this path, once it is set; the text says so.
     OnceSet(&'static str, &'static str),
     /// These fields, once the object's `immutable` is true.
-    WhenImmutable(&'static [&'static str]),
-    /// A pod's spec, but for the few fields that may change.
-    PodSpec,
+    OnceFrozen(&'static [&'static str]),
+    /// Anything else.
+    With(fn(&Value, &Value, &mut Errors)),
 }
 
 /// What a pod's update may change of each container.
@@ -37,7 +37,7 @@ impl Immutable {
                     errors.push(FieldError::invalid(*at, now.unwrap_or(&Value::from("")), detail));
                 }
             }
-            Self::WhenImmutable(fields) => {
+            Self::OnceFrozen(fields) => {
                 if old.get("immutable") == Some(&Value::Bool(true)) {
                     for field in fields.iter().filter(|field| path::get(new, field) != path::get(old, field))
                     {
@@ -46,12 +46,21 @@ impl Immutable {
                     }
                 }
             }
-            Self::PodSpec => pod_spec(new, old, errors),
+            Self::With(check) => check(new, old, errors),
         }
     }
 }
 
-fn pod_spec(new: &Value, old: &Value, errors: &mut Errors) {
+/// A service keeps its address, unless it comes from or becomes a mere alias.
+pub(super) fn cluster_ip(new: &Value, old: &Value, errors: &mut Errors) {
+    let alias = |service| text(service, "spec.type") == "ExternalName";
+    if !alias(new) && !alias(old) {
+        Immutable::OnceSet("spec.clusterIP", "may not change once set").check(new, old, errors);
+    }
+}
+
+/// A pod's spec stays as it is, but for the few fields that may change.
+pub(super) fn pod_spec(new: &Value, old: &Value, errors: &mut Errors) {
     let empty = Map::new();
     let spec = |pod: &Value| pod.get("spec").and_then(Value::as_object).unwrap_or(&empty).clone();
     let (mut now, mut before) = (spec(new), spec(old));
@@ -97,13 +106,12 @@ fn pod_spec(new: &Value, old: &Value, errors: &mut Errors) {
         }
     }
     if now != before {
-        let changed: Vec<&str> = now
+        let mut changed: Vec<&str> = now
             .keys()
             .chain(before.keys())
             .filter(|key| now.get(*key) != before.get(*key))
             .map(String::as_str)
             .collect();
-        let mut changed = changed;
         changed.sort_unstable();
         changed.dedup();
         let detail = format!(

@@ -1,7 +1,7 @@
 //! The rows: what must hold, kind by kind.
 
 use super::Check::*;
-use super::{Immutable, Rule, apps, data, network, node, pod};
+use super::{Immutable, Rule, apps, data, immutable, network, node, pod};
 use crate::resource::names;
 
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
@@ -128,7 +128,7 @@ pub(crate) const SELECTOR_IMMUTABLE: &[Immutable] = &[Immutable::Field("spec.sel
 pub(crate) const POD: &[Rule] = &[rule("spec", &[Required("")])];
 
 /// What of a pod may not change.
-pub(crate) const POD_IMMUTABLE: &[Immutable] = &[Immutable::PodSpec];
+pub(crate) const POD_IMMUTABLE: &[Immutable] = &[Immutable::With(immutable::pod_spec)];
 
 /// A service.
 pub(crate) const SERVICE: &[Rule] = &[
@@ -152,8 +152,7 @@ pub(crate) const SERVICE: &[Rule] = &[
 ];
 
 /// What of a service may not change.
-pub(crate) const SERVICE_IMMUTABLE: &[Immutable] =
-    &[Immutable::OnceSet("spec.clusterIP", "may not change once set")];
+pub(crate) const SERVICE_IMMUTABLE: &[Immutable] = &[Immutable::With(immutable::cluster_ip)];
 
 /// An endpoint slice.
 pub(crate) const ENDPOINT_SLICE: &[Rule] = &[
@@ -209,7 +208,7 @@ pub(crate) const CONFIG_MAP: &[Rule] = &[
 
 /// What of a config map may not change.
 pub(crate) const CONFIG_MAP_IMMUTABLE: &[Immutable] =
-    &[Immutable::WhenImmutable(&["immutable", "data", "binaryData"])];
+    &[Immutable::OnceFrozen(&["immutable", "data", "binaryData"])];
 
 /// A secret.
 pub(crate) const SECRET: &[Rule] =
@@ -217,7 +216,7 @@ pub(crate) const SECRET: &[Rule] =
 
 /// What of a secret may not change.
 pub(crate) const SECRET_IMMUTABLE: &[Immutable] =
-    &[Immutable::Field("type"), Immutable::WhenImmutable(&["immutable", "data"])];
+    &[Immutable::Field("type"), Immutable::OnceFrozen(&["immutable", "data"])];
 
 /// An event.
 pub(crate) const EVENT: &[Rule] = &[rule("", &[With(data::event)])];

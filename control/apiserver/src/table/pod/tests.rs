@@ -31,6 +31,7 @@ fn with(mut pod: Value, pointer: &str, value: Value) -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of rows")]
 fn one_word_says_how_a_pod_is() {
     let init = |specs: Value, statuses: Value| {
         let pod = with(pod("Pending", &[waiting("PodInitializing")]), "/spec/initContainers", specs);
