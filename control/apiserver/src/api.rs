@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::addresses::ServiceAddresses;
 use crate::authn::{self, Identity};
@@ -27,6 +28,9 @@ pub(crate) struct Api {
     pub(crate) kubelets: Kubelets,
     /// Ends the watches and logs that are being streamed.
     pub(crate) draining: CancellationToken,
+    /// Writes run here, because they must end even when their client goes away in the middle: what is in the store
+    /// and what is in memory would differ.
+    pub(crate) writes: TaskTracker,
 }
 
 /// One request about an object or a collection.
@@ -58,9 +62,27 @@ where
     let identity = parts.extensions.get::<Identity>();
     authn::require(identity, &info)?;
     authn::authorize(identity, &info)?;
-    let Some(target) = &info.target else {
+    if info.target.is_none() {
         return no_object(api, &info, &parts.method, &parts.headers).await;
-    };
+    }
+    let body = body::collect(body).await?;
+    let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+    let answer = about_object(api.clone(), info, parts.headers, body);
+    if reads {
+        return answer.await;
+    }
+    let outcome = api.writes.spawn(answer).await;
+    outcome.map_err(|error| ApiError::Internal(format!("the request's task ended: {error}")))?
+}
+
+/// The paths that name an object or a collection.
+async fn about_object(
+    api: Arc<Api>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response<Body>, ApiError> {
+    let target = info.target.as_ref().ok_or(ApiError::UnknownPath)?;
     let segments = [&target.namespace, &target.name];
     if segments.into_iter().flatten().any(|segment| segment.contains(['/', '%'])) {
         return Err(ApiError::BadRequest("a name in the path may not contain '/' or '%'".to_owned()));
@@ -72,8 +94,7 @@ where
     {
         return Err(ApiError::UnknownPath);
     }
-    let body = body::collect(body).await?;
-    let call = Call { api, resource, info: &info, target, headers: &parts.headers, body };
+    let call = Call { api: &api, resource, info: &info, target, headers: &headers, body };
     match target.subresource.as_deref() {
         None => verbs::dispatch(&call).await,
         Some(name) if resource.subresources.contains(&name) => subresource::dispatch(&call, name).await,

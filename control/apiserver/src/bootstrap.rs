@@ -136,6 +136,10 @@ fn by_family(addresses: &[IpAddr]) -> Vec<(&'static str, Vec<IpAddr>)> {
 
 /// Creates an object unless it is there.
 async fn ensure(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
+    let own_path = format!("{path}/{}", object::meta(&object, "name"));
+    if call(api, "GET", &own_path, &Value::Null).await.0 == StatusCode::OK {
+        return Ok(());
+    }
     match call(api, "POST", path, &object).await {
         (StatusCode::CREATED | StatusCode::CONFLICT, _) => Ok(()),
         (_, message) => Err(BootstrapError::Refused { path: path.to_owned(), message }),

@@ -37,6 +37,8 @@ use crate::{Config, Error};
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may wait for its next request (kube-apiserver's `IdleTimeout`).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long open requests may take to end when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when a connection cannot be accepted, for want of file descriptors.
@@ -91,6 +93,7 @@ impl ApiServer {
             addresses: ServiceAddresses::new(config.service_networks.clone()),
             kubelets: Kubelets::new(client_tls(&client, roots)?, draining.clone()),
             draining,
+            writes: TaskTracker::new(),
         });
         let listeners = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
         let port = match listeners.first() {
@@ -129,7 +132,9 @@ impl ApiServer {
         // Watches end now; connections finish the requests they are in.
         self.api.draining.cancel();
         tasks.close();
-        if timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
+        self.api.writes.close();
+        let ended = async { tokio::join!(tasks.wait(), self.api.writes.wait()) };
+        if timeout(DRAIN_TIMEOUT, ended).await.is_err() {
             tracing::warn!("some requests had not ended when the API server stopped");
         }
         Ok(())
@@ -192,7 +197,7 @@ impl Serving {
             async move { Ok::<_, Infallible>(api::serve(api, request).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairlead_apiserver::{ApiServer, Config, InProcess};
-use fairlead_store::{EmbeddedConfig, EmbeddedStore, StoreError};
+use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// A server that stops when it is told to, and whose directory goes with it.
 pub struct Server {
     pub dir: TempDir,
-    pub url: String,
     pub in_process: InProcess,
+    pub store: Arc<dyn Store>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -37,15 +37,15 @@ impl Server {
             cluster_domain: "cluster.local".to_owned(),
             cluster_dns: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
             admin_kubeconfig: Some(dir.path().join("admin.kubeconfig")),
-            admin_server_url: url.clone(),
+            admin_server_url: url,
         };
-        let store = open_store(&dir).await;
-        let server = ApiServer::new(config, Arc::new(store)).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(open_store(&dir).await);
+        let server = ApiServer::new(config, store.clone()).await.unwrap();
         let in_process = server.in_process();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let running = tokio::spawn(async move { server.run(stop).await.unwrap() });
-        Self { dir, url, in_process, shutdown, running }
+        Self { dir, in_process, store, shutdown, running }
     }
 
     pub fn client(&self) -> kube::Client {
@@ -60,7 +60,7 @@ impl Server {
     pub async fn stop(self) -> TempDir {
         self.shutdown.cancel();
         self.running.await.unwrap();
-        drop(self.in_process);
+        drop((self.in_process, self.store));
         self.dir
     }
 }
