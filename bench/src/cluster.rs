@@ -55,7 +55,11 @@ impl Cluster {
         command.args(["--detach", "--nodes", &cluster.spec.nodes.to_string()]);
         command.args(["--api-port", &cluster.spec.api_port.to_string()]).arg("--images").arg(images()?);
         if show {
-            ensure!(command.status().await?.success(), "`fairlead up` failed; its logs are in {}", cluster.logs().display());
+            ensure!(
+                command.status().await?.success(),
+                "`fairlead up` failed; its logs are in {}",
+                cluster.logs().display()
+            );
         } else {
             succeed(&mut command).await?;
         }
@@ -80,7 +84,8 @@ impl Cluster {
         let mut command = self.fairlead(first)?;
         command.args(rest).args(["-o", "json"]);
         let text = succeed(&mut command).await?;
-        serde_json::from_str(&text).with_context(|| format!("`fairlead {}` printed no JSON", subcommand.join(" ")))
+        serde_json::from_str(&text)
+            .with_context(|| format!("`fairlead {}` printed no JSON", subcommand.join(" ")))
     }
 
     /// Removes everything, the stored state too.
@@ -141,12 +146,18 @@ impl Cluster {
 
 /// Runs a command to its end and returns its standard output; an error carries what it said.
 pub async fn succeed(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().await.with_context(|| format!("cannot start {command:?}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().await.with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let shown = command.as_std();
         let words: Vec<_> = std::iter::once(shown.get_program()).chain(shown.get_args()).collect();
-        bail!("{} failed ({}): {}", words.join(std::ffi::OsStr::new(" ")).display(), output.status, said.trim());
+        bail!(
+            "{} failed ({}): {}",
+            words.join(std::ffi::OsStr::new(" ")).display(),
+            output.status,
+            said.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

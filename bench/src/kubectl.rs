@@ -38,13 +38,16 @@ impl Kubectl {
     /// Runs it with `-o json`.
     pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.run(&[arguments, &["-o", "json"]].concat()).await?;
-        serde_json::from_str(&text).with_context(|| format!("kubectl {} printed no JSON", arguments.join(" ")))
+        serde_json::from_str(&text)
+            .with_context(|| format!("kubectl {} printed no JSON", arguments.join(" ")))
     }
 
     /// Applies a manifest given as text.
     pub async fn apply(&self, manifest: &str) -> Result<String> {
         let file = self.kubeconfig.with_extension(format!("apply-{:08x}.yaml", fingerprint(manifest)));
-        tokio::fs::write(&file, manifest).await.with_context(|| format!("cannot write {}", file.display()))?;
+        tokio::fs::write(&file, manifest)
+            .await
+            .with_context(|| format!("cannot write {}", file.display()))?;
         let path = file.to_string_lossy().into_owned();
         self.run(&["apply", "--validate=false", "-f", &path]).await
     }

@@ -84,7 +84,9 @@ async fn demo(keep: bool) -> Result<()> {
     if keep {
         println!("The cluster is running:\n\n    export KUBECONFIG={}\n", cluster.kubeconfig().display());
         let folder = cluster.spec().folder.display();
-        println!("Remove it with\n\n    fairlead down --name demo --state-dir {folder}/state --run-dir {folder}/run --purge\n");
+        println!(
+            "Remove it with\n\n    fairlead down --name demo --state-dir {folder}/state --run-dir {folder}/run --purge\n"
+        );
         return outcome;
     }
     let logs = outcome.is_err().then(|| save_logs(&cluster)).transpose()?;
@@ -105,7 +107,8 @@ fn save_logs(cluster: &Cluster) -> Result<PathBuf> {
     std::fs::create_dir_all(&to).with_context(|| format!("cannot make the folder {}", to.display()))?;
     for entry in std::fs::read_dir(cluster.logs()).into_iter().flatten().flatten() {
         let file = entry.path();
-        std::fs::copy(&file, to.join(entry.file_name())).with_context(|| format!("cannot copy {}", file.display()))?;
+        std::fs::copy(&file, to.join(entry.file_name()))
+            .with_context(|| format!("cannot copy {}", file.display()))?;
     }
     Ok(to)
 }

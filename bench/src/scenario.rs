@@ -27,7 +27,8 @@ pub async fn run(cluster: &Cluster) -> Result<()> {
     step.done();
     placed.print();
 
-    let step = Step::begin("Client pod: names resolved through cluster DNS, 1 000 requests on new connections");
+    let step =
+        Step::begin("Client pod: names resolved through cluster DNS, 1 000 requests on new connections");
     let report = client::run(cluster).await?;
     step.done();
     report.print(&placed);
@@ -46,7 +47,7 @@ pub async fn run(cluster: &Cluster) -> Result<()> {
     step.done();
     restarted.print();
 
-    let step = Step::begin("No failed request, no broken connection since the load began");
+    let step = Step::begin("The load stopped: not one request had failed");
     let total = load.finish(cluster).await?;
     step.done();
     detail(total.to_string());

@@ -32,7 +32,12 @@ impl Step {
     /// Ends it well.
     pub fn done(self) {
         self.bar.finish_and_clear();
-        println!("{} {} {}", style("✓").green().bold(), style(&self.title).bold(), style(human(self.started.elapsed())).dim());
+        println!(
+            "{} {} {}",
+            style("✓").green().bold(),
+            style(&self.title).bold(),
+            style(human(self.started.elapsed())).dim()
+        );
     }
 }
 

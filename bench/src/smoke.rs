@@ -63,7 +63,8 @@ pub async fn run(cluster: &Cluster) -> Result<Smoke> {
 
 async fn resident(cluster: &Cluster) -> Result<Vec<Resident>> {
     let status = cluster.json(&["status"]).await?;
-    let processes = status["processes"].as_array().context("`fairlead status -o json` has no list `processes`")?;
+    let processes =
+        status["processes"].as_array().context("`fairlead status -o json` has no list `processes`")?;
     let row = |process: &serde_json::Value| {
         let name = process["name"].as_str().context("a process has no name")?.to_owned();
         let pid = process["pid"].as_i64().with_context(|| format!("{name} has no pid"))?;
@@ -71,7 +72,9 @@ async fn resident(cluster: &Cluster) -> Result<Vec<Resident>> {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file} of {name}"))?;
         let bytes = |key: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(key));
-            let kib = line.and_then(|rest| rest.split_whitespace().nth(1)).and_then(|number| number.parse::<u64>().ok());
+            let kib = line
+                .and_then(|rest| rest.split_whitespace().nth(1))
+                .and_then(|number| number.parse::<u64>().ok());
             kib.map(|kib| kib * 1024).with_context(|| format!("{file} has no {key}"))
         };
         Ok(Resident { process: name, resident_bytes: bytes("VmRSS")?, anonymous_bytes: bytes("RssAnon")? })
@@ -108,7 +111,9 @@ async fn pod_ready(pods: &Api<Pod>, name: &str) -> Result<Duration> {
         }
         anyhow::bail!("the watch ended before {name} was Ready")
     };
-    tokio::time::timeout(PATIENCE, ready).await.with_context(|| format!("{name} was not Ready in {PATIENCE:?}"))??;
+    tokio::time::timeout(PATIENCE, ready)
+        .await
+        .with_context(|| format!("{name} was not Ready in {PATIENCE:?}"))??;
     let took = clock.elapsed();
     pods.delete(name, &DeleteParams::default()).await?;
     Ok(took)
@@ -123,7 +128,10 @@ impl Smoke {
             human(Duration::from_secs_f64(self.pod_ready_ms.get(index).copied().unwrap_or_default() / 1e3))
         };
         println!("| what | measured |\n|---|---|");
-        println!("| `fairlead up` until both nodes are Ready | {} |", human(Duration::from_secs_f64(self.up_ms / 1e3)));
+        println!(
+            "| `fairlead up` until both nodes are Ready | {} |",
+            human(Duration::from_secs_f64(self.up_ms / 1e3))
+        );
         println!("| pod created until Ready, image present, p50 | {} |", quantile(0.5));
         println!("| the same, p90 | {} |", quantile(0.9));
         for row in &self.resident {

@@ -41,7 +41,10 @@ const READS: &[(&str, &[&str])] = &[
     ("get deploy -A -o wide", &["UP-TO-DATE", "3/3", "fairlead.dev/workload:demo"]),
     ("get rs -A -o wide", &["DESIRED", "pod-template-hash"]),
     ("get endpointslices -A -o wide", &["ADDRESSTYPE", "IPv4", "IPv6", "8080"]),
-    ("get nodes,pods,svc,deploy,rs,endpointslices -A -o wide", &["node/", "pod/", "service/", "deployment.apps/"]),
+    (
+        "get nodes,pods,svc,deploy,rs,endpointslices -A -o wide",
+        &["node/", "pod/", "service/", "deployment.apps/"],
+    ),
     ("-n demo get deploy echo -o yaml", &["kind: Deployment", "replicas: 3", "readyReplicas: 3"]),
     ("-n demo get deploy echo -o jsonpath={.status.readyReplicas}", &["3"]),
     ("-n demo get svc echo -o json", &["\"ClusterIP\"", "\"clusterIPs\""]),
@@ -104,9 +107,13 @@ async fn scales_under_a_watch(cluster: &Cluster) -> Result<()> {
     kubectl.run(&["-n", "demo", "scale", "deployment/echo", "--replicas=4"]).await?;
     let mut names = std::collections::BTreeSet::new();
     while names.len() < 4 {
-        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.context("get -w did not show a fourth pod")??;
+        let line = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .context("get -w did not show a fourth pod")??;
         let line = line.context("get -w ended")?;
-        names.extend(line.split_whitespace().next().filter(|name| name.starts_with("echo-")).map(str::to_owned));
+        names.extend(
+            line.split_whitespace().next().filter(|name| name.starts_with("echo-")).map(str::to_owned),
+        );
     }
     watch.kill().await?;
     kubectl.run(&["-n", "demo", "rollout", "status", "deployment/echo", "--timeout=30s"]).await?;
@@ -121,7 +128,8 @@ async fn applies_again(cluster: &Cluster) -> Result<()> {
     ensure!(unchanged.contains("service/echo unchanged"), "a second apply printed:\n{unchanged}");
     let changed = kubectl.apply(&apply::MANIFEST.replace("port: 80,", "port: 81,")).await?;
     ensure!(changed.contains("service/echo configured"), "an apply with another port printed:\n{changed}");
-    let ports = kubectl.run(&["-n", "demo", "get", "svc", "echo", "-o", "jsonpath={.spec.ports[*].port}"]).await?;
+    let ports =
+        kubectl.run(&["-n", "demo", "get", "svc", "echo", "-o", "jsonpath={.spec.ports[*].port}"]).await?;
     ensure!(ports == "81", "after the port was changed the service has the ports {ports:?}");
     Ok(())
 }

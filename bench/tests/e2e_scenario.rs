@@ -27,7 +27,15 @@ async fn apply_pods_service_dns_and_flows_work_end_to_end() -> Result<()> {
 /// Nothing on a packet's way is done by netfilter.
 async fn no_netfilter_rule(cluster: &Cluster) -> Result<()> {
     for n in 1..=cluster.spec().nodes {
-        let rules = succeed(Command::new("ip").args(["netns", "exec", &cluster.node_netns(n), "nft", "list", "ruleset"])).await?;
+        let rules = succeed(Command::new("ip").args([
+            "netns",
+            "exec",
+            &cluster.node_netns(n),
+            "nft",
+            "list",
+            "ruleset",
+        ]))
+        .await?;
         ensure!(rules.trim().is_empty(), "node {n} has netfilter rules:\n{rules}");
     }
     Ok(())

@@ -65,7 +65,15 @@ pub(crate) fn clean() -> Result<()> {
 
 fn workload() -> Result<()> {
     let mut cargo = cargo();
-    cargo.args(["build", "--release", "--locked", "--package", "fairlead-workload", "--target", STATIC_TARGET]);
+    cargo.args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "fairlead-workload",
+        "--target",
+        STATIC_TARGET,
+    ]);
     cargo.arg("--target-dir").arg(static_target()).env("RUSTFLAGS", "-C target-feature=+crt-static");
     step::quiet("build the static workload", &mut cargo)
 }

@@ -17,6 +17,8 @@ pub(crate) enum Check {
     Program(&'static str),
     /// A file exists.
     File(&'static str),
+    /// A file of Debian's compiler exists, or rustup has a toolchain that builds eBPF.
+    Compiler(&'static str),
 }
 
 /// How to get what is missing.
@@ -68,21 +70,46 @@ pub(crate) const CARGO_DENY: CargoTool =
 
 macro_rules! debian {
     ($needed:ident, $package:literal, $check:expr, $why:literal) => {
-        Requirement { needed: Needed::$needed, why: $why, check: Some($check), source: Source::Debian($package) }
+        Requirement {
+            needed: Needed::$needed,
+            why: $why,
+            check: Some($check),
+            source: Source::Debian($package),
+        }
     };
 }
 
 /// Every requirement, in the order of installation.
 pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Build, "build-essential", Check::Program("cc"), "compiles the C parts of ring"),
-    debian!(Build, "protobuf-compiler", Check::Program("protoc"), "compiles the feed's and containerd's messages"),
+    debian!(
+        Build,
+        "protobuf-compiler",
+        Check::Program("protoc"),
+        "compiles the feed's and containerd's messages"
+    ),
     debian!(Build, "busybox-static", Check::File("/bin/busybox"), "a shell for the demo's image"),
-    debian!(Build, "rustc-web", Check::File("/usr/bin/rustc"), "compiles the eBPF programs"),
-    debian!(Build, "rust-web-src", Check::File("/usr/lib/rustlib/src"), "the `core` library for the eBPF target"),
-    debian!(Build, "llvm-22-dev", Check::File("/usr/lib/llvm-22/bin/llvm-config"), "the LLVM that bpf-linker links with"),
+    debian!(Build, "rustc-web", Check::Compiler("/usr/bin/rustc"), "compiles the eBPF programs"),
+    debian!(
+        Build,
+        "rust-web-src",
+        Check::Compiler("/usr/lib/rustlib/src"),
+        "the `core` library for the eBPF target"
+    ),
+    debian!(
+        Build,
+        "llvm-22-dev",
+        Check::File("/usr/lib/llvm-22/bin/llvm-config"),
+        "the LLVM that bpf-linker links with"
+    ),
     debian!(Build, "zlib1g-dev", Check::File("/usr/include/zlib.h"), "a library of that LLVM"),
     debian!(Build, "libzstd-dev", Check::File("/usr/include/zstd.h"), "a library of that LLVM"),
-    debian!(Build, "libpolly-22-dev", Check::File("/usr/lib/llvm-22/lib/libPolly.a"), "a library of that LLVM"),
+    debian!(
+        Build,
+        "libpolly-22-dev",
+        Check::File("/usr/lib/llvm-22/lib/libPolly.a"),
+        "a library of that LLVM"
+    ),
     Requirement {
         needed: Needed::Build,
         why: "links the eBPF programs into one object",
@@ -91,7 +118,12 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     },
     debian!(Run, "containerd", Check::Program("containerd"), "runs the pods' containers"),
     debian!(Run, "runc", Check::Program("runc"), "starts a container's process"),
-    debian!(Run, "kubernetes-client", Check::Program("kubectl"), "kubectl, the hands of the demo and the tests"),
+    debian!(
+        Run,
+        "kubernetes-client",
+        Check::Program("kubectl"),
+        "kubectl, the hands of the demo and the tests"
+    ),
     debian!(Run, "iproute2", Check::Program("ip"), "shows namespaces and links in tests"),
     debian!(Run, "nftables", Check::Program("nft"), "shows in tests that no netfilter rule of ours exists"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),

@@ -1,11 +1,15 @@
 //! Installs what is missing and says what and why.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    paths,
+    bpf, paths,
     requirement::{CargoTool, Check, Needed, REQUIREMENTS, Requirement, Source},
     step,
 };
@@ -55,7 +59,10 @@ fn install_packages(packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     if !on_path("apt-get") {
-        bail!("these Debian packages are missing and there is no apt-get to install them: {}", packages.join(" "));
+        bail!(
+            "these Debian packages are missing and there is no apt-get to install them: {}",
+            packages.join(" ")
+        );
     }
     need_root("it installs Debian packages")?;
     let apt = || {
@@ -72,7 +79,8 @@ impl Requirement {
     fn is_met(&self) -> bool {
         match (&self.check, &self.source) {
             (Some(Check::Program(name)), _) => on_path(name),
-            (Some(Check::File(path)), _) => PathBuf::from(path).exists(),
+            (Some(Check::File(path)), _) => Path::new(path).exists(),
+            (Some(Check::Compiler(path)), _) => Path::new(path).exists() || bpf::rustup_builds(),
             (None, Source::Cargo(tool)) => tool.binary().exists(),
             (None, Source::Debian(_)) => false,
         }

@@ -51,7 +51,11 @@ pub(crate) fn quiet(title: &str, command: &mut Command) -> Result<()> {
     output.join().expect("the log thread does not panic").context("cannot write a step's log")?;
     spinner.finish_and_clear();
     if status.success() {
-        println!("{} {title} {}", style("✓").green(), style(format!("{:.1} s", started.elapsed().as_secs_f32())).dim());
+        println!(
+            "{} {title} {}",
+            style("✓").green(),
+            style(format!("{:.1} s", started.elapsed().as_secs_f32())).dim()
+        );
         return Ok(());
     }
     let text = fs::read_to_string(&log_path).unwrap_or_default();

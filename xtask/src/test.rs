@@ -52,7 +52,9 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
     let tiers = tier.map_or(Tier::ALL.to_vec(), |tier| vec![tier]);
     let privileged = tiers.iter().any(|tier| *tier != Tier::Unit);
     if privileged {
-        setup::need_root("its tests make network namespaces and load eBPF programs; `test unit` needs no root")?;
+        setup::need_root(
+            "its tests make network namespaces and load eBPF programs; `test unit` needs no root",
+        )?;
         setup::run(setup::RUN)?;
         build::everything()?;
     } else {
@@ -63,7 +65,8 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
     let mut count = Count::default();
     let mut broken = Vec::new();
     for tier in tiers {
-        let names: Vec<&str> = targets.iter().map(String::as_str).filter(|name| Tier::of(name) == tier).collect();
+        let names: Vec<&str> =
+            targets.iter().map(String::as_str).filter(|name| Tier::of(name) == tier).collect();
         if tier == Tier::Unit {
             run_cargo(&["--lib", "--bins"], &names, &mut count, &mut broken)?;
             run_cargo(&["--doc"], &[], &mut count, &mut broken)?;
@@ -93,7 +96,8 @@ fn run_cargo(kind: &[&str], targets: &[&str], count: &mut Count, broken: &mut Ve
         cargo.args(["--", "--test-threads=1"]);
     }
     cargo.env("FAIRLEAD_BIN", build::release().join("fairlead")).env("FAIRLEAD_IMAGES", paths::images());
-    let mut child = cargo.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().context("cannot start cargo test")?;
+    let mut child =
+        cargo.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().context("cannot start cargo test")?;
     let output = child.stdout.take().expect("piped above");
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read the output of cargo test")?;
@@ -152,7 +156,12 @@ mod tests {
 
     #[test]
     fn a_target_belongs_to_the_tier_its_name_begins_with() {
-        let rows = [("packet", Tier::Packet), ("node_services", Tier::Node), ("e2e", Tier::E2e), ("kubectl", Tier::Unit)];
+        let rows = [
+            ("packet", Tier::Packet),
+            ("node_services", Tier::Node),
+            ("e2e", Tier::E2e),
+            ("kubectl", Tier::Unit),
+        ];
         for (name, tier) in rows {
             assert_eq!(Tier::of(name), tier, "{name}");
         }
@@ -161,7 +170,9 @@ mod tests {
     #[test]
     fn summary_lines_are_added_up() {
         let mut count = Count::default();
-        count.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        count.add(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
         count.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out");
         count.add("test x ... ok");
         assert_eq!((count.passed, count.failed, count.ignored), (5, 4, 1));

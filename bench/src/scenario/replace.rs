@@ -71,7 +71,9 @@ impl Replaced {
     fn pod_event(&mut self, event: watcher::Event<Pod>, known: &BTreeSet<String>, at: Duration) {
         match event {
             watcher::Event::Delete(pod) if pod.name_any() == self.pod => self.gone = self.gone.or(Some(at)),
-            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) if !known.contains(&pod.name_any()) => {
+            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)
+                if !known.contains(&pod.name_any()) =>
+            {
                 self.replacement = pod.name_any();
                 self.created = self.created.or(Some(at));
                 if is_ready(&pod) {

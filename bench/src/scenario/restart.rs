@@ -31,14 +31,17 @@ pub struct Restarted(Vec<Agent>);
 /// Kills the agents one after the other and waits for each to serve again.
 pub async fn run(cluster: &Cluster, load: &Load) -> Result<Restarted> {
     let mut agents = Vec::new();
+    let before = load.total(cluster).await?;
     for (node, pid) in pids(cluster).await? {
         let pid = pid.with_context(|| format!("the agent of {node} is not running"))?;
-        kill(Pid::from_raw(pid), Signal::SIGKILL).with_context(|| format!("cannot kill the agent of {node}"))?;
+        kill(Pid::from_raw(pid), Signal::SIGKILL)
+            .with_context(|| format!("cannot kill the agent of {node}"))?;
         let clock = Instant::now();
         let back = wait_for_another(cluster, &node, pid, clock).await?;
         agents.push(Agent { node, killed: pid, back, after: clock.elapsed() });
     }
-    load.keeps_going(cluster).await.context("after the agents were killed")?;
+    let after = load.keeps_going(cluster).await.context("after the agents were killed")?;
+    ensure!(after.breaks == before.breaks, "the held connection broke when an agent was killed: {after}");
     Ok(Restarted(agents))
 }
 
@@ -72,7 +75,10 @@ impl Restarted {
     pub fn print(&self) {
         for agent in &self.0 {
             let Agent { node, killed, back, after } = agent;
-            detail(format!("{node}: pid {killed} killed, pid {back} in charge again after {}", human(*after)));
+            detail(format!(
+                "{node}: pid {killed} killed, pid {back} in charge again after {}",
+                human(*after)
+            ));
         }
     }
 }
