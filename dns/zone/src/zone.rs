@@ -146,3 +146,32 @@ fn key_of(name: &ObjectName) -> Box<[u8]> {
     key.make_ascii_lowercase();
     key.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use fairlead_model::{Change, Revision, Service, Update};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_remembered_of_an_address_that_is_gone() {
+        let address = IpAddr::from([10, 96, 0, 9]);
+        let name = ObjectName::new("demo", "a");
+        let service = Service { name: name.clone(), addresses: vec![address], ..Service::default() };
+        let config = ZoneConfig {
+            cluster_domain: Name::parse("cluster.local").unwrap(),
+            reverse_networks: Vec::new(),
+            ttl_secs: 5,
+            dns_service: ObjectName::default(),
+            addresses: Vec::new(),
+        };
+        let mut view = View::default();
+        let mut zone = Zone::new(config);
+        for (change, owned) in [(Change::PutService(service), true), (Change::DeleteService(name), false)] {
+            let revision = Revision { epoch: 1, sequence: 1 };
+            let touched = view.apply(Update { revision, snapshot: false, changes: vec![change] });
+            zone.apply(&view, &touched, 1);
+            assert_eq!(zone.owners.get(&address).is_some(), owned);
+        }
+    }
+}

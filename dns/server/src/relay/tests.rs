@@ -163,17 +163,25 @@ fn a_reply_larger_than_the_client_can_take_is_cut_to_its_question() {
 
 #[test]
 fn records_for_the_end_of_an_alias_are_read_out_of_a_reply() {
+    let name = |text| HickoryName::from_ascii(text).unwrap();
+    let record = |owner, data| rr::Record::from_rdata(name(owner), 60, data);
     let mut message = upstream_message("www.example.");
-    let target = rdata::CNAME(HickoryName::from_ascii("web.example.").unwrap());
-    let alias =
-        rr::Record::from_rdata(HickoryName::from_ascii("www.example.").unwrap(), 60, RData::CNAME(target));
-    message.add_answer(alias).add_answer(address("web.example.", 60));
+    message
+        .add_answer(record("www.example.", RData::CNAME(rdata::CNAME(name("web.example.")))))
+        .add_answer(address("web.example.", 60))
+        .add_answer(record("web.example.", RData::MX(rdata::MX::new(10, name("web.example.")))));
     let records = parse(&message).unwrap().records().unwrap();
-    assert_eq!(records[0].data, RecordData::Cname(Name::parse("web.example").unwrap()));
+    let values: Vec<&RecordData> = records.iter().map(|record| &record.data).collect();
+    let exchange = b"\0\x0a\x03web\x07example\0";
     assert_eq!(
-        (records[1].name.to_string().as_str(), &records[1].data),
-        ("web.example.", &RecordData::A([192, 0, 2, 1].into()))
+        values,
+        [
+            &RecordData::Cname(Name::parse("web.example").unwrap()),
+            &RecordData::A([192, 0, 2, 1].into()),
+            &RecordData::Opaque { rtype: RecordType::MX, value: exchange[..].into() },
+        ]
     );
+    assert_eq!(records[2].name.to_string(), "web.example.");
 }
 
 proptest! {

@@ -1,7 +1,9 @@
 //! The rules of the specification as questions to one small cluster, and the answers they must get.
 
 use crate::support::{self, ask, cluster, config, question, show, unsynced};
-use fairlead_zone::{Class, Question, Rcode, RecordType, Zone};
+use proptest::prelude::*;
+
+use fairlead_zone::{Class, Name, Question, Rcode, RecordType, Zone};
 
 /// A rule in words, a question, and the answer as [`show`] writes it.
 type Row = (&'static str, &'static str, &'static str);
@@ -583,6 +585,28 @@ fn every_type_of_every_name_below_the_zone_is_authoritative_and_never_panics() {
                     }
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn names_of_any_bytes_never_panic(
+        labels in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..64), 0..4),
+        digits in proptest::collection::vec("[0-9a-f-]{1,5}", 0..6),
+        suffix in proptest::sample::select(vec![
+            "cluster.local", "svc.cluster.local", "demo.svc.cluster.local", "db.demo.svc.cluster.local",
+            "demo.pod.cluster.local", "96.10.in-addr.arpa", "in-addr.arpa", "6.9.0.0.0.0.d.f.ip6.arpa", "arpa",
+        ]),
+        rtype: u16,
+        class in 0u16..3,
+    ) {
+        let labels: Vec<&[u8]> =
+            labels.iter().map(Vec::as_slice).chain(digits.iter().map(String::as_bytes)).collect();
+        if let Ok(name) = Name::join(&labels, Name::parse(suffix).unwrap().as_wire()) {
+            let question = Question { name, rtype: RecordType(rtype), class: Class(class) };
+            let ours = cluster().answer(&question).is_some();
+            prop_assert!(ours || suffix.ends_with("arpa"));
         }
     }
 }
