@@ -55,6 +55,8 @@ struct Inner {
     programs: Programs,
     pods: HashMap<MapData, Addr16, PodValue>,
     interfaces: HashMap<MapData, u32, InterfaceValue>,
+    /// By netns cookie.
+    namespaces: HashMap<MapData, u64, InterfaceValue>,
     counters: PerCpuArray<MapData, PodCounters>,
     drops: PerCpuHashMap<MapData, DropKey, u64>,
 }
@@ -69,6 +71,7 @@ impl Pods {
         let inner = Inner {
             pods: programs.map(names::PODS)?,
             interfaces: programs.map(names::INTERFACES)?,
+            namespaces: programs.map(names::POD_NETNS)?,
             counters: open_pinned(pins, names::POD_COUNTERS)?,
             drops: open_pinned(pins, names::DROPS)?,
             programs,
@@ -91,7 +94,8 @@ impl Pods {
             Some(pair) => pair,
             None => self.new_pair(&namespace, spec).await?,
         };
-        self.lock().admit(spec, &host)?;
+        let cookie = namespace.cookie()?;
+        self.lock().admit(spec, &host, cookie)?;
         configure_pod(&namespace, spec, pod.index, host.mac)?;
         sysctl::make_pod_gateway(&spec.interface)?;
         self.netlink.set_up(host.index).await?;
@@ -155,7 +159,7 @@ impl Pods {
     }
 
     async fn new_pair(&self, namespace: &Namespace, spec: &PodSpec) -> Result<(Link, Link), KernelError> {
-        self.lock().reset_counters(spec.slot)?;
+        self.lock().reset(spec.slot)?;
         self.netlink.delete_link(&spec.interface).await?;
         let file = namespace.open()?;
         let pair = VethPair {
@@ -178,7 +182,7 @@ impl Pods {
 
 impl Inner {
     /// Says whose interface it is and attaches the programs, before a packet can pass.
-    fn admit(&mut self, spec: &PodSpec, host: &Link) -> Result<(), KernelError> {
+    fn admit(&mut self, spec: &PodSpec, host: &Link, cookie: u64) -> Result<(), KernelError> {
         let address = |v4: bool| {
             let found = spec.addresses.iter().find(|address| address.is_ipv4() == v4);
             found.map_or(Addr16::UNSPECIFIED, |address| Addr16::from(*address))
@@ -186,6 +190,8 @@ impl Inner {
         let value = InterfaceValue { v4: address(true), v6: address(false), slot: spec.slot };
         let put = self.interfaces.insert(host.index, value, 0);
         put.map_err(KernelError::map(names::INTERFACES.name, "writing"))?;
+        let put = self.namespaces.insert(cookie, value, 0);
+        put.map_err(KernelError::map(names::POD_NETNS.name, "writing"))?;
         self.programs.attach_pod(&spec.interface, host.index)
     }
 
@@ -205,17 +211,18 @@ impl Inner {
                 .map_err(KernelError::map(names::PODS.name, "deleting from"))?;
         }
         self.programs.detach_pod(&spec.interface)?;
-        let entries: Result<Vec<_>, _> = self.interfaces.iter().collect();
-        let entries = entries.map_err(KernelError::map(names::INTERFACES.name, "reading"))?;
-        for (ifindex, _) in entries.into_iter().filter(|(_, value)| value.slot == spec.slot) {
-            ignore_absent(self.interfaces.remove(&ifindex))
-                .map_err(KernelError::map(names::INTERFACES.name, "deleting from"))?;
-        }
-        Ok(())
+        self.forget(spec.slot)
     }
 
-    /// A slot starts at zero with each pod.
-    fn reset_counters(&mut self, slot: u32) -> Result<(), KernelError> {
+    /// Deletes the entries of a slot, also those of an interface or a namespace that is gone.
+    fn forget(&mut self, slot: u32) -> Result<(), KernelError> {
+        remove_slot(&mut self.interfaces, slot).map_err(KernelError::map(names::INTERFACES.name, "cleaning"))?;
+        remove_slot(&mut self.namespaces, slot).map_err(KernelError::map(names::POD_NETNS.name, "cleaning"))
+    }
+
+    /// A slot starts at zero with each pod, and nothing else has it.
+    fn reset(&mut self, slot: u32) -> Result<(), KernelError> {
+        self.forget(slot)?;
         let cpus = self.counters.get(&slot, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "reading"))?;
         let zeros = vec![PodCounters::default(); cpus.len()];
         let zeros = PerCpuValues::try_from(zeros).expect("as many values as the map has CPUs");
@@ -226,6 +233,15 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+fn remove_slot<K: aya::Pod>(
+    map: &mut HashMap<MapData, K, InterfaceValue>,
+    slot: u32,
+) -> Result<(), aya::maps::MapError> {
+    let entries: Result<Vec<_>, _> = map.iter().collect();
+    let keys = entries?.into_iter().filter(|(_, value)| value.slot == slot).map(|(key, _)| key);
+    keys.into_iter().try_for_each(|key| ignore_absent(map.remove(&key)))
 }
 
 fn configure_pod(

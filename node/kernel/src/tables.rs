@@ -1,6 +1,6 @@
 //! Services, backends and routes: the maps and the kernel's routing table.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie};
 use fairlead_abi::{
@@ -9,7 +9,7 @@ use fairlead_abi::{
     service::{BackendValue, ServiceKey, ServiceValue},
 };
 use fairlead_model::Prefix;
-use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
+use fairlead_plan::{ObservedRoutes, ObservedServices, Op, routes::RouteTable};
 use zerocopy::IntoBytes;
 
 use crate::{KernelError, State, bpf::programs::Programs, net::Netlink};
@@ -34,11 +34,12 @@ impl Tables {
         })
     }
 
-    fn observe_route_map(&self) -> Result<BTreeMap<Prefix, IpAddr>, KernelError> {
-        let mut observed = BTreeMap::new();
+    fn observe_route_map(&self) -> Result<RouteTable, KernelError> {
+        let mut observed = RouteTable::new();
         for entry in self.routes.iter() {
             let (key, value) = entry.map_err(KernelError::map(names::ROUTES.name, "reading"))?;
-            observed.insert(prefix_of(&key), value.next_hop.to_ip());
+            let next_hop = (value.next_hop != Addr16::UNSPECIFIED).then(|| value.next_hop.to_ip());
+            observed.insert(prefix_of(&key), next_hop);
         }
         Ok(observed)
     }
@@ -57,7 +58,8 @@ impl Tables {
                     .map_err(KernelError::map(names::SERVICES.name, "deleting from"))
             }
             Op::PutRoute { prefix, next_hop } => {
-                let value = RouteValue { next_hop: Addr16::from(*next_hop), ifindex: self.uplink };
+                let next_hop = next_hop.map_or(Addr16::UNSPECIFIED, Addr16::from);
+                let value = RouteValue { next_hop, ifindex: self.uplink };
                 let put = self.routes.insert(&key_of(prefix), value, 0);
                 put.map_err(KernelError::map(names::ROUTES.name, "writing"))
             }

@@ -29,10 +29,10 @@ pub enum Op {
     },
     /// Sends a prefix to another node from the link programs.
     PutRoute {
-        /// Pod network of the node.
+        /// Pod network.
         prefix: Prefix,
-        /// Address of the node.
-        next_hop: IpAddr,
+        /// Address of the node; none marks this node's own network, where only its pods are.
+        next_hop: Option<IpAddr>,
     },
     /// Removes a prefix from the link programs.
     DeleteRoute {

@@ -10,42 +10,51 @@ use crate::Op;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ObservedRoutes {
     /// The map that link programs read.
-    pub map: BTreeMap<Prefix, IpAddr>,
-    /// The kernel's table; none is an unreachable route.
-    pub kernel: BTreeMap<Prefix, Option<IpAddr>>,
+    pub map: RouteTable,
+    /// The kernel's own table.
+    pub kernel: RouteTable,
 }
+
+/// Next hops by prefix; none where only pods of this node are reached, by more specific routes.
+pub type RouteTable = BTreeMap<Prefix, Option<IpAddr>>;
 
 /// What it takes to make `observed` what the view asks for on the node called `node`.
 pub fn plan_routes(view: &View, node: &str, observed: &ObservedRoutes) -> Vec<Op> {
     if !view.is_complete() {
         return Vec::new();
     }
-    let remote = remote_routes(view, node);
-    let own = view.node(node).into_iter().flat_map(|n| n.pod_networks.iter().copied());
-    let mut kernel: BTreeMap<_, _> = remote.iter().map(|(prefix, hop)| (*prefix, Some(*hop))).collect();
-    kernel.extend(own.map(|prefix| (prefix, None)));
-
+    let desired = desired_routes(view, node);
     let mut ops = Vec::new();
-    let changed = kernel.iter().filter(|(prefix, hop)| observed.kernel.get(prefix) != Some(hop));
-    ops.extend(changed.map(|(prefix, hop)| Op::PutKernelRoute { prefix: *prefix, next_hop: *hop }));
-    let changed = remote.iter().filter(|(prefix, hop)| observed.map.get(prefix) != Some(hop));
-    ops.extend(changed.map(|(prefix, hop)| Op::PutRoute { prefix: *prefix, next_hop: *hop }));
-    let gone = observed.map.keys().filter(|prefix| !remote.contains_key(prefix));
-    ops.extend(gone.map(|prefix| Op::DeleteRoute { prefix: *prefix }));
-    let gone = observed.kernel.keys().filter(|prefix| !kernel.contains_key(prefix));
-    ops.extend(gone.map(|prefix| Op::DeleteKernelRoute { prefix: *prefix }));
+    // The kernel's table first: what the programs leave to it must have a way.
+    for (prefix, next_hop) in missing(&desired, &observed.kernel) {
+        ops.push(Op::PutKernelRoute { prefix, next_hop });
+    }
+    for (prefix, next_hop) in missing(&desired, &observed.map) {
+        ops.push(Op::PutRoute { prefix, next_hop });
+    }
+    ops.extend(superfluous(&desired, &observed.map).map(|prefix| Op::DeleteRoute { prefix }));
+    ops.extend(superfluous(&desired, &observed.kernel).map(|prefix| Op::DeleteKernelRoute { prefix }));
     ops
 }
 
-/// Pod networks of all other nodes by the address of their node. A prefix claimed twice goes to the first node by
-/// name, so that every node of the cluster decides alike.
-fn remote_routes(view: &View, node: &str) -> BTreeMap<Prefix, IpAddr> {
-    let own: Vec<Prefix> = view.node(node).map(|n| n.pod_networks.clone()).unwrap_or_default();
-    let mut routes = BTreeMap::new();
+fn missing(desired: &RouteTable, observed: &RouteTable) -> impl Iterator<Item = (Prefix, Option<IpAddr>)> {
+    let changed = desired.iter().filter(|(prefix, hop)| observed.get(prefix) != Some(hop));
+    changed.map(|(prefix, hop)| (*prefix, *hop))
+}
+
+fn superfluous(desired: &RouteTable, observed: &RouteTable) -> impl Iterator<Item = Prefix> {
+    observed.keys().filter(|prefix| !desired.contains_key(prefix)).copied()
+}
+
+/// The pod networks of all nodes. A prefix claimed twice goes to the first node by name, so that every node of the
+/// cluster decides alike; our own is ours.
+fn desired_routes(view: &View, node: &str) -> RouteTable {
+    let own = view.node(node).into_iter().flat_map(|own| own.pod_networks.iter());
+    let mut routes: RouteTable = own.map(|prefix| (*prefix, None)).collect();
     for other in view.nodes().filter(|other| other.name != node) {
-        for prefix in other.pod_networks.iter().filter(|prefix| !own.contains(prefix)) {
+        for prefix in &other.pod_networks {
             if let Some(hop) = address_for(other, prefix) {
-                routes.entry(*prefix).or_insert(hop);
+                routes.entry(*prefix).or_insert(Some(hop));
             }
         }
     }
@@ -111,12 +120,13 @@ mod tests {
         assert_eq!(
             observed.map,
             BTreeMap::from([
-                (prefix("10.244.1.0/24"), ip("172.29.0.12")),
-                (prefix("10.244.2.0/24"), ip("172.29.0.13")),
-                (prefix("fd00:244:0:1::/64"), ip("fd00:29::c")),
+                (prefix("10.244.0.0/24"), None),
+                (prefix("10.244.1.0/24"), Some(ip("172.29.0.12"))),
+                (prefix("10.244.2.0/24"), Some(ip("172.29.0.13"))),
+                (prefix("fd00:244:0:1::/64"), Some(ip("fd00:29::c"))),
             ])
         );
-        assert_eq!(observed.kernel[&prefix("10.244.0.0/24")], None, "our own network leads nowhere else");
+        assert_eq!(observed.kernel, observed.map);
         assert_eq!(plan_routes(&view, "a", &observed), [], "a second plan has nothing to do");
     }
 
@@ -134,14 +144,15 @@ mod tests {
             node("c", &["172.29.0.23"], &["10.244.2.0/24"]),
         ]);
         reconcile(&mut observed, &after);
-        assert_eq!(observed.map, BTreeMap::from([(prefix("10.244.2.0/24"), ip("172.29.0.23"))]));
-        assert_eq!(observed.kernel.len(), 2);
+        let expected = [(prefix("10.244.0.0/24"), None), (prefix("10.244.2.0/24"), Some(ip("172.29.0.23")))];
+        assert_eq!(observed.map, BTreeMap::from(expected));
+        assert_eq!(observed.kernel, observed.map);
     }
 
     #[test]
     fn nothing_is_planned_before_the_first_complete_snapshot() {
         let mut observed = ObservedRoutes::default();
-        observed.map.insert(prefix("10.244.1.0/24"), ip("172.29.0.12"));
+        observed.map.insert(prefix("10.244.1.0/24"), Some(ip("172.29.0.12")));
         assert_eq!(plan_routes(&View::default(), "a", &observed), []);
     }
 }

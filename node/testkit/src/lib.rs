@@ -1,1 +1,14 @@
-//! Network-namespace topologies, packet builders, eventually(). For tests and benchmarks only.
+//! For tests and benchmarks only: network namespaces and what connects them, packets on an interface, `eventually`.
+//!
+//! Everything made here has a name of its own per process and is removed when it is dropped. Nothing has a route to
+//! the outside.
+
+pub mod capture;
+pub mod eventually;
+pub mod netns;
+pub mod topology;
+
+pub use capture::Capture;
+pub use eventually::eventually;
+pub use netns::Netns;
+pub use topology::{Node, TwoNodes};

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::{fd::AsRawFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
     thread,
 };
@@ -92,6 +93,15 @@ impl Namespace {
         File::open(&self.path).map_err(KernelError::file("opening network namespace", &self.path))
     }
 
+    /// What the kernel calls the namespace: `bpf_get_netns_cookie` returns it for every socket in there.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered or asked.
+    pub fn cookie(&self) -> Result<u64, KernelError> {
+        let asked = self.enter(|| netns_cookie(&UnixDatagram::unbound()?))?;
+        asked.map_err(KernelError::file("reading the cookie of network namespace", &self.path))
+    }
+
     /// Runs `act` on a thread inside the namespace and waits for it.
     ///
     /// # Errors
@@ -116,6 +126,24 @@ impl Namespace {
             Ok(runtime.map_err(KernelError::Thread)?.block_on(act()))
         })?
     }
+}
+
+/// `SO_NETNS_COOKIE` of a socket (Linux 5.14).
+#[expect(unsafe_code, reason = "getsockopt has no safe wrapper for this option")]
+fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).expect("8");
+    // SAFETY: the kernel writes at most `length` bytes, and `cookie` is that large.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 fn on_thread<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, KernelError> {

@@ -1,12 +1,12 @@
 //! Interfaces, addresses, neighbours and routes of one network namespace.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
 use fairlead_model::Prefix;
+use fairlead_plan::routes::RouteTable;
 use futures::TryStreamExt;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags},
@@ -245,7 +245,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The request fails.
-    pub async fn own_routes(&self) -> Result<BTreeMap<Prefix, Option<IpAddr>>, KernelError> {
+    pub async fn own_routes(&self) -> Result<RouteTable, KernelError> {
         let mut routes = self.dump(false).await?;
         routes.extend(self.dump(true).await?);
         Ok(routes.iter().filter_map(own_route).collect())

@@ -1,0 +1,249 @@
+//! Two nodes, three pods, real sockets: the kernel layer as a node runs it.
+//!
+//! Needs root and the eBPF object. One scenario, because the process itself joins a node's cgroup.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use fairlead_testkit::{Capture, TwoNodes, eventually};
+
+use crate::{
+    cluster::{Cluster, VIP4, VIP6},
+    node::{InCgroup, RunningNode},
+    server::{UDP_PORT, serve},
+};
+
+#[path = "node/cluster.rs"]
+mod cluster;
+#[path = "node/running.rs"]
+mod node;
+#[path = "node/server.rs"]
+mod server;
+
+/// Longest wait for one answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+#[test]
+fn pods_of_two_nodes_reach_each_other_by_service() {
+    if !can_run() {
+        return;
+    }
+    let topology = TwoNodes::new();
+    let mut a = RunningNode::start("a", &topology.a);
+    let mut b = RunningNode::start("b", &topology.b);
+    let client = a.add_pod(1, &["10.244.1.2", "fd00:244:0:1::2"]);
+    let same_node = a.add_pod(2, &["10.244.1.3", "fd00:244:0:1::3"]);
+    let other_node = b.add_pod(1, &["10.244.2.2", "fd00:244:0:2::2"]);
+    let _inside = InCgroup::enter(&a.cgroup().join("client"));
+    let mut cluster = Cluster::new(&topology);
+    cluster.set_endpoints(&[("a", &same_node), ("b", &other_node)]);
+    a.sync(&cluster.view);
+    b.sync(&cluster.view);
+    serve(&same_node, "same");
+    serve(&other_node, "other");
+
+    connections_are_spread_and_show_the_service(&client);
+    datagrams_are_answered_by_the_service(&client);
+    packets_carry_the_backend_s_address(&topology, &a, &client);
+    the_host_reaches_its_pods(&topology, &same_node);
+    no_netfilter_rule_exists(&topology);
+    a_restart_under_traffic_breaks_nothing(&mut a, &cluster, &client);
+    counters_and_records_tell_of_it(&mut a);
+    a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
+    a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
+    a_pod_that_is_detached_leaves_nothing(&a, same_node);
+}
+
+/// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
+fn can_run() -> bool {
+    let missing = if !nix::unistd::geteuid().is_root() {
+        "root"
+    } else if fairlead_kernel::bpf::object::embedded().is_err() {
+        "the eBPF object (cargo xtask build)"
+    } else {
+        return true;
+    };
+    assert!(std::env::var_os("CI").is_none(), "this test needs {missing}");
+    eprintln!("skipped: this test needs {missing}");
+    false
+}
+
+fn vips(port: u16) -> [SocketAddr; 2] {
+    [VIP4, VIP6].map(|vip| SocketAddr::new(vip, port))
+}
+
+/// Who answers a new connection.
+fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(b"?")?;
+    let mut name = [0; 8];
+    let length = stream.read(&mut name)?;
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to, ANSWER)
+}
+
+fn connections_are_spread_and_show_the_service(client: &node::Pod) {
+    client.run(|| {
+        for vip in vips(80) {
+            let mut answers = std::collections::BTreeMap::<String, u32>::new();
+            for _ in 0..40 {
+                let mut stream = connect(vip).unwrap_or_else(|error| panic!("{vip}: {error}"));
+                assert_eq!(stream.peer_addr().expect("connected"), vip, "getpeername shows the service");
+                *answers.entry(ask(&mut stream).expect("an answer")).or_default() += 1;
+            }
+            // Each of two backends is missed by 40 choices once in 2^39.
+            assert_eq!(answers.keys().map(String::as_str).collect::<Vec<_>>(), ["other", "same"], "{vip}");
+        }
+    });
+}
+
+fn datagrams_are_answered_by_the_service(client: &node::Pod) {
+    client.run(|| {
+        for vip in vips(UDP_PORT) {
+            let any: IpAddr = if vip.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+            for connected in [false, true] {
+                let socket = UdpSocket::bind((any, 0)).expect("binds");
+                socket.set_read_timeout(Some(ANSWER)).expect("a timeout");
+                if connected {
+                    socket.connect(vip).expect("connects");
+                    assert_eq!(socket.peer_addr().expect("connected"), vip);
+                    socket.send(b"?").expect("sends");
+                } else {
+                    socket.send_to(b"?", vip).expect("sends");
+                }
+                let (_, from) = socket.recv_from(&mut [0; 8]).unwrap_or_else(|e| panic!("{vip} {connected}: {e}"));
+                assert_eq!(from, vip, "the answer comes from the service");
+            }
+        }
+    });
+}
+
+fn packets_carry_the_backend_s_address(topology: &TwoNodes, a: &RunningNode, client: &node::Pod) {
+    let capture = Capture::start(&topology.a.netns, &client.spec.interface);
+    client.run(|| {
+        for vip in vips(80) {
+            ask(&mut connect(vip).expect("connects")).expect("an answer");
+        }
+    });
+    let pairs = capture.pairs();
+    let own = |ip: &IpAddr| client.spec.addresses.contains(ip);
+    assert!(pairs.iter().any(|(source, _)| own(source)), "{pairs:?} on {}", client.spec.interface);
+    for (source, destination) in pairs {
+        assert!(![VIP4, VIP6].contains(&source) && ![VIP4, VIP6].contains(&destination), "{source} {destination}");
+    }
+    drop(capture);
+    assert!(a.counters(client).tx_packets > 0);
+}
+
+fn the_host_reaches_its_pods(topology: &TwoNodes, pod: &node::Pod) {
+    for address in &pod.spec.addresses {
+        let to = SocketAddr::new(*address, 8080);
+        topology.a.netns.run(|| {
+            let answer = connect(to).and_then(|mut stream| ask(&mut stream));
+            assert_eq!(answer.unwrap_or_else(|error| panic!("{to}: {error}")), "same");
+        });
+    }
+}
+
+fn no_netfilter_rule_exists(topology: &TwoNodes) {
+    for node in [&topology.a, &topology.b] {
+        assert_eq!(node.netns.exec("nft", &["list", "ruleset"]).trim(), "");
+    }
+}
+
+fn a_restart_under_traffic_breaks_nothing(a: &mut RunningNode, cluster: &Cluster, client: &node::Pod) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let made = Arc::new(AtomicU32::new(0));
+    let mut old: Vec<TcpStream> = client.run(|| vips(80).map(|vip| connect(vip).expect("connects")).into());
+    let traffic = {
+        let (stop, made, pod) = (Arc::clone(&stop), Arc::clone(&made), client.clone());
+        thread::spawn(move || {
+            pod.run(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for vip in vips(80) {
+                        let answer = connect(vip).and_then(|mut stream| ask(&mut stream));
+                        answer.unwrap_or_else(|error| panic!("a new connection to {vip} failed: {error}"));
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        })
+    };
+    let some_more = |than: u32| eventually("traffic", || (made.load(Ordering::Relaxed) > than + 4).then_some(()));
+    for _ in 0..3 {
+        some_more(made.load(Ordering::Relaxed));
+        a.restart();
+        assert_eq!(a.sync(&cluster.view), 0, "a restart finds everything as it should be");
+    }
+    some_more(made.load(Ordering::Relaxed));
+    stop.store(true, Ordering::Relaxed);
+    traffic.join().expect("no connection failed");
+    for stream in &mut old {
+        ask(stream).expect("a connection from before the restarts works");
+    }
+}
+
+fn counters_and_records_tell_of_it(a: &mut RunningNode) {
+    for pod in a.pods() {
+        let totals = a.counters(pod);
+        assert!(totals.rx_packets > 0 && totals.tx_bytes > 0, "{totals:?}");
+    }
+    let records = eventually("records of connections", || {
+        let records = a.take_events();
+        (!records.is_empty()).then_some(records)
+    });
+    let of_service = |record: &fairlead_abi::event::FlowEvent| {
+        [VIP4, VIP6].contains(&record.service.to_ip()) && record.service_id != 0
+    };
+    assert!(records.iter().any(of_service), "{} records, none names the service", records.len());
+}
+
+fn a_backend_that_leaves_gets_no_more_connections(
+    a: &mut RunningNode,
+    cluster: &mut Cluster,
+    client: &node::Pod,
+    remaining: &node::Pod,
+) {
+    cluster.set_endpoints(&[("a", remaining)]);
+    a.sync(&cluster.view);
+    client.run(|| {
+        for vip in vips(80) {
+            for _ in 0..20 {
+                assert_eq!(ask(&mut connect(vip).expect("connects")).expect("an answer"), "same");
+            }
+        }
+    });
+}
+
+fn a_service_without_endpoints_refuses_at_once(a: &mut RunningNode, cluster: &mut Cluster, client: &node::Pod) {
+    cluster.set_endpoints(&[]);
+    a.sync(&cluster.view);
+    let before = a.counters(client).connections_refused;
+    client.run(|| {
+        for vip in vips(80) {
+            let error = connect(vip).expect_err("nobody is there");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{vip}");
+        }
+    });
+    assert_eq!(a.counters(client).connections_refused - before, 2);
+}
+
+fn a_pod_that_is_detached_leaves_nothing(a: &RunningNode, pod: node::Pod) {
+    let interface = pod.spec.interface.clone();
+    let netns = pod.spec.netns.clone();
+    a.detach(&pod);
+    a.detach(&pod);
+    assert!(!a.netns_links().contains(&interface));
+    assert!(!netns.exists());
+}

@@ -1,0 +1,210 @@
+//! A node's kernel layer, running in the node's namespace.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use fairlead_abi::event::FlowEvent;
+use fairlead_kernel::{Dataplane, DataplaneConfig, NodeFootprint, PodSpec, PodTotals, State, cgroup, remove_node};
+use fairlead_model::View;
+use fairlead_plan::{Planner, Scope, plan_routes};
+use fairlead_testkit::{
+    Node,
+    netns::{NETNS_DIR, run_in},
+    topology::UPLINK,
+};
+use tokio::runtime::Runtime;
+use zerocopy::FromBytes;
+
+/// How long to wait for a batch of records.
+const BATCH: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// A pod's place.
+#[derive(Clone)]
+pub(crate) struct Pod {
+    pub(crate) spec: PodSpec,
+}
+
+impl Pod {
+    /// Runs `act` on a thread in the pod's network.
+    pub(crate) fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        run_in(&self.spec.netns, act)
+    }
+}
+
+/// The kernel layer of one node; removes everything when it is dropped.
+pub(crate) struct RunningNode {
+    name: String,
+    netns: PathBuf,
+    config: DataplaneConfig,
+    footprint: NodeFootprint,
+    runtime: Runtime,
+    dataplane: Option<Dataplane>,
+    planner: Option<Planner>,
+    pods: Vec<Pod>,
+}
+
+impl RunningNode {
+    pub(crate) fn start(name: &str, node: &Node) -> Self {
+        let id = format!("fltest-{}", process::id());
+        let footprint = NodeFootprint {
+            bpffs_dir: Path::new("/sys/fs/bpf").join(&id).join(name),
+            cgroup_dir: Path::new(&id).join(name),
+            netns_dir: NETNS_DIR.into(),
+            netns_prefix: format!("{id}-pod-{name}-"),
+        };
+        let config = DataplaneConfig {
+            bpffs_dir: footprint.bpffs_dir.clone(),
+            cgroup_dir: footprint.cgroup_dir.clone(),
+            uplink: UPLINK.into(),
+            flow_events: true,
+        };
+        // A runtime's threads stay in the namespace of the thread that made it.
+        let runtime = node.netns.run(|| {
+            let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            builder.expect("a runtime")
+        });
+        let mut running = Self {
+            name: name.into(),
+            netns: node.netns.path(),
+            config,
+            footprint,
+            runtime,
+            dataplane: None,
+            planner: None,
+            pods: Vec::new(),
+        };
+        running.restart();
+        running
+    }
+
+    /// Forgets everything in memory, as `kill -9` would, and starts again.
+    pub(crate) fn restart(&mut self) {
+        drop(self.dataplane.take());
+        self.planner = None;
+        let opened = self.block_on(Dataplane::open(&self.config));
+        self.dataplane = Some(opened.unwrap_or_else(|error| panic!("node {}: {error}", self.name)));
+        for pod in self.pods.clone() {
+            self.attach(&pod);
+        }
+    }
+
+    pub(crate) fn add_pod(&mut self, slot: u32, addresses: &[&str]) -> Pod {
+        let prefix = &self.footprint.netns_prefix;
+        let pod = Pod {
+            spec: PodSpec {
+                netns: Path::new(NETNS_DIR).join(format!("{prefix}{slot}")),
+                interface: format!("flp{slot}"),
+                addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+                slot,
+            },
+        };
+        self.attach(&pod);
+        self.pods.push(pod.clone());
+        pod
+    }
+
+    pub(crate) fn pods(&self) -> &[Pod] {
+        &self.pods
+    }
+
+    fn attach(&self, pod: &Pod) {
+        let attached = self.block_on(self.dataplane().pods.attach(&pod.spec));
+        attached.unwrap_or_else(|error| panic!("node {}: {error}", self.name));
+    }
+
+    pub(crate) fn detach(&self, pod: &Pod) {
+        self.block_on(self.dataplane().pods.detach(&pod.spec)).expect("detaches");
+    }
+
+    /// Makes the kernel hold what the view asks for; returns how many operations that took.
+    pub(crate) fn sync(&mut self, view: &View) -> usize {
+        let Self { dataplane, planner, name, runtime, netns, .. } = self;
+        let tables = &mut dataplane.as_mut().expect("running").tables;
+        run_in(netns, || {
+            runtime.block_on(async {
+                let observed = tables.observe_services().expect("observes");
+                let planner = planner.get_or_insert_with(|| Planner::adopt(name.as_str(), &observed, 0));
+                let mut ops = planner.plan(view, Scope::All, 0).ops;
+                let routes = tables.observe_routes().await.expect("observes");
+                ops.extend(plan_routes(view, name, &routes));
+                tables.apply(&ops).await.expect("applies");
+                ops.len()
+            })
+        })
+    }
+
+    pub(crate) fn counters(&self, pod: &Pod) -> PodTotals {
+        self.dataplane().counters.pod(pod.spec.slot).expect("reads")
+    }
+
+    /// Records that wait in the ring buffer.
+    pub(crate) fn take_events(&mut self) -> Vec<FlowEvent> {
+        let mut records = Vec::new();
+        let events = &mut self.dataplane.as_mut().expect("running").events;
+        let read = events.read(|bytes| records.push(FlowEvent::read_from_prefix(bytes).expect("a record").0));
+        let runtime = &self.runtime;
+        // None within that time is an answer, too.
+        let _ = run_in(&self.netns, || runtime.block_on(async { tokio::time::timeout(BATCH, read).await }));
+        records
+    }
+
+    pub(crate) fn cgroup(&self) -> PathBuf {
+        self.dataplane().cgroup.clone()
+    }
+
+    pub(crate) fn netns_links(&self) -> Vec<String> {
+        self.block_on(self.dataplane().pods.interfaces("")).expect("lists")
+    }
+
+    fn dataplane(&self) -> &Dataplane {
+        self.dataplane.as_ref().expect("running")
+    }
+
+    /// Runs a future on the runtime, from a thread in the node's namespace.
+    fn block_on<F: Future<Output: Send> + Send>(&self, future: F) -> F::Output {
+        run_in(&self.netns, || self.runtime.block_on(future))
+    }
+
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        drop(self.dataplane.take());
+        let failures = remove_node(&self.footprint);
+        let parent = self.footprint.bpffs_dir.parent().map(fs::remove_dir);
+        drop(parent);
+        if let (Ok(mount), Some(parent)) = (cgroup::mount_point(), self.footprint.cgroup_dir.parent()) {
+            let _ = fs::remove_dir(mount.join(parent));
+        }
+        if !std::thread::panicking() {
+            assert!(failures.is_empty(), "{failures:?}");
+            assert!(!self.footprint.bpffs_dir.exists());
+            assert!(remove_node(&self.footprint).is_empty(), "a second removal has nothing to do");
+        }
+    }
+}
+
+/// The process is in a cgroup of the node, so that the socket programs see its sockets.
+pub(crate) struct InCgroup {
+    home: PathBuf,
+}
+
+impl InCgroup {
+    pub(crate) fn enter(cgroup: &Path) -> Self {
+        let mount = cgroup::mount_point().expect("cgroup v2");
+        let own = fs::read_to_string("/proc/self/cgroup").expect("reads");
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        fs::create_dir_all(cgroup).expect("creates");
+        fs::write(cgroup.join("cgroup.procs"), process::id().to_string()).expect("moves");
+        Self { home: mount.join(own) }
+    }
+}
+
+impl Drop for InCgroup {
+    fn drop(&mut self) {
+        fs::write(self.home.join("cgroup.procs"), process::id().to_string()).expect("moves back");
+    }
+}
