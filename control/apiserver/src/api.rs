@@ -90,7 +90,7 @@ async fn about_object(
     let resource = find(&target.group, &target.version, &target.resource).ok_or(ApiError::UnknownPath)?;
     // A namespace in the path of a kind without namespaces, or none where one is needed.
     if target.namespace.is_some() != resource.namespaced
-        && (target.namespace.is_some() || target.name.is_some() || info.verb == "create")
+        && (target.namespace.is_some() || target.name.is_some() || !matches!(info.verb, "list" | "watch"))
     {
         return Err(ApiError::UnknownPath);
     }

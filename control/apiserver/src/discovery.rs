@@ -36,7 +36,7 @@ pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Response<Body>> 
     let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
     let aggregated = negotiate::discovery_version(headers);
     let value = match (words.as_slice(), aggregated) {
-        (["api"], Some(version)) => return Some(aggregate(version, |group| group.is_empty())),
+        (["api"], Some(version)) => return Some(aggregate(version, str::is_empty)),
         (["apis"], Some(version)) => return Some(aggregate(version, |group| !group.is_empty())),
         (["api"], None) => json!({
             "kind": "APIVersions",

@@ -5,7 +5,8 @@
 //! [`resource::RESOURCES`]; verbs know kinds only by their rows. Objects are kept as bytes and decoded only where a
 //! rule or selector looks into them.
 //!
-//! The server never acts on its own: what should happen because of an object is a controller's business. Start
+//! The server forgets old events; nothing else happens on its own: what should follow from an object is a
+//! controller's business. Start
 //! reading at `api.rs`.
 
 pub mod authn;
@@ -22,6 +23,7 @@ mod addresses;
 mod api;
 mod bootstrap;
 mod discovery;
+mod expiry;
 mod kubelet;
 mod negotiate;
 mod object;

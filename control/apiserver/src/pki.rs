@@ -87,6 +87,12 @@ impl Pki {
             .mode(0o700)
             .create(dir)
             .map_err(|source| PkiError::File { operation: "create", path: dir.to_owned(), source })?;
+        // Two processes that start together must not make two authorities.
+        let lock_path = dir.join("lock");
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+        let lock = lock.and_then(|file| file.lock().map(|()| file));
+        let _lock = lock
+            .map_err(|source| PkiError::File { operation: "lock", path: lock_path, source })?;
         let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         let (ca_pem, key) = match (read(&cert_path)?, read(&key_path)?) {
             (Some(cert), Some(key)) => {
@@ -258,7 +264,8 @@ fn set_validity(params: &mut CertificateParams, years: i64) {
 fn is_current(cert_pem: &str, sans: &[String]) -> bool {
     let Ok(der) = CertificateDer::from_pem_slice(cert_pem.as_bytes()) else { return false };
     let Ok((_, cert)) = X509Certificate::from_der(&der) else { return false };
-    let left = cert.validity().time_to_expiration().map_or(0, |left| left.whole_seconds());
+    let now = x509_parser::time::ASN1Time::now().timestamp();
+    let left = cert.validity().not_after.timestamp() - now;
     let mut stored: Vec<String> = Vec::new();
     if let Ok(Some(names)) = cert.subject_alternative_name() {
         stored.extend(names.value.general_names.iter().filter_map(san_text));

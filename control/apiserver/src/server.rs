@@ -31,6 +31,7 @@ use crate::authn::{Identity, MASTERS};
 use crate::body::Body;
 use crate::bootstrap;
 use crate::error::chain_of;
+use crate::expiry;
 use crate::kubelet::Kubelets;
 use crate::pki::{self, Issued, Pki};
 use crate::{Config, Error};
@@ -128,6 +129,7 @@ impl ApiServer {
             };
             tasks.spawn(serving.accept(listener));
         }
+        tasks.spawn(expiry::run(self.api.clone(), shutdown.clone()));
         shutdown.cancelled().await;
         // Watches end now; connections finish the requests they are in.
         self.api.draining.cancel();

@@ -21,7 +21,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
         ));
     }
     update::modify(call, Some("binding"), |pod| assign(call, pod, &binding, node)).await?;
-    Ok(body::json(StatusCode::CREATED, &delete::success(Value::Null)))
+    Ok(body::json(StatusCode::CREATED, &delete::success(None)))
 }
 
 fn assign(call: &Call<'_>, pod: &Value, binding: &Value, node: &str) -> Result<Value, ApiError> {

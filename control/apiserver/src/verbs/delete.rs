@@ -54,7 +54,7 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             if !call.resource.group.is_empty() {
                 details["group"] = json!(call.resource.group);
             }
-            Ok(body::json(StatusCode::OK, &success(details)))
+            Ok(body::json(StatusCode::OK, &success(Some(details))))
         }
         Deleted::Gone(object) | Deleted::Waiting(object) => call.respond(StatusCode::OK, object),
     }
@@ -91,14 +91,12 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>,
 }
 
 /// A `Status` that says it worked.
-pub(crate) fn success(details: Value) -> Value {
-    json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": details,
-    })
+pub(crate) fn success(details: Option<Value>) -> Value {
+    let mut status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" });
+    if let Some(details) = details {
+        status["details"] = details;
+    }
+    status
 }
 
 /// One attempt; `None` when another writer was faster.

@@ -60,12 +60,10 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 
 /// A list of this kind.
 pub(crate) fn list_value(call: &Call<'_>, items: Vec<Value>, metadata: Value) -> Value {
-    json!({
-        "kind": call.resource.list_kind,
-        "apiVersion": call.resource.api_version(),
-        "metadata": metadata,
-        "items": items,
-    })
+    let mut list = json!({ "kind": call.resource.list_kind, "apiVersion": call.resource.api_version() });
+    list["metadata"] = metadata;
+    list["items"] = Value::Array(items);
+    list
 }
 
 /// The objects of a page.

@@ -3,4 +3,5 @@
 mod client;
 mod http;
 mod kubectl;
+mod logs;
 mod support;
