@@ -94,3 +94,35 @@ impl Be16 {
         u16::from_be(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_is_mapped_and_comes_back() {
+        let v4 = Ipv4Addr::new(10, 96, 0, 10);
+        let addr = Addr16::from(v4);
+        assert_eq!(addr.as_bytes(), &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 96, 0, 10]);
+        assert!(addr.is_v4());
+        assert_eq!(addr, Addr16::from_v4_be(addr.v4_be()));
+        assert_eq!(addr, Addr16::from(v4.to_ipv6_mapped()));
+        assert_eq!(addr.to_ip(), IpAddr::V4(v4));
+    }
+
+    #[test]
+    fn an_ipv6_address_keeps_its_octets() {
+        let v6 = Ipv6Addr::new(0xfd00, 0x244, 0, 1, 0, 0, 0, 5);
+        let addr = Addr16::from(v6);
+        assert_eq!(addr.as_bytes(), &v6.octets());
+        assert!(!addr.is_v4());
+        assert_eq!(addr.to_ip(), IpAddr::V6(v6));
+        assert!(!Addr16::UNSPECIFIED.is_v4());
+    }
+
+    #[test]
+    fn a_port_is_in_network_order() {
+        assert_eq!(Be16::new(0x1f90).as_bytes(), &[0x1f, 0x90]);
+        assert_eq!(Be16::new(8080).get(), 8080);
+    }
+}

@@ -37,3 +37,17 @@ reasons! {
     5 UnknownPod "unknown-pod" "The destination is in this node's pod network, but no pod has the address.",
     6 TtlExceeded "ttl-exceeded" "The packet's hop limit ran out.",
 }
+
+#[cfg(test)]
+mod tests {
+    use super::DropReason;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_come_back() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(DropReason::from_number(*reason as u32), Some(*reason));
+            assert!(DropReason::ALL[..index].iter().all(|other| other.name() != reason.name()));
+        }
+        assert_eq!(DropReason::from_number(0), None, "0 stands for nothing refused");
+    }
+}

@@ -58,16 +58,19 @@ pub enum Verdict {
 ///
 /// A pod may use its own addresses as a source and no other. ARP goes to the stack, and so does IPv6 on the link
 /// (neighbour discovery, router solicitation, multicast listener reports), whose source is link-local or unspecified.
-/// An interface without an entry belongs to nobody, so nothing may be sent from it.
+/// An interface without an entry belongs to nobody, so no IP packet may come from it.
 #[inline(always)]
 pub fn from_pod<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
-    let Some(owner) = tables.interface(ifindex) else {
-        return discard(tables, 0, DropReason::SourceNotOwned);
-    };
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
         Parsed::NotIp => return Verdict::Pass,
-        Parsed::Malformed => return discard(tables, owner.slot, DropReason::Malformed),
+        Parsed::Malformed => {
+            let slot = tables.interface(ifindex).map_or(0, |owner| owner.slot);
+            return discard(tables, slot, DropReason::Malformed);
+        }
+    };
+    let Some(owner) = tables.interface(ifindex) else {
+        return discard(tables, 0, DropReason::SourceNotOwned);
     };
     if !owns_source(&owner, &network) {
         if stays_on_link(&network) {

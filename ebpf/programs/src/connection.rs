@@ -85,21 +85,27 @@ fn ended(socket: &Socket) {
     if retransmits != 0 {
         Maps.count(socket.pod_slot(&local), |counters| counters.retransmits += retransmits as u64);
     }
+    let cookie = socket.cookie();
+    let origin = OriginKey { cookie, addr: socket.remote(), port: socket.remote_port(), _pad: [0; 6] };
     if !flow_events() {
+        // Which side it was is not known without records.
+        Maps.forget(&origin);
         return;
     }
-    let cookie = socket.cookie();
     // SAFETY: the value is plain bytes, copied at once.
     let known = unsafe { CONNECTIONS.get(&cookie) }.copied();
     let _absent = CONNECTIONS.remove(&cookie);
     let connection = known.unwrap_or_default();
+    if connection.service_id != 0 {
+        Maps.forget(&origin);
+    }
     event::write(FlowEvent {
         // SAFETY: the helper takes nothing.
         time_ns: unsafe { bpf_ktime_get_ns() },
         kind: FLOW_END,
         local,
-        remote: socket.remote(),
-        remote_port: socket.remote_port(),
+        remote: origin.addr,
+        remote_port: origin.port,
         cookie,
         ..socket.describe(&connection)
     });

@@ -81,6 +81,12 @@ impl Maps {
         }
     }
 
+    /// Forgets what an ended connection was aimed at, so that it does not crowd out one that lives.
+    #[inline(always)]
+    pub(crate) fn forget(&self, key: &OriginKey) {
+        let _absent = ORIGINS.remove(key);
+    }
+
     /// Counts a record that found the ring full.
     #[inline(always)]
     pub(crate) fn count_lost_event(&self) {

@@ -91,6 +91,9 @@ fn named(call: &Call) -> i32 {
 /// down.
 #[inline(always)]
 fn refuse(call: &Call, key: &ServiceKey, refusal: &Refusal) -> i32 {
+    if refusal.inconsistent {
+        aya_log_ebpf::error!(&call.ctx, "service {} points at a slot without a backend", refusal.service_id);
+    }
     let pod = Maps.pod_of_netns(call.netns_cookie()).unwrap_or_default();
     Maps.count_drop(pod.slot, refusal.reason);
     Maps.count(pod.slot, |counters| counters.connections_refused += 1);

@@ -150,7 +150,7 @@ impl Node {
             ip(&format!("route add fd00:244:0:{other}::/64 via fd00:29::1{other}"));
             interface_index("uplink")
         });
-        let mut loaded = Loaded::for_uplink(ifindex);
+        let mut loaded = Loaded::with_globals(ifindex, true);
         netns.run(|| attach(&mut loaded, link::FROM_UPLINK, "uplink", TcAttachType::Ingress));
         let routes = loaded.ebpf.map_mut(names::ROUTES.name).expect("the object has it");
         let mut routes = LpmTrie::<_, [u8; 16], RouteValue>::try_from(routes).unwrap();

@@ -15,7 +15,7 @@ use fairlead_abi::{
     service::{BackendValue, SCOPE_INTERNAL, SERVICE_LOCAL_ONLY, ServiceKey, ServiceValue, TCP, UDP},
 };
 
-use crate::support::{Cgroup, Loaded, addr, exchange, in_netns};
+use crate::support::{Cgroup, Loaded, UPLINK, addr, exchange, in_netns};
 
 /// Slot of the pod that the test's network namespace is.
 const POD: u32 = 9;
@@ -45,6 +45,14 @@ fn applications_see_services_and_packets_see_backends() {
             scenario(&mut loaded);
         }
     });
+    drop(loaded);
+
+    let mut loaded = Loaded::with_globals(UPLINK, false);
+    cgroup.attach(&mut loaded);
+    in_netns(BACKENDS, || {
+        loaded.own_this_netns();
+        without_flow_events_only_counters_are_kept(&mut loaded);
+    });
 }
 
 const SCENARIOS: &[fn(&mut Loaded)] = &[
@@ -58,6 +66,7 @@ const SCENARIOS: &[fn(&mut Loaded)] = &[
     a_connected_udp_socket_is_translated_once,
     a_slot_given_to_another_endpoint_no_longer_answers_for_the_service,
     a_refused_datagram_fails_at_once,
+    a_service_that_points_at_nothing_refuses,
 ];
 
 fn a_tcp_connection_is_translated_once_and_shows_the_service(loaded: &mut Loaded) {
@@ -241,6 +250,32 @@ fn a_refused_datagram_fails_at_once(loaded: &mut Loaded) {
     let error = udp(socket_addr("10.244.9.5:0")).send_to(b"ask", service).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(loaded.events()[0].proto, UDP);
+}
+
+fn a_service_that_points_at_nothing_refuses(loaded: &mut Loaded) {
+    let service = socket_addr("10.96.0.14:80");
+    loaded.serve(TCP, service, &[socket_addr("10.244.9.1:8080")], 0);
+    loaded.array::<BackendValue>(names::BACKENDS).set(FIRST_SLOT, BackendValue::default(), 0).unwrap();
+    let error = TcpStream::connect_timeout(&service, WAIT).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+fn without_flow_events_only_counters_are_kept(loaded: &mut Loaded) {
+    let (service, backend) = (socket_addr("10.96.0.10:80"), socket_addr("10.244.9.1:8080"));
+    loaded.serve(TCP, service, &[backend], 0);
+    let listener = TcpListener::bind(backend).unwrap();
+    let mut client = TcpStream::connect_timeout(&service, WAIT).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    exchange(&mut client, &mut server);
+    assert_eq!(client.peer_addr().unwrap(), service);
+    drop((client, server));
+    loaded.serve(TCP, service, &[], 0);
+    let refused = TcpStream::connect_timeout(&service, WAIT).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    let counters = loaded.counters(POD);
+    let counted = (counters.connections_opened, counters.connections_accepted, counters.connections_refused);
+    assert_eq!(counted, (1, 1, 1));
+    assert_eq!(loaded.events(), Vec::new());
 }
 
 const SERVICE_ID: u32 = 4_711;

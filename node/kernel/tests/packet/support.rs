@@ -39,18 +39,19 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Loads every program for a node whose uplink is [`UPLINK`].
     pub(crate) fn new() -> Self {
-        Self::for_uplink(UPLINK)
+        Self::with_globals(UPLINK, true)
     }
 
     /// Loads every program. Each call makes its own maps.
-    pub(crate) fn for_uplink(uplink: u32) -> Self {
+    pub(crate) fn with_globals(uplink: u32, flow_events: bool) -> Self {
         let bpffs = Bpffs::mount();
         let path = object_path();
         let object = fs::read(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask build`", path.display()));
         let mut loader = EbpfLoader::new();
         loader.override_global(globals::UPLINK_IFINDEX, &uplink, true);
-        loader.override_global(globals::FLOW_EVENTS, &1_u32, true);
+        let flow_events = u32::from(flow_events);
+        loader.override_global(globals::FLOW_EVENTS, &flow_events, true);
         for map in names::MAPS {
             loader.map_pin_path(map.name, bpffs.path.join(map.name));
         }
