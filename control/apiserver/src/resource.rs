@@ -95,10 +95,10 @@ impl Resource {
 /// The behaviour of a kind, each part a table or a pure function.
 #[derive(Debug)]
 pub struct Strategy {
-    /// Defaults, in the order they are applied.
-    pub(crate) defaults: &'static [Below<defaults::Default>],
-    /// What every object must satisfy.
-    pub(crate) rules: &'static [Below<validate::Rule>],
+    /// Tables of defaults, in the order they are applied.
+    pub(crate) defaults: &'static [&'static [Below<defaults::Default>]],
+    /// Tables of what every object must satisfy.
+    pub(crate) rules: &'static [&'static [Below<validate::Rule>]],
     /// What an update may not change.
     pub(crate) immutable: &'static [validate::Immutable],
     /// How lists and maps merge in a strategic patch.
@@ -107,7 +107,7 @@ pub struct Strategy {
     pub(crate) status_on_create: strategy::StatusOnCreate,
     /// The syntax of `metadata.name`.
     pub(crate) name: validate::NameSyntax,
-    /// Where the desired state is, for `metadata.generation`; empty means `spec`.
+    /// Where the desired state is, for `metadata.generation`.
     pub(crate) generation_of: &'static [&'static str],
     /// The typed decoder that knows the kind's fields.
     pub(crate) decode: decode::Decode,

@@ -95,7 +95,7 @@ impl Merger<'_> {
     fn list(&self, old: &[Value], change: &[Value], at: &str) -> Result<Vec<Value>, PatchError> {
         let replaces = |item: &Value| item.get(PATCH).is_some_and(|directive| directive == "replace");
         if change.iter().any(replaces) {
-            return Ok(change.iter().filter(|item| !is_bare_directive(item)).map(plain).collect());
+            return Ok(change.iter().filter(|item| item.get(PATCH).is_none()).map(plain).collect());
         }
         match list_merge(self.resource, at) {
             ListMerge::Atomic => Ok(change.iter().map(plain).collect()),
@@ -208,10 +208,6 @@ fn without_directives(fields: &Fields) -> Fields {
     };
     let kept = fields.iter().filter(|(key, value)| !is_directive(key) && !value.is_null());
     kept.map(|(key, value)| (key.clone(), plain(value))).collect()
-}
-
-fn is_bare_directive(item: &Value) -> bool {
-    item.as_object().is_some_and(|fields| fields.len() == 1 && fields.contains_key(PATCH))
 }
 
 fn unknown_directive(directive: &str, at: &str) -> PatchError {

@@ -7,7 +7,7 @@ use super::path::Below;
 use super::strategy::{
     StatusOnCreate, empty_status, namespace_status, pod_status, replica_set_status, service_status,
 };
-use super::validate::{NameSyntax, rows as rules};
+use super::validate::{NameSyntax, Rule, rows as rules};
 use super::{FieldLabel, Resource, Strategy, convert, defaults, merge};
 use crate::table::columns;
 
@@ -178,6 +178,8 @@ const fn named(label: &'static str, path: &'static str, otherwise: &'static str)
 
 const POD_FIELDS: &[FieldLabel] = &[
     field("spec.nodeName", ""),
+    // What v1 clients of old called it.
+    named("spec.host", "spec.nodeName", ""),
     field("spec.restartPolicy", ""),
     field("spec.schedulerName", ""),
     field("spec.serviceAccountName", ""),
@@ -217,7 +219,7 @@ const NEW_EVENT_FIELDS: &[FieldLabel] = &[
 
 /// What a kind does unless its row says otherwise.
 const PLAIN: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT)],
+    defaults: &[OBJECT],
     rules: &[],
     immutable: &[],
     merge: &[],
@@ -228,12 +230,36 @@ const PLAIN: Strategy = Strategy {
     conversion: None,
 };
 
+/// What every kind is given.
+const OBJECT: &[Below<defaults::Default>] = &[at("", defaults::OBJECT)];
+
+/// What the pods of every workload are made from.
+const TEMPLATE_DEFAULTS: &[Below<defaults::Default>] = &[
+    at("spec.template.spec", defaults::POD_SPEC),
+    at("spec.template.spec.containers|initContainers[*]", defaults::CONTAINER),
+    at(
+        "spec.template.spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
+        defaults::PROBE,
+    ),
+];
+
+/// What must hold of the pods of every workload.
+const TEMPLATE_RULES: &[Below<Rule>] = &[
+    at("spec.template", rules::TEMPLATE),
+    at("spec.template.spec", rules::POD_SPEC),
+    at("spec.template.spec.containers|initContainers[*]", rules::CONTAINER),
+    at(
+        "spec.template.spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
+        rules::PROBE,
+    ),
+];
+
 const fn at<T>(at: &'static str, rules: &'static [T]) -> Below<T> {
     Below { at, rules }
 }
 
 static NAMESPACE: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::NAMESPACE)],
+    defaults: &[OBJECT, &[at("", defaults::NAMESPACE)]],
     merge: &[at("status", merge::CONDITIONS)],
     status_on_create: StatusOnCreate::Start(namespace_status),
     name: NameSyntax::Label,
@@ -242,8 +268,8 @@ static NAMESPACE: Strategy = Strategy {
 };
 
 static NODE: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::NODE)],
-    rules: &[at("", rules::NODE)],
+    defaults: &[OBJECT, &[at("", defaults::NODE)]],
+    rules: &[&[at("", rules::NODE)]],
     immutable: rules::NODE_IMMUTABLE,
     merge: &[at("", merge::NODE)],
     status_on_create: StatusOnCreate::Keep,
@@ -253,18 +279,23 @@ static NODE: Strategy = Strategy {
 
 static POD: Strategy = Strategy {
     defaults: &[
-        at("", defaults::OBJECT),
-        at("spec", defaults::POD_SPEC),
-        at("spec.containers|initContainers|ephemeralContainers[*]", defaults::CONTAINER),
-        at("spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe", defaults::PROBE),
-        at("", defaults::POD),
+        OBJECT,
+        &[
+            at("spec", defaults::POD_SPEC),
+            at("spec.containers|initContainers|ephemeralContainers[*]", defaults::CONTAINER),
+            at(
+                "spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
+                defaults::PROBE,
+            ),
+            at("", defaults::POD),
+        ],
     ],
-    rules: &[
+    rules: &[&[
         at("", rules::POD),
         at("spec", rules::POD_SPEC),
         at("spec.containers|initContainers[*]", rules::CONTAINER),
         at("spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe", rules::PROBE),
-    ],
+    ]],
     immutable: rules::POD_IMMUTABLE,
     merge: &[at("spec", merge::POD_SPEC), at("status", merge::POD_STATUS)],
     status_on_create: StatusOnCreate::Start(pod_status),
@@ -273,8 +304,8 @@ static POD: Strategy = Strategy {
 };
 
 static SERVICE: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::SERVICE)],
-    rules: &[at("", rules::SERVICE)],
+    defaults: &[OBJECT, &[at("", defaults::SERVICE)]],
+    rules: &[&[at("", rules::SERVICE)]],
     immutable: rules::SERVICE_IMMUTABLE,
     merge: &[at("", merge::SERVICE)],
     name: NameSyntax::Label1035,
@@ -284,25 +315,25 @@ static SERVICE: Strategy = Strategy {
 };
 
 static CONFIG_MAP: Strategy = Strategy {
-    rules: &[at("", rules::CONFIG_MAP)],
+    rules: &[&[at("", rules::CONFIG_MAP)]],
     immutable: rules::CONFIG_MAP_IMMUTABLE,
     decode: decode::<core::v1::ConfigMap>,
     ..PLAIN
 };
 
 static SECRET: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::SECRET)],
-    rules: &[at("", rules::SECRET)],
+    defaults: &[OBJECT, &[at("", defaults::SECRET)]],
+    rules: &[&[at("", rules::SECRET)]],
     immutable: rules::SECRET_IMMUTABLE,
     decode: decode::<core::v1::Secret>,
     ..PLAIN
 };
 
 static CORE_EVENT: Strategy =
-    Strategy { rules: &[at("", rules::EVENT)], decode: decode::<core::v1::Event>, ..PLAIN };
+    Strategy { rules: &[&[at("", rules::EVENT)]], decode: decode::<core::v1::Event>, ..PLAIN };
 
 static NEW_EVENT: Strategy = Strategy {
-    rules: &[at("", rules::EVENT)],
+    rules: &[&[at("", rules::EVENT)]],
     decode: decode::<events::v1::Event>,
     conversion: Some(convert::EVENTS),
     ..PLAIN
@@ -315,15 +346,15 @@ static SERVICE_ACCOUNT: Strategy = Strategy {
 };
 
 static ENDPOINTS: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::ENDPOINTS)],
-    rules: &[at("", rules::ENDPOINTS)],
+    defaults: &[OBJECT, &[at("", defaults::ENDPOINTS)]],
+    rules: &[&[at("", rules::ENDPOINTS)]],
     decode: decode::<core::v1::Endpoints>,
     ..PLAIN
 };
 
 static ENDPOINT_SLICE: Strategy = Strategy {
-    defaults: &[at("", defaults::OBJECT), at("", defaults::ENDPOINT_SLICE)],
-    rules: &[at("", rules::ENDPOINT_SLICE)],
+    defaults: &[OBJECT, &[at("", defaults::ENDPOINT_SLICE)]],
+    rules: &[&[at("", rules::ENDPOINT_SLICE)]],
     immutable: rules::ENDPOINT_SLICE_IMMUTABLE,
     generation_of: &["endpoints", "ports", "metadata.labels"],
     decode: decode::<discovery::v1::EndpointSlice>,
@@ -331,29 +362,11 @@ static ENDPOINT_SLICE: Strategy = Strategy {
 };
 
 static LEASE: Strategy =
-    Strategy { rules: &[at("", rules::LEASE)], decode: decode::<coordination::v1::Lease>, ..PLAIN };
+    Strategy { rules: &[&[at("", rules::LEASE)]], decode: decode::<coordination::v1::Lease>, ..PLAIN };
 
 static DEPLOYMENT: Strategy = Strategy {
-    defaults: &[
-        at("", defaults::OBJECT),
-        at("", defaults::DEPLOYMENT),
-        at("spec.template.spec", defaults::POD_SPEC),
-        at("spec.template.spec.containers|initContainers[*]", defaults::CONTAINER),
-        at(
-            "spec.template.spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
-            defaults::PROBE,
-        ),
-    ],
-    rules: &[
-        at("", rules::DEPLOYMENT),
-        at("spec.template", rules::TEMPLATE),
-        at("spec.template.spec", rules::POD_SPEC),
-        at("spec.template.spec.containers|initContainers[*]", rules::CONTAINER),
-        at(
-            "spec.template.spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
-            rules::PROBE,
-        ),
-    ],
+    defaults: &[OBJECT, &[at("", defaults::DEPLOYMENT)], TEMPLATE_DEFAULTS],
+    rules: &[&[at("", rules::DEPLOYMENT)], TEMPLATE_RULES],
     immutable: rules::SELECTOR_IMMUTABLE,
     merge: &[at("spec.template.spec", merge::POD_SPEC), at("status", merge::CONDITIONS)],
     decode: decode::<apps::v1::Deployment>,
@@ -361,26 +374,8 @@ static DEPLOYMENT: Strategy = Strategy {
 };
 
 static REPLICA_SET: Strategy = Strategy {
-    defaults: &[
-        at("", defaults::OBJECT),
-        at("", defaults::REPLICA_SET),
-        at("spec.template.spec", defaults::POD_SPEC),
-        at("spec.template.spec.containers|initContainers[*]", defaults::CONTAINER),
-        at(
-            "spec.template.spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
-            defaults::PROBE,
-        ),
-    ],
-    rules: &[
-        at("", rules::REPLICA_SET),
-        at("spec.template", rules::TEMPLATE),
-        at("spec.template.spec", rules::POD_SPEC),
-        at("spec.template.spec.containers|initContainers[*]", rules::CONTAINER),
-        at(
-            "spec.template.spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe",
-            rules::PROBE,
-        ),
-    ],
+    defaults: &[OBJECT, &[at("", defaults::REPLICA_SET)], TEMPLATE_DEFAULTS],
+    rules: &[&[at("", rules::REPLICA_SET)], TEMPLATE_RULES],
     immutable: rules::SELECTOR_IMMUTABLE,
     merge: &[at("spec.template.spec", merge::POD_SPEC), at("status", merge::CONDITIONS)],
     status_on_create: StatusOnCreate::Start(replica_set_status),

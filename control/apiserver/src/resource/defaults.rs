@@ -48,7 +48,7 @@ pub(crate) enum Set {
 
 /// Fills in what the object's writer left out. Applying it again changes nothing.
 pub fn default(resource: &Resource, object: &mut Value) {
-    for Below { at, rules } in resource.strategy.defaults {
+    for Below { at, rules } in resource.strategy.defaults.iter().copied().flatten() {
         for rule in *rules {
             let pattern = path::join(at, rule.path);
             path::each_parent_mut(object, &pattern, &mut |parent, field| apply(rule, parent, field));

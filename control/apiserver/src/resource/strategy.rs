@@ -104,11 +104,7 @@ pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value, sub
 }
 
 fn desired<'v>(resource: &Resource, object: &'v Value) -> Vec<Option<&'v Value>> {
-    let places: &[&str] = match resource.strategy.generation_of {
-        [] => &["spec"],
-        places => places,
-    };
-    places.iter().map(|place| path::get(object, place)).collect()
+    resource.strategy.generation_of.iter().map(|place| path::get(object, place)).collect()
 }
 
 fn keep_all_but_status(new: &mut Value, old: &Value) {

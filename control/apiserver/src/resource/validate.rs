@@ -68,7 +68,7 @@ pub(crate) enum Check {
 pub fn validate(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::validate(resource, new, old, &mut errors);
-    for Below { at, rules } in resource.strategy.rules {
+    for Below { at, rules } in resource.strategy.rules.iter().copied().flatten() {
         for rule in *rules {
             let pattern = path::join(at, rule.path);
             path::each(new, "", &pattern, &mut |path, value| {
