@@ -95,3 +95,61 @@ impl Cache {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fairlead_zone::{Class, Name, Question};
+
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        let name = Name::parse(name).unwrap().to_lower_wire();
+        Key { name, rtype: RecordType::A, dnssec_ok: false, checking_disabled: false }
+    }
+
+    /// An answer with one address of a TTL.
+    fn reply(ttl_secs: u8) -> Arc<Reply> {
+        let head = [0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1];
+        let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl_secs, 0, 4, 192, 0, 2, 1];
+        let question = Question { name: Name::parse("a").unwrap(), rtype: RecordType::A, class: Class::IN };
+        Arc::new(Reply::parse(&[&head[..], &record].concat(), 7, &question).unwrap())
+    }
+
+    #[test]
+    fn a_reply_ages_and_is_gone_when_its_time_is_up() {
+        let cache = Cache::new();
+        let start = Instant::now();
+        let after = |seconds| cache.get(&key("a"), start + Duration::from_secs(seconds)).map(|(_, age)| age);
+        assert!(!cache.insert(key("a"), &reply(30), start));
+        assert_eq!((after(0), after(29)), (Some(0), Some(29)));
+        assert_eq!(cache.sizes(), (1, 0));
+        assert_eq!(after(30), None);
+        assert_eq!(cache.sizes(), (0, 0));
+    }
+
+    #[test]
+    fn questions_differ_by_type_and_dnssec_bits_but_not_by_case() {
+        let cache = Cache::new();
+        let now = Instant::now();
+        cache.insert(key("a"), &reply(30), now);
+        assert!(cache.get(&key("A"), now).is_some());
+        for other in [
+            Key { rtype: RecordType::AAAA, ..key("a") },
+            Key { dnssec_ok: true, ..key("a") },
+            Key { checking_disabled: true, ..key("a") },
+        ] {
+            assert!(cache.get(&other, now).is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_entries_is_bounded() {
+        let cache = Cache::new();
+        let now = Instant::now();
+        let reply = reply(30);
+        let evicted =
+            (0..30_000).filter(|index| cache.insert(key(&format!("n{index}")), &reply, now)).count();
+        assert_eq!(cache.sizes().0 + evicted, 30_000);
+        assert!(cache.sizes().0 <= SHARDS * SHARD_ENTRIES_MAX);
+    }
+}

@@ -67,8 +67,10 @@ async fn the_zone_switches_from_nothing_to_a_snapshot_to_the_next() {
     let (status, _) = http_get(server.endpoints[2], "/ready").await;
     assert!(status.contains("200"), "{status}");
 
-    server.update(false, vec![service("echo", ip("10.96.0.21"))]);
-    server.eventually(ECHO, |answer| addresses(answer) == [ip("10.96.0.21")]).await;
+    server.update(false, vec![service("late", ip("10.96.0.21"))]);
+    server.eventually("late.demo.svc.cluster.local.", |answer| addresses(answer) == [ip("10.96.0.21")]).await;
+    let still = udp(server.v4, &query(ECHO, RecordType::A)).await;
+    assert_eq!(addresses(&still), [ip("10.96.0.20")], "a change of one service leaves the others");
     server.update(true, vec![Change::PutNamespace("demo".into()), service("other", ip("10.96.0.20"))]);
     server.eventually(ECHO, |answer| answer.metadata.response_code == ResponseCode::NXDomain).await;
     server.stop().await.unwrap();

@@ -1,9 +1,9 @@
 //! The rules of the specification as questions to one small cluster, and the answers they must get.
 
-use crate::support::{self, ask, cluster, config, question, show, unsynced};
+use fairlead_zone::{Class, Name, Question, Rcode, RecordType, Zone};
 use proptest::prelude::*;
 
-use fairlead_zone::{Class, Name, Question, Rcode, RecordType, Zone};
+use crate::support::{self, ask, cluster, config, question, show, unsynced};
 
 /// A rule in words, a question, and the answer as [`show`] writes it.
 type Row = (&'static str, &'static str, &'static str);
@@ -383,6 +383,18 @@ fn external_names() {
                 "NOERROR SOA cluster.local",
             ),
             (
+                "a chain of external names is followed",
+                "link-9.demo.svc.cluster.local A",
+                "link-9.demo.svc.cluster.local CNAME link-10.demo.svc.cluster.local \
+                 link-10.demo.svc.cluster.local CNAME echo.demo.svc.cluster.local \
+                 echo.demo.svc.cluster.local A 10.96.0.20",
+            ),
+            (
+                "a chain of more than ten external names has no records",
+                "link-0.demo.svc.cluster.local A",
+                "NOERROR SOA cluster.local",
+            ),
+            (
                 "names below an external name are NXDOMAIN",
                 "x.ext.demo.svc.cluster.local A",
                 "NXDOMAIN SOA cluster.local",
@@ -528,6 +540,12 @@ fn before_the_first_snapshot_missing_names_are_failures_not_denials() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_chain_of_ten_external_names_is_followed_to_its_end() {
+    let answer = cluster().answer(&question("link-1.demo.svc.cluster.local A")).expect("it is in the zone");
+    assert_eq!(answer.answers.len(), 11, "ten links and the address");
 }
 
 #[test]

@@ -69,7 +69,12 @@ fn services() -> Vec<Change> {
         external("loop-b", "loop-a.demo.svc.cluster.local"),
         external("self", "self.demo.svc.cluster.local"),
     ];
-    services.into_iter().map(Change::PutService).collect()
+    // link-0 leads over link-1 and so on to echo, eleven links later.
+    let links = (0..=10).map(|link| match link {
+        10 => external("link-10", "echo.demo.svc.cluster.local"),
+        _ => external(&format!("link-{link}"), &format!("link-{}.demo.svc.cluster.local", link + 1)),
+    });
+    services.into_iter().chain(links).map(Change::PutService).collect()
 }
 
 fn slices() -> Vec<Change> {
