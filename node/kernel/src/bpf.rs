@@ -1,6 +1,8 @@
 //! The eBPF side: the object, its pins, its programs and links.
 
+pub(crate) mod batch;
 pub(crate) mod link;
 pub mod object;
 pub(crate) mod pins;
 pub(crate) mod programs;
+mod syscall;

@@ -81,7 +81,7 @@ impl Dataplane {
         programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
         programs.attach_uplink(&config.uplink, uplink.index)?;
 
-        let tables = Tables::new(&mut programs, Netlink::connect()?, uplink.index)?;
+        let tables = Tables::new(&mut programs, &pins, Netlink::connect()?, uplink.index)?;
         let events = Events::new(&mut programs)?;
         let counters = Counters::open(&pins)?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu)?;

@@ -1,6 +1,6 @@
 //! Services, backends and routes: the maps and the kernel's routing table.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::AsFd};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie};
 use fairlead_abi::{
@@ -12,20 +12,34 @@ use fairlead_model::Prefix;
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op, routes::RouteTable};
 use zerocopy::IntoBytes;
 
-use crate::{KernelError, State, bpf::programs::Programs, net::Netlink};
+use crate::{
+    KernelError, State,
+    bpf::{batch::read_array, pins::Pins, programs::Programs},
+    net::Netlink,
+};
 
 /// What the sync loop writes.
 pub struct Tables {
     services: HashMap<MapData, ServiceKey, ServiceValue>,
     backends: Array<MapData, BackendValue>,
+    /// The same map, for reading it at once.
+    backends_data: MapData,
     routes: LpmTrie<MapData, [u8; 16], RouteValue>,
     netlink: Netlink,
     uplink: u32,
 }
 
 impl Tables {
-    pub(crate) fn new(programs: &mut Programs, netlink: Netlink, uplink: u32) -> Result<Self, KernelError> {
+    pub(crate) fn new(
+        programs: &mut Programs,
+        pins: &Pins,
+        netlink: Netlink,
+        uplink: u32,
+    ) -> Result<Self, KernelError> {
+        let backends_data = MapData::from_pin(pins.map(names::BACKENDS.name))
+            .map_err(KernelError::map(names::BACKENDS.name, "opening"))?;
         Ok(Self {
+            backends_data,
             services: programs.map(names::SERVICES)?,
             backends: programs.map(names::BACKENDS)?,
             routes: programs.map(names::ROUTES)?,
@@ -77,14 +91,10 @@ impl State for Tables {
     fn observe_services(&mut self) -> Result<ObservedServices, KernelError> {
         let services: Result<Vec<_>, _> = self.services.iter().collect();
         let services = services.map_err(KernelError::map(names::SERVICES.name, "reading"))?;
-        let mut backends = std::collections::HashMap::new();
-        for (slot, value) in (0..).zip(self.backends.iter()) {
-            let value = value.map_err(KernelError::map(names::BACKENDS.name, "reading"))?;
-            if value != BackendValue::default() {
-                backends.insert(slot, value);
-            }
-        }
-        Ok(ObservedServices { services, backends })
+        let backends = read_array(self.backends_data.fd().as_fd(), names::BACKENDS.capacity)
+            .map_err(KernelError::file("reading eBPF map", names::BACKENDS.name))?;
+        let used = (0..).zip(backends).filter(|(_, value)| *value != BackendValue::default());
+        Ok(ObservedServices { services, backends: used.collect() })
     }
 
     async fn observe_routes(&mut self) -> Result<ObservedRoutes, KernelError> {

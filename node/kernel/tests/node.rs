@@ -59,7 +59,7 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     counters_and_records_tell_of_it(&mut a);
     a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
     a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
-    a_pod_that_is_detached_leaves_nothing(&a, same_node);
+    a_pod_that_is_detached_leaves_nothing(&a, &same_node);
 }
 
 /// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
@@ -239,11 +239,11 @@ fn a_service_without_endpoints_refuses_at_once(a: &mut RunningNode, cluster: &mu
     assert_eq!(a.counters(client).connections_refused - before, 2);
 }
 
-fn a_pod_that_is_detached_leaves_nothing(a: &RunningNode, pod: node::Pod) {
+fn a_pod_that_is_detached_leaves_nothing(a: &RunningNode, pod: &node::Pod) {
     let interface = pod.spec.interface.clone();
     let netns = pod.spec.netns.clone();
-    a.detach(&pod);
-    a.detach(&pod);
+    a.detach(pod);
+    a.detach(pod);
     assert!(!a.netns_links().contains(&interface));
     assert!(!netns.exists());
 }

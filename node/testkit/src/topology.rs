@@ -48,6 +48,9 @@ impl Default for TwoNodes {
 
 impl Node {
     fn up(netns: Netns, v4: &str, v6: &str) -> Self {
+        // Until duplicate address detection is over (a second), neighbours cannot be asked.
+        let parameter = format!("/proc/sys/net/ipv6/conf/{UPLINK}/accept_dad");
+        netns.run(|| std::fs::write(parameter, "0")).expect("a kernel with IPv6");
         netns.ip(&["addr", "add", &format!("{v4}/24"), "dev", UPLINK]);
         netns.ip(&["addr", "add", &format!("{v6}/64"), "dev", UPLINK, "nodad"]);
         netns.ip(&["link", "set", UPLINK, "up"]);

@@ -7,13 +7,15 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
 
 use fairlead_abi::names;
+
+use super::syscall::{bpf, raw};
 
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -94,15 +96,15 @@ pub(crate) fn update(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> 
         flags: u32,
         old_prog_fd: u32,
     }
-    let attr = Attr { link_fd: raw(link), new_prog_fd: raw(&program), ..Attr::default() };
-    bpf(BPF_LINK_UPDATE, &attr).map(drop)
+    let mut attr = Attr { link_fd: raw(link), new_prog_fd: raw(&program), ..Attr::default() };
+    bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
 /// Opens a pinned link.
 pub(crate) fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     let path = c_path(pin)?;
-    let attr = ObjectAttr { pathname: path.as_ptr() as u64, ..ObjectAttr::default() };
-    bpf(BPF_OBJ_GET, &attr).map(owned)
+    let mut attr = ObjectAttr { pathname: path.as_ptr() as u64, ..ObjectAttr::default() };
+    bpf(BPF_OBJ_GET, &mut attr).map(owned)
 }
 
 fn create(program: BorrowedFd<'_>, target: Target<'_>, hook: u32) -> io::Result<OwnedFd> {
@@ -122,14 +124,14 @@ fn create(program: BorrowedFd<'_>, target: Target<'_>, hook: u32) -> io::Result<
         Target::Cgroup(directory) => raw(&directory),
         Target::Interface(ifindex) => ifindex,
     };
-    let attr = Attr { prog_fd: raw(&program), target, attach_type: hook, ..Attr::default() };
-    bpf(BPF_LINK_CREATE, &attr).map(owned)
+    let mut attr = Attr { prog_fd: raw(&program), target, attach_type: hook, ..Attr::default() };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
 fn pin_object(object: &OwnedFd, pin: &Path) -> io::Result<()> {
     let path = c_path(pin)?;
-    let attr = ObjectAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(object), ..ObjectAttr::default() };
-    bpf(BPF_OBJ_PIN, &attr).map(drop)
+    let mut attr = ObjectAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(object), ..ObjectAttr::default() };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
 #[repr(C)]
@@ -140,20 +142,8 @@ struct ObjectAttr {
     file_flags: u32,
 }
 
-fn raw(fd: &impl AsRawFd) -> u32 {
-    u32::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative")
-}
-
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
-}
-
-#[expect(unsafe_code, reason = "bpf(2) has no wrapper for links")]
-fn bpf<A>(command: libc::c_long, attr: &A) -> io::Result<i32> {
-    // SAFETY: `attr` is a `repr(C)` prefix of `union bpf_attr` for this command, alive for the call, and its size is
-    // passed; pointers in it come from a `CString` that the caller keeps.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).unwrap_or_default()) }
 }
 
 #[expect(unsafe_code, reason = "a descriptor from the kernel becomes owned")]
