@@ -10,6 +10,7 @@ use super::{
 use crate::table::{IncludeObject, table};
 
 /// Objects with as many of the fields that the rules look at as fit.
+#[expect(clippy::too_many_lines, reason = "a table of rows")]
 fn samples() -> Vec<(&'static Resource, Value)> {
     let template = json!({
         "metadata": {"labels": {"app": "x"}, "annotations": {"a": "b"}},
