@@ -141,6 +141,10 @@ fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<
     })
 }
 
+fn controllers_config(args: &ServerArgs) -> ControllersConfig {
+    ControllersConfig { cluster_cidrs: args.cluster_cidr.clone(), ..ControllersConfig::default() }
+}
+
 /// The feed serves under the same addresses as the API, with a certificate of its own.
 fn feed_tls(args: &ServerArgs) -> anyhow::Result<FeedTls> {
     let authority = credentials::open(&paths::pki_of(&args.state_dir))?;

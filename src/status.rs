@@ -151,9 +151,10 @@ fn set_lags(nodes: &mut [NodeStatus]) {
 async fn ask_api(record: Option<&Record>) -> Option<ApiStatus> {
     let record = record?;
     let ask = async {
-        let client = identity::client(&ClusterPaths::new(&record.name, Some(record.state_dir.clone()), None).kubeconfig());
-        let request = http_get("/readyz")?;
-        client.await?.request_text(request).await.context("the API server is not ready")
+        let paths = ClusterPaths::new(&record.name, Some(record.state_dir.clone()), None);
+        let client = identity::client(&paths.kubeconfig()).await?;
+        let request = hyper::Request::get("/readyz").body(Vec::new())?;
+        client.request_text(request).await.context("the API server is not ready")
     };
     let problem = match timeout(PATIENCE, ask).await {
         Ok(Ok(_)) => None,
@@ -161,10 +162,6 @@ async fn ask_api(record: Option<&Record>) -> Option<ApiStatus> {
         Err(_) => Some(format!("no answer within {} s", PATIENCE.as_secs())),
     };
     Some(ApiStatus { address: record.api.to_string(), ready: problem.is_none(), problem })
-}
-
-fn http_get(path: &str) -> anyhow::Result<hyper::Request<Vec<u8>>> {
-    Ok(hyper::Request::get(path).body(Vec::new())?)
 }
 
 /// The daemons that are alive, from the ledger.

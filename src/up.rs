@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{ClusterArgs, absolute_path},
@@ -31,6 +32,7 @@ mod detach;
 
 use cluster::Cluster;
 use ledger::{Ledger, Phase, Record};
+use preflight::Preflight;
 use report::Report;
 
 const EXAMPLES: &str = "\
@@ -73,9 +75,6 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
     if args.detach && !args.supervisor {
         return detach::run(&args);
     }
-    if args.supervisor {
-        detach::leave_terminal()?;
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(args))
 }
@@ -91,23 +90,7 @@ async fn serve(args: UpArgs) -> anyhow::Result<()> {
     prepare_run_dir(&paths)?;
     let ledger = Ledger::create(&paths, checked.api.local_addr()?, nodes)?;
     let mut cluster = Cluster::new(paths.clone(), ledger.clone(), report);
-    let outcome = async {
-        cluster.start(&args, &checked).await?;
-        if cluster.wait_until_ready(&stop).await? {
-            ledger.set_phase(Phase::Ready)?;
-            summarise(&args, &paths, report);
-            if args.supervisor {
-                detach::close_terminal(&paths)?;
-            }
-            cluster.watch(&stop).await;
-        }
-        anyhow::Ok(())
-    };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        // Also in the middle of a long step: what was begun is in the ledger.
-        () = stop.cancelled() => Ok(()),
-    };
+    let outcome = run_cluster(&args, &paths, &mut cluster, &checked, &stop).await;
 
     let since = Instant::now();
     ledger.set_phase(Phase::Stopping)?;
@@ -119,6 +102,27 @@ async fn serve(args: UpArgs) -> anyhow::Result<()> {
     let removed = tokio::task::spawn_blocking(move || sweep::sweep(&paths, Some(&record))).await??;
     report.done(&format!("stopped; removed {removed}"), since);
     outcome
+}
+
+/// From nothing to the signal that ends it. Making things is not interrupted: it takes a second, and then what was made
+/// is known.
+async fn run_cluster(
+    args: &UpArgs,
+    paths: &ClusterPaths,
+    cluster: &mut Cluster,
+    checked: &Preflight,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    cluster.start(args, checked).await?;
+    if cluster.wait_until_ready(stop).await? {
+        cluster.set_ready()?;
+        summarise(args, paths, cluster.report());
+        if args.supervisor {
+            detach::leave_terminal(paths)?;
+        }
+        cluster.watch(stop).await;
+    }
+    Ok(())
 }
 
 /// What a crashed cluster of this name left behind.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     UpArgs, children, containerd, credentials,
-    ledger::{Item, Ledger},
+    ledger::{Item, Ledger, Phase},
     preflight::Preflight,
     report::Report,
     supervise::{ChildSpec, Ended, Supervisor},
@@ -121,6 +121,16 @@ impl Cluster {
             keep(&mut self.nodes, &supervisor, children::node(&self.paths, program.clone(), args, index));
         }
         Ok(())
+    }
+
+    /// What is said goes there.
+    pub(crate) fn report(&self) -> Report {
+        self.report
+    }
+
+    /// Writes down that it can be used.
+    pub(crate) fn set_ready(&self) -> anyhow::Result<()> {
+        self.ledger.set_phase(Phase::Ready)
     }
 
     /// Waits until all nodes are Ready; false when `stop` came first.

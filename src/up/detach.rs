@@ -54,20 +54,17 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
     }
 }
 
-/// In the supervisor: no terminal may end it.
-pub(crate) fn leave_terminal() -> anyhow::Result<()> {
-    nix::unistd::setsid().context("cannot start a session")?;
-    std::env::set_current_dir("/").context("cannot change to /")
-}
-
-/// In the supervisor: tells [`run`] that it need not wait longer; what is said from here on is logged.
-pub(crate) fn close_terminal(paths: &ClusterPaths) -> anyhow::Result<()> {
+/// In the supervisor: tells [`run`] that it need not wait longer. From here on no terminal ends this process, and what it
+/// says is logged; until here Ctrl-C reaches it.
+pub(crate) fn leave_terminal(paths: &ClusterPaths) -> anyhow::Result<()> {
     let path = paths.log("up");
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
+    nix::unistd::setsid().context("cannot start a session")?;
+    std::env::set_current_dir("/").context("cannot change to /")?;
     nix::unistd::dup2_stdout(&log)?;
     nix::unistd::dup2_stderr(&log)?;
     Ok(())

@@ -59,11 +59,20 @@ pub(crate) fn check(
             record.supervisor.pid
         );
     }
+    let is_new = !paths.state.exists();
     let lock = lock_state(paths)?;
     clean(record.as_ref())?;
     let address = SocketAddr::from(([127, 0, 0, 1], args.api_port));
-    let api = listen::bind(&[address], "--api-port")?.remove(0);
-    Ok(Preflight { _lock: lock, api, cgroup2 })
+    match listen::bind(&[address], "--api-port") {
+        Ok(mut api) => Ok(Preflight { _lock: lock, api: api.remove(0), cgroup2 }),
+        Err(problem) => {
+            if is_new {
+                // Made for the lock only. What cannot be removed is empty and harms nobody.
+                let _ = fs::remove_dir_all(&paths.state);
+            }
+            Err(problem)
+        }
+    }
 }
 
 fn require_cgroup2() -> anyhow::Result<PathBuf> {
