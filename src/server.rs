@@ -92,7 +92,10 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
         let mut parts = Parts::new(shutdown);
         parts.spawn("API server", |stop| async { Ok(api.run(stop).await?) });
         parts.spawn("feed", |stop| async { Ok(feed.run(stop).await?) });
-        parts.spawn("controllers", |stop| async { Ok(controllers.run(stop).await?) });
+        parts.spawn("controllers", |stop| async {
+            controllers.run(stop).await;
+            Ok(())
+        });
         parts.spawn("scheduler", |stop| async {
             scheduler.run(stop).await;
             Ok(())
