@@ -154,8 +154,9 @@ impl Tables for Maps {
 impl Sockets for Maps {
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<ServiceValue> {
-        // SAFETY: the value is plain bytes, copied at once.
-        unsafe { SERVICES.get(key) }.copied()
+        let (service, whole) = copy_service(SERVICES.get_ptr(key)?);
+        // The entry was replaced and its memory given to another one meanwhile; the new entry is there already.
+        if whole { Some(service) } else { Some(copy_service(SERVICES.get_ptr(key)?).0) }
     }
 
     #[inline(always)]
@@ -179,5 +180,22 @@ impl Sockets for Maps {
     fn random(&self) -> u32 {
         // SAFETY: the helper takes nothing.
         unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+/// Copies a service, and says whether its memory held the same one from beginning to end: a hook may be preempted
+/// between two loads, and the kernel may reuse a replaced entry at once.
+#[inline(always)]
+fn copy_service(at: *const ServiceValue) -> (ServiceValue, bool) {
+    // SAFETY: the pointer is to a map value, which stays mapped for the time of the program; volatile keeps the
+    // loads in this order.
+    unsafe {
+        let identity = || {
+            let id = (&raw const (*at).service_id).read_volatile();
+            (id, (&raw const (*at).generation).read_volatile())
+        };
+        let before = identity();
+        let service = at.read_volatile();
+        (service, identity() == before)
     }
 }

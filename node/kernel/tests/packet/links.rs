@@ -100,7 +100,18 @@ fn converse(client: &Pod, server: &Pod, family: usize) {
     let to = server.at(family, 7000);
     let mut client = client.netns.run(|| TcpStream::connect_timeout(&to, WAIT)).unwrap();
     let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(WAIT)).unwrap();
+    client.set_write_timeout(Some(WAIT)).unwrap();
     exchange(&mut client, &mut server);
+    // Large segments, whose checksums nobody has computed yet.
+    let bulk: Vec<u8> = (0..1 << 20).map(|index: u32| (index * 7) as u8).collect();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| std::io::Write::write_all(&mut client, &bulk).unwrap());
+        let mut received = vec![0; bulk.len()];
+        std::io::Read::read_exact(&mut server, &mut received).unwrap();
+        assert!(received == bulk, "what was sent arrived as it was");
+        sender.join().unwrap();
+    });
     // A reset is one packet and nothing follows it, so that the counters are at rest.
     client.set_linger_to_zero();
     drop(client);

@@ -78,7 +78,7 @@ fn a_tcp_connection_is_translated_once_and_shows_the_service(loaded: &mut Loaded
         loaded.serve(TCP, service, &[backend], 0);
         let before = loaded.counters(POD);
         let listener = TcpListener::bind(backend).unwrap();
-        let mut client = tcp_from(socket_addr(client), service).unwrap();
+        let mut client = tcp_from(socket_addr(client), service).unwrap_or_else(|e| panic!("{service}: {e}"));
         let (mut server, client_seen) = listener.accept().unwrap();
         exchange(&mut client, &mut server);
         let local = client.local_addr().unwrap();

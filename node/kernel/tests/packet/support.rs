@@ -3,11 +3,12 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -246,8 +247,22 @@ pub(crate) fn in_netns<T: Send>(addresses: &[&str], scenario: impl FnOnce() -> T
         for address in addresses {
             ip(&format!("address add {address} dev lo nodad"));
         }
+        addresses.iter().for_each(|address| wait_for_route(address));
         scenario()
     })
+}
+
+/// Waits until the kernel's worker has installed the route of an IPv6 address.
+fn wait_for_route(address: &str) {
+    let (address, _) = address.split_once('/').expect("an address with its prefix length");
+    let address: IpAddr = address.parse().expect("the test has valid addresses");
+    let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, 0)).expect("there is a free port");
+    let started = Instant::now();
+    while let Err(error) = socket.connect((address, 9)) {
+        assert!(started.elapsed() < Duration::from_secs(5), "no route to {address}: {error}");
+        std::thread::yield_now();
+    }
 }
 
 fn on_a_thread<T: Send>(run: impl FnOnce() -> T + Send) -> T {
