@@ -1,10 +1,13 @@
 //! Bodies: what is read from requests and written into answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::error::ApiError;
 
@@ -16,6 +19,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Upstream's limit (apiserver `pkg/server/config.go`, `MaxRequestBodyBytes`).
 pub(crate) const REQUEST_BYTES_MAX: usize = 3 << 20;
 
+/// Upstream's limit for everything but watches (`RequestTimeout`).
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 pub(crate) const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -26,7 +32,9 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, REQUEST_BYTES_MAX).collect());
+    let late = ApiError::Timeout { limit_secs: BODY_TIMEOUT.as_secs() };
+    match collected.await.map_err(|_| late)? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(ApiError::TooLarge { limit_bytes: REQUEST_BYTES_MAX })

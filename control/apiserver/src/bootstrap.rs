@@ -112,7 +112,6 @@ fn dns_service(config: &Config) -> Value {
         "metadata": {
             "name": "kube-dns",
             "labels": { "k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS" },
-            "annotations": { "fairlead.io/cluster-domain": config.cluster_domain },
         },
         "spec": {
             "clusterIP": first,

@@ -77,6 +77,9 @@ pub enum ApiError {
         /// Which fields, and why.
         errors: Vec<FieldError>,
     },
+    /// A JSON patch does not fit the object.
+    #[error("{0}")]
+    Unpatchable(String),
     /// The request cannot be understood.
     #[error("{0}")]
     BadRequest(String),
@@ -89,6 +92,12 @@ pub enum ApiError {
     /// The body is in a format that is not read here.
     #[error("{0}")]
     UnsupportedMediaType(String),
+    /// The client took too long to send its request.
+    #[error("the request's body did not arrive within {limit_secs} seconds")]
+    Timeout {
+        /// The limit.
+        limit_secs: u64,
+    },
     /// The body is over the limit.
     #[error("limit is {limit_bytes}")]
     TooLarge {
@@ -138,7 +147,7 @@ impl ApiError {
             Self::UnknownPath | Self::NotFound { .. } => (StatusCode::NOT_FOUND, "NotFound"),
             Self::AlreadyExists { .. } => (StatusCode::CONFLICT, "AlreadyExists"),
             Self::Conflict { .. } => (StatusCode::CONFLICT, "Conflict"),
-            Self::Invalid { .. } | Self::InvalidOptions { .. } => {
+            Self::Invalid { .. } | Self::InvalidOptions { .. } | Self::Unpatchable(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "Invalid")
             }
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
@@ -149,7 +158,9 @@ impl ApiError {
             }
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
             Self::Expired(_) => (StatusCode::GONE, "Expired"),
-            Self::FutureResourceVersion { .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
+            Self::FutureResourceVersion { .. } | Self::Timeout { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, "Timeout")
+            }
             Self::TryAgain(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServerTimeout"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Upstream { code, .. } => (*code, upstream_reason(*code)),
@@ -279,9 +290,7 @@ impl From<PatchError> for ApiError {
         match error {
             PatchError::Unsupported { .. } => Self::UnsupportedMediaType(message),
             PatchError::Malformed(_) => Self::BadRequest(message),
-            PatchError::Inapplicable(_) => {
-                Self::Upstream { code: StatusCode::UNPROCESSABLE_ENTITY, message }
-            }
+            PatchError::Inapplicable(_) => Self::Unpatchable(message),
         }
     }
 }

@@ -9,6 +9,7 @@ mod reader;
 mod schema;
 mod writer;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -95,6 +96,12 @@ impl EmbeddedStore {
             .create(&path)
             .during("open the database store.redb")?;
         let revision = schema::prepare(&database, &path)?;
+        // The name of a new file is durable only when its directory is.
+        File::open(&config.dir).and_then(|dir| dir.sync_all()).map_err(|error| StoreError::Directory {
+            operation: "sync the directory",
+            path: config.dir.clone(),
+            source: Arc::new(error),
+        })?;
         let database = Arc::new(database);
         let hub = Arc::new(Hub::new(revision, config.watch_queue_len_max));
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);

@@ -3,6 +3,8 @@
 //! The child is this test binary, run again with a variable that names the directory; it writes for ever and prints
 //! each acknowledged write. The parent kills it in the middle, opens the store and compares.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+//! What a Service gets.
+
 use super::*;
 use crate::resource::{aggregate, find};
 
@@ -9,7 +11,7 @@ fn services() -> &'static Resource {
     find("", "v1", "services").unwrap()
 }
 
-fn reserve(all: &ServiceAddresses, spec: Value) -> Result<Value, String> {
+fn reserve(all: &ServiceAddresses, spec: &Value) -> Result<Value, String> {
     let mut service = json!({ "spec": spec });
     match all.reserve(services(), &mut service, None) {
         Ok(reservation) => {
@@ -32,7 +34,7 @@ fn the_family_policy_decides_how_many_addresses() {
         (json!({ "clusterIP": "fd00:96::7" }), "IPv6"),
     ];
     for (spec, expected) in rows {
-        let service = reserve(&dual(), spec.clone()).unwrap();
+        let service = reserve(&dual(), &spec).unwrap();
         assert_eq!(texts(&service["spec"]["ipFamilies"]).join(" "), expected, "{spec}");
         let families: Vec<_> = addresses_of(&service).iter().map(family_of).collect();
         assert_eq!(families.join(" "), expected, "{spec}");
@@ -43,8 +45,8 @@ fn the_family_policy_decides_how_many_addresses() {
 #[test]
 fn a_taken_address_is_refused_in_upstreams_words() {
     let all = dual();
-    reserve(&all, json!({ "clusterIP": "10.96.0.10" })).unwrap();
-    let error = reserve(&all, json!({ "clusterIP": "10.96.0.10" })).unwrap_err();
+    reserve(&all, &json!({ "clusterIP": "10.96.0.10" })).unwrap();
+    let error = reserve(&all, &json!({ "clusterIP": "10.96.0.10" })).unwrap_err();
     assert_eq!(
         error,
         "spec.clusterIPs: Invalid value: [\"10.96.0.10\"]: failed to allocate IP 10.96.0.10: \
@@ -55,10 +57,10 @@ fn a_taken_address_is_refused_in_upstreams_words() {
 #[test]
 fn headless_services_and_external_names_take_nothing() {
     let all = dual();
-    let headless = reserve(&all, json!({ "clusterIP": "None", "selector": { "a": "b" } })).unwrap();
+    let headless = reserve(&all, &json!({ "clusterIP": "None", "selector": { "a": "b" } })).unwrap();
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     assert_eq!(headless["spec"]["ipFamilies"], json!(["IPv4"]));
-    reserve(&all, json!({ "type": "ExternalName", "externalName": "a.b" })).unwrap();
+    reserve(&all, &json!({ "type": "ExternalName", "externalName": "a.b" })).unwrap();
     assert!(lock(&all.taken).is_empty());
 }
 
@@ -73,7 +75,7 @@ fn a_write_that_fails_gives_its_addresses_back() {
 #[test]
 fn an_update_keeps_extends_and_releases() {
     let all = dual();
-    let old = reserve(&all, json!({})).unwrap();
+    let old = reserve(&all, &json!({})).unwrap();
     let mut dual_stack = json!({ "spec": { "ipFamilyPolicy": "PreferDualStack" } });
     all.reserve(services(), &mut dual_stack, Some(&old)).unwrap().commit();
     assert_eq!(dual_stack["spec"]["clusterIP"], old["spec"]["clusterIP"]);
@@ -90,7 +92,7 @@ fn an_update_keeps_extends_and_releases() {
 fn a_full_network_says_so() {
     let all = ServiceAddresses::new(vec!["10.0.0.0/28".parse().unwrap()]);
     for _ in 0..14 {
-        reserve(&all, json!({})).unwrap();
+        reserve(&all, &json!({})).unwrap();
     }
-    assert!(reserve(&all, json!({})).unwrap_err().contains("range 10.0.0.0/28 is full"));
+    assert!(reserve(&all, &json!({})).unwrap_err().contains("range 10.0.0.0/28 is full"));
 }

@@ -167,6 +167,8 @@ async fn kubectl_applies_shows_and_deletes() {
         kubectl.ok("set image deploy/echo -n demo echo=other");
         let replicas = kubectl.ok("get deploy echo -n demo -o jsonpath={.spec.replicas}{.spec.template.spec.containers[0].image}");
         assert_eq!(replicas, "5other");
+        kubectl.ok("expose deploy echo -n demo --name=other --port=80");
+        kubectl.ok("rollout restart deploy/echo -n demo");
         kubectl.ok("delete pod client -n demo");
         assert!(kubectl.refused("get pod client -n demo").contains("pods \"client\" not found"));
         kubectl.ok("delete svc,deploy -n demo --all");
@@ -216,11 +218,11 @@ async fn kubectl_says_what_is_wrong() {
         assert!(kubectl.refused("get pods --field-selector=spec.foo=1").contains("field label not supported"));
         assert!(kubectl.refused("logs nothing").contains("pods \"nothing\" not found"));
         assert!(kubectl.refused("create configmap a").contains("does not read application/vnd.kubernetes.protobuf"));
-        let strict = kubectl.with_input(
-            "create --validate=false -f -",
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nfoo: 1\n",
-        );
-        let _ = strict;
+        kubectl.apply(MANIFEST);
+        let mut patch = kubectl.command("patch deploy echo -n demo --type=json -p");
+        let patch = patch.arg("[{\"op\":\"test\",\"path\":\"/spec/replicas\",\"value\":9}]").output().unwrap();
+        let refused = String::from_utf8(patch.stderr).unwrap();
+        assert!(refused.contains("the patch does not apply"), "{refused}");
     })
     .await;
 }
