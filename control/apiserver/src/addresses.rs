@@ -113,12 +113,13 @@ impl ServiceAddresses {
                 Some(text) => self.claim(text, *network, &before, &mut reservation),
                 None => self.next(*network, &mut reservation),
             };
-            addresses.push(address.map_err(|message| {
-                vec![FieldError::invalid("spec.clusterIPs", &json!(asked), &message)]
-            })?);
+            addresses.push(
+                address.map_err(|message| {
+                    vec![FieldError::invalid("spec.clusterIPs", &json!(asked), &message)]
+                })?,
+            );
         }
-        reservation.released =
-            before.into_iter().filter(|address| !addresses.contains(address)).collect();
+        reservation.released = before.into_iter().filter(|address| !addresses.contains(address)).collect();
         spec["clusterIP"] = json!(addresses[0]);
         spec["clusterIPs"] = json!(addresses);
         Ok(reservation)
@@ -142,9 +143,7 @@ impl ServiceAddresses {
             Some(policy) => policy.to_owned(),
             None if names.len() == 2 => "RequireDualStack".to_owned(),
             // A headless Service without selector lists whatever its owner puts there.
-            None if headless && selectorless && self.networks.len() == 2 => {
-                "RequireDualStack".to_owned()
-            }
+            None if headless && selectorless && self.networks.len() == 2 => "RequireDualStack".to_owned(),
             None => "SingleStack".to_owned(),
         };
         if policy == "RequireDualStack" && self.networks.len() < 2 {

@@ -115,7 +115,9 @@ async fn no_object(
     match info.path.trim_end_matches('/') {
         "" => Ok(body::json(StatusCode::OK, &discovery::root())),
         "/version" => Ok(body::json(StatusCode::OK, &version())),
-        path @ ("/healthz" | "/livez" | "/readyz") => health(api, &path[1..], info.query.has("verbose")).await,
+        path @ ("/healthz" | "/livez" | "/readyz") => {
+            health(api, &path[1..], info.query.has("verbose")).await
+        }
         path => discovery::answer(path, headers).ok_or(ApiError::UnknownPath),
     }
 }

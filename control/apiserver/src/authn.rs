@@ -40,8 +40,7 @@ const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 /// Refuses callers that are nobody, except on the public paths.
 pub(crate) fn require(identity: Option<&Identity>, info: &RequestInfo) -> Result<(), ApiError> {
     let path = info.path.trim_end_matches('/');
-    let public =
-        PUBLIC_PATHS.iter().any(|open| path.strip_prefix(open).is_some_and(is_path_end));
+    let public = PUBLIC_PATHS.iter().any(|open| path.strip_prefix(open).is_some_and(is_path_end));
     if identity.is_some() || public { Ok(()) } else { Err(ApiError::Unauthorized) }
 }
 

@@ -68,9 +68,8 @@ pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError>
 
 /// A YAML document; JSON is one.
 pub(crate) fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
-    serde_yaml_ng::from_slice(body).map_err(|error| {
-        ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}"))
-    })
+    serde_yaml_ng::from_slice(body)
+        .map_err(|error| ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}")))
 }
 
 /// A JSON answer.

@@ -165,7 +165,8 @@ async fn call(api: &Arc<Api>, method: &str, path: &str, object: &Value) -> (Stat
     request.extensions_mut().insert(Identity::in_process());
     let response: Response<Body> = api::serve(api.clone(), request).await;
     let code = response.status();
-    let bytes = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let bytes =
+        response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let status: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     (code, status["message"].as_str().unwrap_or_default().to_owned())
 }

@@ -89,7 +89,8 @@ fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 fn api_group(group: &str, versions: &[&str]) -> Value {
-    let version = |version: &&str| json!({ "groupVersion": format!("{group}/{version}"), "version": version });
+    let version =
+        |version: &&str| json!({ "groupVersion": format!("{group}/{version}"), "version": version });
     let versions: Vec<Value> = versions.iter().map(version).collect();
     json!({ "name": group, "preferredVersion": versions[0], "versions": versions })
 }
@@ -152,8 +153,7 @@ fn aggregate(version: &str, wanted: fn(&str) -> bool) -> Response<Body> {
         "items": items,
     });
     let mut response = body::json(StatusCode::OK, &value);
-    let media =
-        format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     let media = HeaderValue::try_from(media).expect("the text is ASCII");
     response.headers_mut().insert(CONTENT_TYPE, media);
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
@@ -173,7 +173,8 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
 }
 
 fn aggregated_resource(resource: &'static Resource) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
     let own = kind(resource.group, resource.version, resource.kind);
     let mut entry = json!({
         "resource": resource.plural,

@@ -18,12 +18,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(300);
 const PAGE_LEN: usize = 500;
 
 /// When an event last happened.
-const TIMES: &[&str] = &[
-    "/series/lastObservedTime",
-    "/lastTimestamp",
-    "/eventTime",
-    "/metadata/creationTimestamp",
-];
+const TIMES: &[&str] =
+    &["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
 
 /// Removes old events until `shutdown`.
 pub(crate) async fn run(api: Arc<Api>, shutdown: CancellationToken) {

@@ -62,7 +62,8 @@ impl Kubelets {
             .map_err(|error| unavailable(&error))?;
         let (mut sender, mut driver): (_, Driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&error))?;
-        let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let authority =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let request = Request::get(path)
             .header(HOST, authority)
             .body(Empty::new())

@@ -62,9 +62,7 @@ pub(crate) fn form(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError>
                 })?;
                 return Ok(Form::Table(include));
             }
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList")
-                if meta_group && media.is_json() =>
-            {
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta_group && media.is_json() => {
                 return Ok(Form::Partial);
             }
             _ => {}

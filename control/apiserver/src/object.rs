@@ -71,11 +71,7 @@ pub(crate) fn with_version(
 }
 
 /// A stored object with its resource version, as this kind shows it.
-pub(crate) fn decode(
-    resource: &Resource,
-    stored: &[u8],
-    revision: Revision,
-) -> Result<Value, ApiError> {
+pub(crate) fn decode(resource: &Resource, stored: &[u8], revision: Revision) -> Result<Value, ApiError> {
     let mut object: Value = serde_json::from_slice(stored)
         .map_err(|error| ApiError::Internal(format!("a stored {} is damaged: {error}", resource.kind)))?;
     if resource.strategy.conversion.is_some() {

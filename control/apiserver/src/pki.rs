@@ -13,8 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{ToSpan, Zoned, civil};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -82,17 +82,16 @@ impl std::fmt::Debug for Pki {
 impl Pki {
     /// Opens the authority in `dir`, or makes it there.
     pub fn open_or_create(dir: &Path) -> Result<Self, PkiError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| PkiError::File { operation: "create", path: dir.to_owned(), source })?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| PkiError::File {
+            operation: "create",
+            path: dir.to_owned(),
+            source,
+        })?;
         // Two processes that start together must not make two authorities.
         let lock_path = dir.join("lock");
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let lock = lock.and_then(|file| file.lock().map(|()| file));
-        let _lock = lock
-            .map_err(|source| PkiError::File { operation: "lock", path: lock_path, source })?;
+        let _lock = lock.map_err(|source| PkiError::File { operation: "lock", path: lock_path, source })?;
         let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         let (ca_pem, key) = match (read(&cert_path)?, read(&key_path)?) {
             (Some(cert), Some(key)) => {
@@ -123,12 +122,7 @@ impl Pki {
 
     /// A new certificate: `name` is the user, `organizations` its groups, `sans` the DNS names and addresses it may
     /// serve as.
-    pub fn issue(
-        &self,
-        name: &str,
-        organizations: &[&str],
-        sans: &[String],
-    ) -> Result<Issued, PkiError> {
+    pub fn issue(&self, name: &str, organizations: &[&str], sans: &[String]) -> Result<Issued, PkiError> {
         let failed = |source| PkiError::Issue { name: name.to_owned(), source };
         let mut params = CertificateParams::new(sans.to_vec()).map_err(failed)?;
         params.distinguished_name = DistinguishedName::new();
@@ -137,8 +131,7 @@ impl Pki {
             params.distinguished_name.push(DnType::OrganizationName, *organization);
         }
         set_validity(&mut params, LEAF_YEARS);
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -175,8 +168,7 @@ impl Issued {
     /// The certificate and key in the form that TLS takes.
     pub fn to_der(
         &self,
-    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rustls_pki_types::pem::Error>
-    {
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rustls_pki_types::pem::Error> {
         let cert = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
         Ok((vec![cert], key))
@@ -239,11 +231,8 @@ fn authority_params() -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, CA_NAME);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-    ];
+    params.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, CA_YEARS);
     params
 }

@@ -59,8 +59,7 @@ impl Target {
             "apis" => (words.next()?, words.next()?),
             _ => return None,
         };
-        let mut target =
-            Self { group: group.to_owned(), version: version.to_owned(), ..Self::default() };
+        let mut target = Self { group: group.to_owned(), version: version.to_owned(), ..Self::default() };
         let mut words = words.map(decode);
         let first = words.next()?;
         if first != "namespaces" {
@@ -199,7 +198,11 @@ mod tests {
             ("POST", "/api/v1/namespaces/a/pods/b/binding", "create /v1 pods a b binding"),
             ("DELETE", "/api/v1/namespaces/a/pods", "deletecollection /v1 pods a - -"),
             ("DELETE", "/api/v1/namespaces/a/pods/b", "delete /v1 pods a b -"),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/b/scale", "patch apps/v1 deployments a b scale"),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                "patch apps/v1 deployments a b scale",
+            ),
             ("GET", "/api/v1/nodes/n%2E1", "get /v1 nodes - n.1 -"),
         ];
         for (method, uri, expected) in rows {

@@ -84,7 +84,8 @@ impl ApiServer {
     pub async fn new(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let pki = Pki::open_or_create(&config.state_dir.join("pki"))?;
         let server = pki.stored("apiserver", "kube-apiserver", &[], &server_sans(&config))?;
-        let client = pki.stored("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[MASTERS], &[])?;
+        let client =
+            pki.stored("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[MASTERS], &[])?;
         let admin = pki.stored("admin", "kubernetes-admin", &[MASTERS], &[])?;
         let roots = root_store(pki.ca_pem())?;
         let tls = Arc::new(server_tls(&server, roots.clone())?);
@@ -104,7 +105,8 @@ impl ApiServer {
         bootstrap::restore_addresses(&api).await?;
         bootstrap::run(&api, &config, port).await?;
         if let Some(path) = &config.admin_kubeconfig {
-            let text = pki::kubeconfig(&config.admin_server_url, pki.ca_pem(), &admin.cert_pem, &admin.key_pem);
+            let text =
+                pki::kubeconfig(&config.admin_server_url, pki.ca_pem(), &admin.cert_pem, &admin.key_pem);
             pki::write_private(path, &text)?;
         }
         Ok(Self { api, listeners, tls })

@@ -57,9 +57,8 @@ async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {
     for key in ["/p/c", "/p/a", "/p/b", "/q/a", "/p"] {
         store.create(key, value(key)).await.unwrap();
     }
-    let keys = |entries: &[crate::Entry]| -> Vec<String> {
-        entries.iter().map(|entry| entry.key.clone()).collect()
-    };
+    let keys =
+        |entries: &[crate::Entry]| -> Vec<String> { entries.iter().map(|entry| entry.key.clone()).collect() };
     let all = store.list(ListRequest::prefix("/p/")).await.unwrap();
     assert_eq!(keys(&all.entries), ["/p/a", "/p/b", "/p/c"]);
     assert_eq!((all.revision, all.remaining), (5, 0));
@@ -70,11 +69,8 @@ async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {
     // What changes between two pages is not seen by the second.
     store.create("/p/bb", value("new")).await.unwrap();
     store.delete("/p/c", None).await.unwrap();
-    let rest = ListRequest {
-        after: Some("/p/b".into()),
-        at: Some(first.revision),
-        ..ListRequest::prefix("/p/")
-    };
+    let rest =
+        ListRequest { after: Some("/p/b".into()), at: Some(first.revision), ..ListRequest::prefix("/p/") };
     let second = store.list(rest).await.unwrap();
     assert_eq!((keys(&second.entries), second.revision), (vec!["/p/c".into()], first.revision));
     assert_eq!(second.entries[0], all.entries[2]);

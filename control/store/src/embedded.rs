@@ -145,12 +145,7 @@ impl Store for EmbeddedStore {
         self.write(key, Operation::Create { value }).await
     }
 
-    async fn update(
-        &self,
-        key: &str,
-        value: Bytes,
-        expected: Revision,
-    ) -> Result<Revision, StoreError> {
+    async fn update(&self, key: &str, value: Bytes, expected: Revision) -> Result<Revision, StoreError> {
         self.write(key, Operation::Update { value, expected }).await
     }
 
@@ -170,8 +165,7 @@ impl Store for EmbeddedStore {
         let registration = self.hub.register(prefix, after);
         let until = registration.history_until;
         let prefix = prefix.to_owned();
-        let backlog =
-            self.read(move |database| reader::history(database, &prefix, after, until)).await?;
+        let backlog = self.read(move |database| reader::history(database, &prefix, after, until)).await?;
         Ok(registration.complete(backlog))
     }
 

@@ -79,12 +79,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError>;
 
     /// Replaces the value of `key` if its last change was `expected`.
-    async fn update(
-        &self,
-        key: &str,
-        value: Bytes,
-        expected: Revision,
-    ) -> Result<Revision, StoreError>;
+    async fn update(&self, key: &str, value: Bytes, expected: Revision) -> Result<Revision, StoreError>;
 
     /// Removes `key`, if given only when its last change was `expected`. Returns the revision of the removal.
     async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError>;

@@ -87,11 +87,7 @@ impl Watch {
     }
 
     fn ended(&self) -> StoreError {
-        if self.lagged.load(Ordering::Acquire) {
-            StoreError::WatchTooSlow
-        } else {
-            StoreError::Closed
-        }
+        if self.lagged.load(Ordering::Acquire) { StoreError::WatchTooSlow } else { StoreError::Closed }
     }
 }
 
@@ -120,11 +116,7 @@ struct Watcher {
 
 impl Hub {
     pub(crate) fn new(published: Revision, queue_len_max: usize) -> Self {
-        Self {
-            watchers: Mutex::default(),
-            published: Arc::new(AtomicU64::new(published)),
-            queue_len_max,
-        }
+        Self { watchers: Mutex::default(), published: Arc::new(AtomicU64::new(published)), queue_len_max }
     }
 
     pub(crate) fn register(&self, prefix: &str, after: Revision) -> Registration {

@@ -89,8 +89,7 @@ async fn acknowledged_writes_survive_a_kill() {
 async fn compare(dir: PathBuf, acknowledged: &BTreeMap<String, (u64, String)>) {
     let store = EmbeddedStore::open(&EmbeddedConfig::new(dir)).unwrap();
     let listing = store.list(ListRequest::prefix("/")).await.unwrap();
-    let stored: BTreeMap<_, _> =
-        listing.entries.iter().map(|entry| (entry.key.as_str(), entry)).collect();
+    let stored: BTreeMap<_, _> = listing.entries.iter().map(|entry| (entry.key.as_str(), entry)).collect();
     for (key, (revision, state)) in acknowledged {
         assert!(listing.revision >= *revision);
         let found = stored.get(key.as_str()).map(|entry| (entry.mod_revision, &entry.value[..]));

@@ -10,15 +10,8 @@ use crate::object;
 use crate::resource::find;
 
 /// The parameters that go to the kubelet.
-const PARAMETERS: &[&str] = &[
-    "follow",
-    "tailLines",
-    "timestamps",
-    "sinceSeconds",
-    "sinceTime",
-    "previous",
-    "limitBytes",
-];
+const PARAMETERS: &[&str] =
+    &["follow", "tailLines", "timestamps", "sinceSeconds", "sinceTime", "previous", "limitBytes"];
 
 /// The container that annotations name for those who name none.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -102,14 +95,13 @@ async fn kubelet_of(call: &Call<'_>, name: &str) -> Result<(String, u16), ApiErr
     let node = object::decode(nodes, &entry.value, entry.mod_revision)?;
     let addresses = node["status"]["addresses"].as_array();
     let internal = addresses.into_iter().flatten().find(|address| address["type"] == "InternalIP");
-    let host = internal.and_then(|address| address["address"].as_str()).ok_or_else(|| {
-        ApiError::Unavailable("the node has no InternalIP in its status".to_owned())
-    })?;
+    let host = internal
+        .and_then(|address| address["address"].as_str())
+        .ok_or_else(|| ApiError::Unavailable("the node has no InternalIP in its status".to_owned()))?;
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
-    let port = port.ok_or_else(|| {
-        ApiError::Unavailable("the node has no kubelet endpoint in its status".to_owned())
-    })?;
+    let port = port
+        .ok_or_else(|| ApiError::Unavailable("the node has no kubelet endpoint in its status".to_owned()))?;
     Ok((host.to_owned(), port))
 }
 
@@ -121,9 +113,7 @@ mod tests {
 
     #[test]
     fn the_container_is_the_one_asked_for_annotated_or_only() {
-        let pod = |containers: Value, annotations: Value| {
-            json!({ "metadata": { "name": "p", "annotations": annotations }, "spec": { "containers": containers } })
-        };
+        let pod = |containers: Value, annotations: Value| json!({ "metadata": { "name": "p", "annotations": annotations }, "spec": { "containers": containers } });
         let one = json!([{ "name": "a" }]);
         let two = json!([{ "name": "a" }, { "name": "b" }]);
         assert_eq!(container(&pod(one.clone(), json!({})), None).unwrap(), "a");
@@ -134,9 +124,6 @@ mod tests {
             refused(container(&pod(two, json!({})), None)),
             "a container name must be specified for pod p, choose one of: [a b]"
         );
-        assert_eq!(
-            refused(container(&pod(one, json!({})), Some("x"))),
-            "container x is not valid for pod p"
-        );
+        assert_eq!(refused(container(&pod(one, json!({})), Some("x"))), "container x is not valid for pod p");
     }
 }

@@ -66,7 +66,8 @@ fn place(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     let expected = call.target.namespace.as_deref().unwrap_or_default();
     if !written.is_empty() && written != expected {
         return Err(ApiError::BadRequest(
-            "the namespace of the provided object does not match the namespace sent on the request".to_owned(),
+            "the namespace of the provided object does not match the namespace sent on the request"
+                .to_owned(),
         ));
     }
     if !expected.is_empty() {
@@ -90,8 +91,7 @@ pub(crate) async fn namespace_takes_objects(call: &Call<'_>, name: &str) -> Resu
     let Some(namespace) = &call.target.namespace else { return Ok(()) };
     let namespaces = find("", "v1", "namespaces").ok_or(ApiError::UnknownPath)?;
     let entry = call.api.store.get(&key(namespaces, None, namespace)).await?;
-    let entry = entry
-        .ok_or_else(|| ApiError::NotFound { resource: namespaces, name: namespace.clone() })?;
+    let entry = entry.ok_or_else(|| ApiError::NotFound { resource: namespaces, name: namespace.clone() })?;
     let stored = object::decode(namespaces, &entry.value, entry.mod_revision)?;
     if !object::is_terminating(&stored) {
         return Ok(());
@@ -99,7 +99,9 @@ pub(crate) async fn namespace_takes_objects(call: &Call<'_>, name: &str) -> Resu
     Err(ApiError::Forbidden {
         resource: call.resource,
         name: name.to_owned(),
-        message: format!("unable to create new content in namespace {namespace} because it is being terminated"),
+        message: format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        ),
         cause: Some((
             "NamespaceTerminating",
             format!("namespace {namespace} is being terminated"),

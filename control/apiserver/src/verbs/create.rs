@@ -71,8 +71,7 @@ async fn store(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), 
     let name = object::meta(&object, "name").to_owned();
     let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
     // Addresses first: what they complete is what is validated.
-    let reservation =
-        call.api.addresses.reserve(resource, &mut object, None).map_err(invalid)?;
+    let reservation = call.api.addresses.reserve(resource, &mut object, None).map_err(invalid)?;
     let errors = validate(resource, &object, None);
     if !errors.is_empty() {
         return Err(invalid(errors));

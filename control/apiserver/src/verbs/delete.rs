@@ -100,11 +100,7 @@ pub(crate) fn success(details: Option<Value>) -> Value {
 }
 
 /// One attempt; `None` when another writer was faster.
-async fn try_delete(
-    call: &Call<'_>,
-    options: &Options,
-    entry: &Entry,
-) -> Result<Option<Deleted>, ApiError> {
+async fn try_delete(call: &Call<'_>, options: &Options, entry: &Entry) -> Result<Option<Deleted>, ApiError> {
     let resource = call.resource;
     let mut object = object::decode(resource, &entry.value, entry.mod_revision)?;
     options.check(resource, &object)?;

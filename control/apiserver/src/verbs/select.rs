@@ -66,9 +66,10 @@ pub(crate) fn list_at(query: &Query) -> Result<At, ApiError> {
             "resourceVersionMatch",
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         ),
-        (Some("Exact"), Some(0)) => {
-            refuse("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
-        }
+        (Some("Exact"), Some(0)) => refuse(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
         (Some("Exact"), Some(version)) => Ok(At::Exactly(version)),
         (None | Some("NotOlderThan"), Some(version)) if version > 0 => Ok(At::NotOlderThan(version)),
         (None | Some("NotOlderThan"), _) => Ok(At::Newest),

@@ -26,10 +26,7 @@ const BINDING: &str = "binding";
 pub(crate) type Written = (Value, Revision);
 
 /// Answers a PUT of an object, or of a subresource that has the object's form.
-pub(crate) async fn replace(
-    call: &Call<'_>,
-    subresource: Option<&str>,
-) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn replace(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
     let mut sent = body::parse(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut sent)?;
     let written = modify(call, subresource, |_| Ok(sent.clone())).await?;
@@ -37,10 +34,7 @@ pub(crate) async fn replace(
 }
 
 /// Answers a PATCH of an object, or of a subresource that has the object's form.
-pub(crate) async fn patch(
-    call: &Call<'_>,
-    subresource: Option<&str>,
-) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
     let (kind, patch) = parse_patch(call)?;
     let mut warnings = Vec::new();
     let written = modify(call, subresource, |old| {

@@ -38,8 +38,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let marks_initial_end = select::sends_initial_events(query)?;
     let from = select::revision(query)?.filter(|revision| *revision > 0);
     let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
-    let seconds = seconds
-        .unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
+    let seconds = seconds.unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
     let now = Instant::now();
 
     let initial = match from {

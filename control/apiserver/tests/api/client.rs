@@ -4,8 +4,8 @@ use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::runtime::watcher;
@@ -145,7 +145,9 @@ async fn a_selector_watch_sees_objects_come_in_and_leave() {
     assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Added(_))));
     assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Modified(_))));
     let event = events.try_next().await.unwrap();
-    assert!(matches!(event, Some(WatchEvent::Deleted(map)) if map.metadata.labels.as_ref().unwrap()["app"] == "x"));
+    assert!(
+        matches!(event, Some(WatchEvent::Deleted(map)) if map.metadata.labels.as_ref().unwrap()["app"] == "x")
+    );
 }
 
 #[tokio::test]

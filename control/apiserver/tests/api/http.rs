@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::support::Server;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// A client over TLS.
 async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
@@ -88,7 +89,10 @@ async fn discovery_is_plain_or_aggregated_as_the_client_asks() {
     let groups = value(response).await;
     let apps = groups["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "apps").unwrap();
     let deployments = &apps["versions"][0]["resources"][0];
-    assert_eq!((&deployments["resource"], &deployments["scope"]), (&json!("deployments"), &json!("Namespaced")));
+    assert_eq!(
+        (&deployments["resource"], &deployments["scope"]),
+        (&json!("deployments"), &json!("Namespaced"))
+    );
     let version = value(get(&client, "/version/", "*/*").await).await;
     assert_eq!(version.as_object().unwrap().len(), 9);
     assert_eq!(get(&client, "/apis/apps/v9", "*/*").await.status(), StatusCode::NOT_FOUND);
@@ -173,7 +177,11 @@ async fn objects_come_as_tables_and_as_metadata() {
 }
 
 /// The lines of a watch as they come.
-async fn lines(client: &kube::Client, path: &str, accept: &str) -> impl futures::Stream<Item = Value> + use<> {
+async fn lines(
+    client: &kube::Client,
+    path: &str,
+    accept: &str,
+) -> impl futures::Stream<Item = Value> + use<> {
     let request = Request::get(path).header("accept", accept).body(Vec::new()).unwrap();
     let lines = client.request_stream(request).await.unwrap().lines();
     lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap())
@@ -190,7 +198,8 @@ async fn a_watch_over_tls_streams_and_ends_with_a_bookmark() {
     assert_eq!((&added["type"], &added["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("a")));
     let bookmark = events.next().await.unwrap();
     assert_eq!(bookmark["type"], "BOOKMARK");
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    let version =
+        |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
     assert!(version(&bookmark["object"]) >= version(&added["object"]));
     assert!(events.next().await.is_none());
     server.stop().await;

@@ -51,7 +51,9 @@ impl Kubectl<'_> {
     }
 
     fn output(&self, arguments: &str) -> Output {
-        self.command(arguments).output().expect("kubectl must be installed: apt-get install kubernetes-client")
+        self.command(arguments)
+            .output()
+            .expect("kubectl must be installed: apt-get install kubernetes-client")
     }
 
     /// What kubectl prints when it succeeds.
@@ -74,7 +76,8 @@ impl Kubectl<'_> {
     fn with_input(&self, arguments: &str, input: &str) -> Output {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("kubectl must be installed: apt-get install kubernetes-client");
+        let mut child =
+            command.spawn().expect("kubectl must be installed: apt-get install kubernetes-client");
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     }
@@ -149,11 +152,15 @@ async fn kubectl_applies_shows_and_deletes() {
         let pods = kubectl.ok("get po -n demo");
         let header: Vec<&str> = pods.lines().next().unwrap().split_whitespace().collect();
         assert_eq!(header, ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
-        let deployment = kubectl.ok("get deploy echo -n demo -o jsonpath={.metadata.generation}/{.spec.replicas}");
+        let deployment =
+            kubectl.ok("get deploy echo -n demo -o jsonpath={.metadata.generation}/{.spec.replicas}");
         assert_eq!(deployment, "2/2");
         let yaml = kubectl.ok("get svc echo -n demo -o yaml");
         assert!(yaml.contains("ipFamilyPolicy: PreferDualStack"), "{yaml}");
-        assert_eq!(kubectl.ok("get svc echo -n demo -o jsonpath={.spec.clusterIPs[1]}").find("fd00:96::"), Some(0));
+        assert_eq!(
+            kubectl.ok("get svc echo -n demo -o jsonpath={.spec.clusterIPs[1]}").find("fd00:96::"),
+            Some(0)
+        );
         assert!(kubectl.ok("get pods -A --sort-by=.metadata.name").contains("client"));
         assert!(kubectl.ok("get all -n demo").contains("deployment.apps/echo"));
         assert!(kubectl.ok("describe pod client -n demo").contains("Status:"));
@@ -165,7 +172,9 @@ async fn kubectl_applies_shows_and_deletes() {
         kubectl.ok("annotate pod client -n demo note=x");
         kubectl.ok("scale deploy echo -n demo --replicas=5");
         kubectl.ok("set image deploy/echo -n demo echo=other");
-        let replicas = kubectl.ok("get deploy echo -n demo -o jsonpath={.spec.replicas}{.spec.template.spec.containers[0].image}");
+        let replicas = kubectl.ok(
+            "get deploy echo -n demo -o jsonpath={.spec.replicas}{.spec.template.spec.containers[0].image}",
+        );
         assert_eq!(replicas, "5other");
         kubectl.ok("expose deploy echo -n demo --name=other --port=80");
         kubectl.ok("rollout restart deploy/echo -n demo");

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
-use super::schema::{
-    CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta,
-};
+use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
 use crate::error::During;
 use crate::{Entry, Event, EventKind, ListRequest, Listing, Revision, StoreError};
 
@@ -31,8 +29,7 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Listing
     let transaction = database.begin_read().during(LISTING)?;
     let newest = newest(&transaction, request.at)?;
     let revision = request.at.unwrap_or(newest);
-    let mut changed =
-        changed_since(&transaction, request, revision, newest)?.into_iter().peekable();
+    let mut changed = changed_since(&transaction, request, revision, newest)?.into_iter().peekable();
     let mut page = Page::new(request.limit, revision);
 
     let current = transaction.open_table(CURRENT).during(LISTING)?;
@@ -90,12 +87,8 @@ fn newest(transaction: &ReadTransaction, at: Option<Revision>) -> Result<Revisio
     let current = read_meta(&meta, META_REVISION)?;
     let compacted = read_meta(&meta, META_COMPACTED)?;
     match at {
-        Some(requested) if requested > current => {
-            Err(StoreError::FutureRevision { requested, current })
-        }
-        Some(requested) if requested < compacted => {
-            Err(StoreError::Compacted { requested, compacted })
-        }
+        Some(requested) if requested > current => Err(StoreError::FutureRevision { requested, current }),
+        Some(requested) if requested < compacted => Err(StoreError::Compacted { requested, compacted }),
         _ => Ok(current),
     }
 }

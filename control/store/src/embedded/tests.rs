@@ -112,8 +112,11 @@ fn step() -> impl Strategy<Value = Step> {
     let key = 0..4_u8;
     prop_oneof![
         (key.clone(), any::<u8>()).prop_map(|(key, value)| Step::Create { key, value }),
-        (key.clone(), any::<u8>(), prop::bool::weighted(0.2))
-            .prop_map(|(key, value, stale)| Step::Update { key, value, stale }),
+        (key.clone(), any::<u8>(), prop::bool::weighted(0.2)).prop_map(|(key, value, stale)| Step::Update {
+            key,
+            value,
+            stale
+        }),
         (key, prop::bool::weighted(0.2)).prop_map(|(key, stale)| Step::Delete { key, stale }),
     ]
 }

@@ -8,9 +8,7 @@ use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Retention;
-use super::schema::{
-    CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta,
-};
+use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
 use crate::error::During;
 use crate::watch::Hub;
 use crate::{Event, EventKind, Revision, StoreError};
@@ -84,7 +82,9 @@ impl Writer {
         let outcome = self.apply(commands, &mut batch);
         match &outcome {
             Ok(()) => self.hub.publish(&batch.events),
-            Err(error) => tracing::error!(%error, source = ?error, "a commit failed; nothing of it was stored"),
+            Err(error) => {
+                tracing::error!(%error, source = ?error, "a commit failed; nothing of it was stored")
+            }
         }
         // A caller that went away needs no answer.
         for (reply, result) in batch.writes {
@@ -240,18 +240,12 @@ fn check<'v>(
     let found = |expected: Option<Revision>| match (stored, expected) {
         (None, _) => Err(StoreError::NotFound { key: key.to_owned() }),
         (Some(record), Some(expected)) if record.mod_revision != expected => {
-            Err(StoreError::Conflict {
-                key: key.to_owned(),
-                expected,
-                actual: record.mod_revision,
-            })
+            Err(StoreError::Conflict { key: key.to_owned(), expected, actual: record.mod_revision })
         }
         _ => Ok(()),
     };
     match operation {
-        Operation::Create { .. } if stored.is_some() => {
-            Err(StoreError::Exists { key: key.to_owned() })
-        }
+        Operation::Create { .. } if stored.is_some() => Err(StoreError::Exists { key: key.to_owned() }),
         Operation::Create { value } => Ok((EventKind::Created, value)),
         Operation::Update { value, expected } => {
             found(Some(*expected))?;
