@@ -127,8 +127,26 @@ impl Compiler {
         let sysroot = step::probe(Command::new(rustc).args(["--print", "sysroot"]))?;
         let has_core = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").exists();
         let version = step::probe(Command::new(rustc).arg("-vV"))?;
-        let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
-        let llvm = llvm.split('.').next()?.parse().ok()?;
-        (has_core && llvm <= LINKER_LLVM).then(|| Self { rustc: rustc.to_owned(), llvm, from })
+        let field = |name: &str| version.lines().find_map(|line| line.strip_prefix(name));
+        let recent = numbers(field("release: ")?) >= numbers(env!("CARGO_PKG_RUST_VERSION"));
+        let llvm = *numbers(field("LLVM version: ")?).first()?;
+        (has_core && recent && llvm <= LINKER_LLVM).then(|| Self { rustc: rustc.to_owned(), llvm, from })
+    }
+}
+
+/// Major and minor number of a version.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').take(2).map_while(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert_eq!(numbers("1.96.0-nightly"), [1, 96]);
+        assert!(numbers("1.100.0") > numbers("1.95"));
+        assert!(numbers("1.94.1") < numbers("1.95"));
     }
 }
