@@ -11,7 +11,7 @@ use std::{
 
 use axum::Router;
 use fairlead_flows::Recent;
-use fairlead_kernel::{Dataplane, Tables};
+use fairlead_kernel::{Dataplane, ProgramLogs, Tables};
 use fairlead_kubelet::network::PodNetwork;
 use fairlead_model::Update;
 use fairlead_wire::client::Subscription;
@@ -45,6 +45,7 @@ pub struct Agent {
     subscription: Subscription,
     sync: SyncLoop<Tables>,
     flows: FlowPump,
+    logs: Option<ProgramLogs>,
     network: Arc<Network>,
     reporter: Arc<Reporter>,
     ready: watch::Receiver<bool>,
@@ -108,6 +109,7 @@ impl Agent {
             subscription,
             sync: SyncLoop::new(config.node_name, dataplane.tables, outputs),
             flows,
+            logs: dataplane.logs,
             network,
             reporter: Arc::new(reporter),
             ready,
@@ -152,6 +154,9 @@ impl Agent {
             .in_current_span(),
         );
         tasks.spawn(self.flows.run(stop.clone()).in_current_span());
+        if let Some(logs) = self.logs {
+            tasks.spawn(forward_logs(logs, stop.clone()).in_current_span());
+        }
         let router = admin::router(Arc::clone(&self.reporter), stop.clone());
         tasks.spawn(serve("administration", self.admin, router, stop.clone()).in_current_span());
         for listener in self.health {
@@ -191,6 +196,10 @@ async fn read_feed(
     };
     stop.run_until_cancelled(forward).await;
     Ok(())
+}
+
+async fn forward_logs(logs: ProgramLogs, stop: CancellationToken) -> Result<(), AgentError> {
+    stop.run_until_cancelled(logs.run()).await.unwrap_or(Ok(())).map_err(AgentError::Events)
 }
 
 async fn serve<L>(

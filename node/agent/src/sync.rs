@@ -14,7 +14,7 @@ use fairlead_model::{ObjectName, Prefix, Update};
 use fairlead_plan::{ObservedRoutes, Planner, Problem, Scope, plan_routes};
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep_until,
+    time::{MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ use crate::{
 
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often routes are compared with what the kernel holds: others write to its table, too.
+const AUDIT: Duration = Duration::from_secs(30);
 
 /// What the loop tells the rest of the agent.
 #[derive(Debug)]
@@ -68,6 +71,8 @@ impl<S: State> SyncLoop<S> {
 
     /// Runs until it is told to stop or the sender of updates is gone.
     pub(crate) async fn run(mut self, mut updates: mpsc::Receiver<Update>, shutdown: CancellationToken) {
+        let mut audit = interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wake = self.next_wake();
             tokio::select! {
@@ -82,6 +87,7 @@ impl<S: State> SyncLoop<S> {
                     }
                     None => return,
                 },
+                _ = audit.tick() => self.routes = None,
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             if self.retry_at.is_none_or(|at| at <= Instant::now()) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aya::programs::ProgramInfo;
 
 use crate::{
-    Counters, Events, KernelError, Pods, Tables,
+    Counters, Events, KernelError, Pods, ProgramLogs, Tables,
     bpf::{pins::Pins, programs::Programs},
     cgroup, features,
     net::{Netlink, sysctl},
@@ -34,6 +34,8 @@ pub struct Dataplane {
     pub counters: Counters,
     /// Event records.
     pub events: Events,
+    /// Diagnostics of the programs; to be run.
+    pub logs: Option<ProgramLogs>,
     /// The node's cgroup, absolute.
     pub cgroup: PathBuf,
 }
@@ -83,8 +85,9 @@ impl Dataplane {
 
         let tables = Tables::new(&mut programs, &pins, Netlink::connect()?, uplink.index)?;
         let events = Events::new(&mut programs)?;
+        let logs = ProgramLogs::new(&mut programs);
         let counters = Counters::open(&pins)?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu)?;
-        Ok(Self { tables, pods, counters, events, cgroup })
+        Ok(Self { tables, pods, counters, events, logs, cgroup })
     }
 }

@@ -113,7 +113,7 @@ async fn a_snapshot_reaches_the_kernel_and_makes_the_node_ready() {
     running.settled().await;
     running.ready.wait_for(|ready| *ready).await.expect("the loop runs");
     assert_eq!(running.backends(), Some(vec![1, 2]));
-    assert_eq!(running.kernel.routes().map.len(), 1, "the other node's pods");
+    assert_eq!(running.kernel.routes().map.len(), 2, "our pods and the other node's");
     assert_eq!(running.networks.borrow()[0].address, IpAddr::from([10, 244, 11, 0]));
     running.stop().await;
 }

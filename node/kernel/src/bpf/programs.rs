@@ -93,6 +93,11 @@ impl Programs {
         T::try_from(map).map_err(KernelError::map(spec.name, "opening"))
     }
 
+    /// The object, for the reader of its logs.
+    pub(crate) fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     /// What the kernel says about the programs.
     pub(crate) fn info(&self) -> impl Iterator<Item = (&str, ProgramInfo)> {
         self.ebpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?)))
