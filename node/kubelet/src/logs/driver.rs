@@ -61,15 +61,16 @@ fn copy(stream: File, name: &str, log: &Mutex<LogFile>) -> io::Result<()> {
         let mut rest = available;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             partial.extend_from_slice(&rest[..end]);
+            long_parts(&mut out, &mut partial, time, name);
             line::format(&mut out, time, name, true, &partial);
             partial.clear();
             rest = &rest[end + 1..];
         }
         partial.extend_from_slice(rest);
+        long_parts(&mut out, &mut partial, time, name);
         let ended = taken == 0;
-        while partial.len() >= LINE_BYTES_MAX || ended && !partial.is_empty() {
-            let part: Vec<u8> = partial.drain(..partial.len().min(LINE_BYTES_MAX)).collect();
-            line::format(&mut out, time, name, ended && partial.is_empty(), &part);
+        if ended && !partial.is_empty() {
+            line::format(&mut out, time, name, true, &partial);
         }
         reader.consume(taken);
         log.lock().unwrap_or_else(PoisonError::into_inner).write(&out)?;
@@ -77,6 +78,14 @@ fn copy(stream: File, name: &str, log: &Mutex<LogFile>) -> io::Result<()> {
         if ended {
             return Ok(());
         }
+    }
+}
+
+/// Writes what is longer than a line may be, so that the rest is not.
+fn long_parts(out: &mut Vec<u8>, partial: &mut Vec<u8>, time: Timestamp, name: &str) {
+    while partial.len() > LINE_BYTES_MAX {
+        let part: Vec<u8> = partial.drain(..LINE_BYTES_MAX).collect();
+        line::format(out, time, name, false, &part);
     }
 }
 
