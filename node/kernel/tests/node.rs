@@ -3,33 +3,30 @@
 //! Needs root and the eBPF object. One scenario, because the process itself joins a node's cgroup.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
 };
 
-use fairlead_testkit::{Capture, TwoNodes, eventually};
+use fairlead_testkit::{
+    Capture, InCgroup, TwoNodes,
+    echo::{ANSWER_WAIT, UDP_PORT, ask, connect, serve},
+    eventually,
+};
 
 use crate::{
     cluster::{Cluster, VIP4, VIP6},
-    node::{InCgroup, RunningNode},
-    server::{UDP_PORT, serve},
+    node::RunningNode,
 };
 
 #[path = "node/cluster.rs"]
 mod cluster;
 #[path = "node/running.rs"]
 mod node;
-#[path = "node/server.rs"]
-mod server;
-
-/// Longest wait for one answer.
-const ANSWER: Duration = Duration::from_secs(5);
 
 #[test]
 fn pods_of_two_nodes_reach_each_other_by_service() {
@@ -47,8 +44,8 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     cluster.set_endpoints(&[("a", &same_node), ("b", &other_node)]);
     a.sync(&cluster.view);
     b.sync(&cluster.view);
-    serve(&same_node, "same");
-    serve(&other_node, "other");
+    serve(&same_node.spec.netns, &same_node.spec.addresses, "same");
+    serve(&other_node.spec.netns, &other_node.spec.addresses, "other");
 
     connections_are_spread_and_show_the_service(&client);
     datagrams_are_answered_by_the_service(&client);
@@ -80,19 +77,6 @@ fn vips(port: u16) -> [SocketAddr; 2] {
     [VIP4, VIP6].map(|vip| SocketAddr::new(vip, port))
 }
 
-/// Who answers a new connection.
-fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.write_all(b"?")?;
-    let mut name = [0; 8];
-    let length = stream.read(&mut name)?;
-    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
-}
-
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to, ANSWER)
-}
-
 fn connections_are_spread_and_show_the_service(client: &node::Pod) {
     client.run(|| {
         for vip in vips(80) {
@@ -114,7 +98,7 @@ fn datagrams_are_answered_by_the_service(client: &node::Pod) {
             let any: IpAddr = if vip.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
             for connected in [false, true] {
                 let socket = UdpSocket::bind((any, 0)).expect("binds");
-                socket.set_read_timeout(Some(ANSWER)).expect("a timeout");
+                socket.set_read_timeout(Some(ANSWER_WAIT)).expect("a timeout");
                 if connected {
                     socket.connect(vip).expect("connects");
                     assert_eq!(socket.peer_addr().expect("connected"), vip);

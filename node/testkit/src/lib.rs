@@ -4,11 +4,14 @@
 //! the outside.
 
 pub mod capture;
+pub mod cgroup;
+pub mod echo;
 pub mod eventually;
 pub mod netns;
 pub mod topology;
 
 pub use capture::Capture;
+pub use cgroup::InCgroup;
 pub use eventually::eventually;
 pub use netns::Netns;
 pub use topology::{Node, TwoNodes};

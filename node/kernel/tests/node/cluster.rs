@@ -6,9 +6,12 @@ use fairlead_model::{
     Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Prefix, Protocol, Revision, Service,
     ServicePort, Update, View,
 };
-use fairlead_testkit::TwoNodes;
+use fairlead_testkit::{
+    TwoNodes,
+    echo::{TCP_PORT, UDP_PORT},
+};
 
-use crate::{node::Pod, server};
+use crate::node::Pod;
 
 /// Service addresses.
 pub(crate) const VIP4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 20));
@@ -38,7 +41,7 @@ impl Cluster {
         let service = Change::PutService(Service {
             name: ObjectName::new("demo", "echo"),
             addresses: vec![VIP4, VIP6],
-            ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, server::UDP_PORT)],
+            ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, UDP_PORT)],
             ..Service::default()
         });
         let nodes = [node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
@@ -59,8 +62,8 @@ impl Cluster {
                 name: ObjectName::new("demo", if v4 { "echo-4" } else { "echo-6" }),
                 service: "echo".into(),
                 ports: vec![
-                    port("http", Protocol::Tcp, server::TCP_PORT),
-                    port("dns", Protocol::Udp, server::UDP_PORT),
+                    port("http", Protocol::Tcp, TCP_PORT),
+                    port("dns", Protocol::Udp, UDP_PORT),
                 ],
                 endpoints: endpoints.collect(),
             })

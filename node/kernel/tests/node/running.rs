@@ -186,25 +186,3 @@ impl Drop for RunningNode {
         }
     }
 }
-
-/// The process is in a cgroup of the node, so that the socket programs see its sockets.
-pub(crate) struct InCgroup {
-    home: PathBuf,
-}
-
-impl InCgroup {
-    pub(crate) fn enter(cgroup: &Path) -> Self {
-        let mount = cgroup::mount_point().expect("cgroup v2");
-        let own = fs::read_to_string("/proc/self/cgroup").expect("reads");
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        fs::create_dir_all(cgroup).expect("creates");
-        fs::write(cgroup.join("cgroup.procs"), process::id().to_string()).expect("moves");
-        Self { home: mount.join(own) }
-    }
-}
-
-impl Drop for InCgroup {
-    fn drop(&mut self) {
-        fs::write(self.home.join("cgroup.procs"), process::id().to_string()).expect("moves back");
-    }
-}

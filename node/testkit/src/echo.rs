@@ -1,0 +1,74 @@
+//! Servers in a pod: each byte of a connection and each datagram is answered with the pod's name.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use crate::netns::run_in;
+
+/// Where connections are answered.
+pub const TCP_PORT: u16 = 8080;
+/// Where datagrams are answered.
+pub const UDP_PORT: u16 = 5353;
+
+/// Longest wait for one answer.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Listens on the addresses in the namespace at `netns` when it returns; the threads end with the process.
+///
+/// # Panics
+/// A port is taken.
+pub fn serve(netns: &Path, addresses: &[IpAddr], name: &'static str) {
+    run_in(netns, || {
+        for address in addresses {
+            let listener = TcpListener::bind((*address, TCP_PORT)).expect("a free port");
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    thread::spawn(move || answer(stream, name));
+                }
+            });
+            let socket = UdpSocket::bind((*address, UDP_PORT)).expect("a free port");
+            thread::spawn(move || answer_datagrams(&socket, name));
+        }
+    });
+}
+
+/// Connects from the namespace of this thread.
+///
+/// # Errors
+/// As the kernel says.
+pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to, ANSWER_WAIT)
+}
+
+/// Who answers on a connection.
+///
+/// # Errors
+/// Nobody does.
+pub fn ask(stream: &mut TcpStream) -> io::Result<String> {
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    stream.write_all(b"?")?;
+    let mut name = [0; 32];
+    let length = stream.read(&mut name)?;
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+fn answer(mut stream: TcpStream, name: &str) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() {
+        if stream.write_all(name.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer_datagrams(socket: &UdpSocket, name: &str) {
+    let mut buffer = [0; 64];
+    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(name.as_bytes(), from);
+    }
+}
