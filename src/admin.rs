@@ -1,10 +1,6 @@
 //! The agents' admin sockets: HTTP over a Unix socket per node.
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -47,7 +43,10 @@ pub(crate) fn sockets(paths: &ClusterPaths, node: Option<&str>) -> anyhow::Resul
     match (found.is_empty(), node) {
         (false, _) => Ok(found),
         (true, Some(node)) => {
-            bail!("the cluster {} has no node {node} running here; `fairlead status` lists its nodes", paths.name)
+            bail!(
+                "the cluster {} has no node {node} running here; `fairlead status` lists its nodes",
+                paths.name
+            )
         }
         (true, None) => bail!(
             "no node of the cluster {} runs here (looked in {}); start it with `fairlead up`, or check --name and --run-dir",
@@ -64,8 +63,9 @@ impl AdminSocket {
         let body = timeout(PATIENCE, body)
             .await
             .with_context(|| format!("{} does not answer on {}", self.node, self.path.display()))??;
-        serde_json::from_slice(&body)
-            .with_context(|| format!("{} answered {path} with something this version does not know", self.node))
+        serde_json::from_slice(&body).with_context(|| {
+            format!("{} answered {path} with something this version does not know", self.node)
+        })
     }
 
     /// The process that answers.
@@ -74,7 +74,10 @@ impl AdminSocket {
     }
 
     /// The lines of an answer that may have no end.
-    pub(crate) async fn lines(self, path: String) -> anyhow::Result<impl Stream<Item = anyhow::Result<String>>> {
+    pub(crate) async fn lines(
+        self,
+        path: String,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<String>>> {
         let body = self.open(&path).await?.into_data_stream();
         let node = self.node;
         let chunks = body.map(move |chunk| {
@@ -85,9 +88,11 @@ impl AdminSocket {
     }
 
     async fn open(&self, path: &str) -> anyhow::Result<hyper::body::Incoming> {
-        let unreachable = || format!("{} does not answer on {}; does its daemon run?", self.node, self.path.display());
+        let unreachable =
+            || format!("{} does not answer on {}; does its daemon run?", self.node, self.path.display());
         let stream = UnixStream::connect(&self.path).await.with_context(unreachable)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
         // Ends when the answer has been read or dropped.
         tokio::spawn(connection);
         let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new())?;
@@ -116,7 +121,9 @@ pub(crate) fn query(path: &str, pairs: &[(&str, Option<String>)]) -> String {
         text.push('=');
         for byte in value.bytes() {
             match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(byte)),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    text.push(char::from(byte));
+                }
                 _ => text.push_str(&format!("%{byte:02X}")),
             }
         }

@@ -75,8 +75,8 @@ impl Command {
         match self {
             Self::Up(args) => up::run(args),
             Self::Down(args) => down::run(&args),
-            Self::Server(args) => server::run(args),
-            Self::Node(args) => node::run(args),
+            Self::Server(args) => server::run(&args),
+            Self::Node(args) => node::run(&args),
             Self::Dns(args) => dns::run(args),
             Self::Status(args) => status::run(&args),
             Self::Flows(args) => flows::run(&args),
@@ -92,13 +92,13 @@ impl Command {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClusterArgs {
     /// Name of the cluster; clusters with different names share nothing
-    #[arg(long, default_value = DEFAULT_CLUSTER, value_name = "NAME", value_parser = cluster_name)]
+    #[arg(long, global = true, default_value = DEFAULT_CLUSTER, value_name = "NAME", value_parser = cluster_name)]
     pub(crate) name: String,
     /// Directory of what is kept between runs [default: /var/lib/fairlead, or /var/lib/fairlead-NAME]
-    #[arg(long, value_name = "DIR", value_parser = absolute_path)]
+    #[arg(long, global = true, value_name = "DIR", value_parser = absolute_path)]
     pub(crate) state_dir: Option<PathBuf>,
     /// Directory of sockets and logs [default: /run/fairlead, or /run/fairlead-NAME]
-    #[arg(long, value_name = "DIR", value_parser = absolute_path)]
+    #[arg(long, global = true, value_name = "DIR", value_parser = absolute_path)]
     pub(crate) run_dir: Option<PathBuf>,
 }
 
@@ -165,6 +165,15 @@ mod tests {
         let paths = args.cluster.paths();
         assert_eq!(paths.state.to_str(), Some("/var/lib/fairlead-blue"));
         assert_eq!(paths.ledger().to_str(), Some("/tmp/b/blue.json"));
+    }
+
+    #[test]
+    fn the_cluster_may_be_named_before_and_behind_what_is_shown() {
+        for line in [["top", "--name", "blue", "pods"], ["top", "pods", "--name", "blue"]] {
+            let cli = Cli::try_parse_from(["fairlead"].iter().chain(&line)).unwrap();
+            let Command::Top(args) = cli.command else { panic!("not top") };
+            assert_eq!(args.cluster.name, "blue");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ pub(crate) fn run<F>(main: impl FnOnce(CancellationToken) -> F) -> anyhow::Resul
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
         let shutdown = shutdown_on_signal()?;
         main(shutdown).await

@@ -90,7 +90,10 @@ fn dns_address(text: &str) -> Result<SocketAddr, String> {
 fn optional_address(text: &str) -> Result<OptionalAddress, String> {
     match text {
         "none" => Ok(OptionalAddress(None)),
-        _ => text.parse().map(|address| OptionalAddress(Some(address))).map_err(|_| "not ADDRESS:PORT".to_owned()),
+        _ => text
+            .parse()
+            .map(|address| OptionalAddress(Some(address)))
+            .map_err(|_| "not ADDRESS:PORT".to_owned()),
     }
 }
 

@@ -19,9 +19,10 @@ use crate::{
     up::{ledger::Record, preflight},
 };
 
+mod removed;
 pub(crate) mod sweep;
 
-use sweep::Removed;
+pub(crate) use removed::Removed;
 
 /// How long a running `up` may take to clean up after itself.
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
@@ -61,11 +62,12 @@ pub(crate) fn run(args: &DownArgs) -> anyhow::Result<()> {
     preflight::require_root("down")?;
     let paths = args.cluster.paths();
     let record = Record::read(&paths.ledger())?;
+    let removed = sweep::census(&paths, record.as_ref());
     if let Some(record) = &record {
         stop_supervisor(record);
     }
     // It has tidied up after itself if it could; what it named is looked for nevertheless.
-    let removed = sweep::sweep(&paths, record.as_ref())?;
+    sweep::sweep(&paths, record.as_ref())?;
     let state = record.as_ref().map_or(&paths.state, |record| &record.state_dir);
     let purged = args.purge && state.exists();
     if purged {
@@ -79,7 +81,9 @@ pub(crate) fn run(args: &DownArgs) -> anyhow::Result<()> {
         };
         let state = match (purged, state.exists()) {
             (true, _) => format!("\nits stored state in {} is gone as well", state.display()),
-            (false, true) => format!("\nits stored state is kept in {} (--purge removes it)", state.display()),
+            (false, true) => {
+                format!("\nits stored state is kept in {} (--purge removes it)", state.display())
+            }
             (false, false) => String::new(),
         };
         format!("cluster {} {what} ({}){state}", paths.name, output::duration(began.elapsed()))

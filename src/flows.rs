@@ -67,9 +67,8 @@ pub(crate) struct FlowsArgs {
 /// Prints what is there, or with `--follow` what comes.
 pub(crate) fn run(args: &FlowsArgs) -> anyhow::Result<()> {
     let sockets = admin::sockets(&args.cluster.paths(), args.node.as_deref())?;
-    admin::runtime()?.block_on(async {
-        if args.follow { follow(args, sockets).await } else { show(args, sockets).await }
-    })
+    admin::runtime()?
+        .block_on(async { if args.follow { follow(args, sockets).await } else { show(args, sockets).await } })
 }
 
 async fn show(args: &FlowsArgs, sockets: Vec<AdminSocket>) -> anyhow::Result<()> {
@@ -147,7 +146,9 @@ fn request(args: &FlowsArgs, follow: bool) -> String {
 #[serde(untagged)]
 enum Entry {
     /// The reader was too slow.
-    Missed { missed: u64 },
+    Missed {
+        missed: u64,
+    },
     Flow(Box<Record>),
 }
 

@@ -31,7 +31,10 @@ pub(crate) struct Identity {
 impl std::fmt::Debug for Identity {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("server", &self.server).field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("server", &self.server)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -39,8 +42,9 @@ impl Identity {
     /// Reads a kubeconfig with a client certificate.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         let what = || format!("cannot use the kubeconfig {}", file.display());
-        let text = fs::read_to_string(file)
-            .with_context(|| format!("cannot read the kubeconfig {}; `fairlead kubeconfig` makes one", file.display()))?;
+        let text = fs::read_to_string(file).with_context(|| {
+            format!("cannot read the kubeconfig {}; `fairlead kubeconfig` makes one", file.display())
+        })?;
         let parsed: Kubeconfig = serde_yaml_ng::from_str(&text).with_context(what)?;
         parsed.identity(file).with_context(what)
     }
@@ -56,7 +60,8 @@ impl Identity {
             Some(url) => url.to_owned(),
             None => format!("https://{}:{FEED_PORT}", self.host()?),
         };
-        let host: Uri = url.parse().with_context(|| format!("--feed {url} is not a URL such as https://HOST:6444"))?;
+        let host: Uri =
+            url.parse().with_context(|| format!("--feed {url} is not a URL such as https://HOST:6444"))?;
         let name = host.host().with_context(|| format!("--feed {url} names no host"))?;
         Ok(FeedEndpoint {
             server_name: name.trim_matches(['[', ']']).to_owned(),
@@ -87,7 +92,8 @@ pub(crate) async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
 
 /// This machine's name, for nodes that are not given one.
 pub(crate) fn host_name() -> anyhow::Result<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host name; give --name")?;
+    let name =
+        fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host name; give --name")?;
     Ok(name.trim().to_lowercase())
 }
 

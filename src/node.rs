@@ -91,14 +91,16 @@ pub(crate) struct NodeArgs {
 }
 
 /// Serves until SIGINT or SIGTERM. What is in the kernel stays there, so that a restart is not seen.
-pub(crate) fn run(args: NodeArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let identity = Identity::read(&args.kubeconfig)?;
-    let place = place::find(&args, &identity)?;
+    let place = place::find(args, &identity)?;
     let feed = identity.feed(args.feed.as_deref())?;
     daemon::run(async |shutdown| {
-        let agent = Agent::new(agent_config(&args, &place, feed)).await?;
+        let agent = Agent::new(agent_config(args, &place, feed)).await?;
         let client = identity.client().await?;
-        let kubelet = Kubelet::new(kubelet_config(&args, &place, &identity, agent.ready())?, client, agent.network()).await?;
+        let kubelet =
+            Kubelet::new(kubelet_config(args, &place, &identity, agent.ready())?, client, agent.network())
+                .await?;
         tracing::info!(node = place.name, uplink = place.uplink, addresses = ?place.addresses, "serving");
         let mut parts = Parts::new(shutdown);
         parts.spawn("agent", |stop| async { Ok(agent.run(stop).await?) });

@@ -100,7 +100,11 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
         unit += 1;
     }
     let name = units[unit];
-    if unit == 0 && value.fract() == 0.0 { format!("{value:.0} {name}") } else { format!("{value:.1} {name}") }
+    if unit == 0 && value.fract() == 0.0 {
+        format!("{value:.0} {name}")
+    } else {
+        format!("{value:.1} {name}")
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +136,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_blanks_at_their_ends() {
-        let text = columns(&["NAME", "PODS"], [vec!["node-1".into(), "3".into()], vec!["n".into(), "12".into()]]);
+        let text =
+            columns(&["NAME", "PODS"], [vec!["node-1".into(), "3".into()], vec!["n".into(), "12".into()]]);
         assert_eq!(text, "NAME     PODS\nnode-1   3\nn        12\n");
     }
 }

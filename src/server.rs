@@ -78,15 +78,16 @@ pub(crate) struct ServerArgs {
 }
 
 /// Serves until SIGINT or SIGTERM.
-pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
-    let sockets = Sockets::open(&args)?;
+pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
+    let sockets = Sockets::open(args)?;
     daemon::run(async |shutdown| {
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&EmbeddedConfig::new(args.state_dir.join("store")))?);
-        let tls = feed_tls(&args)?;
-        let api = ApiServer::new(api_config(&args, sockets.api)?, store).await?;
+        let store: Arc<dyn Store> =
+            Arc::new(EmbeddedStore::open(&EmbeddedConfig::new(args.state_dir.join("store")))?);
+        let tls = feed_tls(args)?;
+        let api = ApiServer::new(api_config(args, sockets.api)?, store).await?;
         let client = Client::new(api.in_process(), "default");
         let feed = Feed::new(FeedConfig { listeners: sockets.feed, tls }, client.clone()).await?;
-        let controllers = Controllers::new(client.clone(), controllers_config(&args))?;
+        let controllers = Controllers::new(client.clone(), controllers_config(args))?;
         let scheduler = Scheduler::new(client);
 
         let mut parts = Parts::new(shutdown);
@@ -139,7 +140,9 @@ fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<
         service_networks: args.service_cidr.clone(),
         cluster_domain: args.cluster_domain.clone(),
         cluster_dns: args.cluster_dns.clone(),
-        admin_kubeconfig: Some(args.kubeconfig.clone().unwrap_or_else(|| args.state_dir.join("admin.kubeconfig"))),
+        admin_kubeconfig: Some(
+            args.kubeconfig.clone().unwrap_or_else(|| args.state_dir.join("admin.kubeconfig")),
+        ),
         admin_server_url: args.kubeconfig_server.clone().unwrap_or_else(url),
     })
 }
@@ -157,5 +160,9 @@ fn feed_tls(args: &ServerArgs) -> anyhow::Result<FeedTls> {
     names.sort();
     names.dedup();
     let issued = authority.stored("feed", "fairlead-feed", &[], &names)?;
-    Ok(FeedTls { cert_pem: issued.cert_pem, key_pem: issued.key_pem, client_ca_pem: authority.ca_pem().to_owned() })
+    Ok(FeedTls {
+        cert_pem: issued.cert_pem,
+        key_pem: issued.key_pem,
+        client_ca_pem: authority.ca_pem().to_owned(),
+    })
 }

@@ -24,8 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   fairlead status
   fairlead status -o json | jq '.nodes[] | {node, pid, lag}'
-
-Exits with 1 when the API server or a node does not answer, after it has printed what the others say.";
+  fairlead status --check && echo all is well";
 
 /// An API server on this machine answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// Fail when the API server or a node does not answer
+    #[arg(long)]
+    check: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -98,8 +100,8 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let status = admin::runtime()?.block_on(gather(&paths, record.as_ref(), sockets.unwrap_or_default()));
     output::print(args.output, &status, table::render)?;
     match problems(&status).as_slice() {
-        [] => Ok(()),
-        problems => bail!("{}", problems.join("; ")),
+        problems if args.check && !problems.is_empty() => bail!("{}", problems.join("; ")),
+        _ => Ok(()),
     }
 }
 
@@ -134,12 +136,20 @@ async fn ask_node(socket: &AdminSocket) -> NodeStatus {
 }
 
 fn silent(node: &str, problem: String) -> NodeStatus {
-    NodeStatus { node: node.to_owned(), pid: None, synced: false, lag: None, agent: None, problem: Some(problem) }
+    NodeStatus {
+        node: node.to_owned(),
+        pid: None,
+        synced: false,
+        lag: None,
+        agent: None,
+        problem: Some(problem),
+    }
 }
 
 /// Sequences compare only between nodes that read the same life of the feed.
 fn set_lags(nodes: &mut [NodeStatus]) {
-    let revisions: Vec<_> = nodes.iter().filter_map(|n| n.agent.as_ref()).map(|a| (a.epoch, a.sequence)).collect();
+    let revisions: Vec<_> =
+        nodes.iter().filter_map(|n| n.agent.as_ref()).map(|a| (a.epoch, a.sequence)).collect();
     for node in nodes {
         node.lag = node.agent.as_ref().and_then(|agent| {
             let same = revisions.iter().filter(|(epoch, _)| *epoch == agent.epoch);
@@ -167,7 +177,9 @@ async fn ask_api(record: Option<&Record>) -> Option<ApiStatus> {
 /// The daemons that are alive, from the ledger.
 fn processes(record: &Record) -> Vec<Process> {
     let alive = record.items.iter().filter_map(|item| match item {
-        Item::Process { role, id } if id.is_alive() => Some(Process { name: process_name(role), pid: id.pid }),
+        Item::Process { role, id } if id.is_alive() => {
+            Some(Process { name: process_name(role), pid: id.pid })
+        }
         _ => None,
     });
     let mut all: Vec<_> = alive.collect();
@@ -187,7 +199,8 @@ fn process_name(role: &str) -> String {
 /// What does not answer.
 fn problems(status: &Status) -> Vec<String> {
     let api = status.api.iter().filter_map(|api| Some(format!("API server: {}", api.problem.as_ref()?)));
-    let nodes = status.nodes.iter().filter_map(|node| Some(format!("{}: {}", node.node, node.problem.as_ref()?)));
+    let nodes =
+        status.nodes.iter().filter_map(|node| Some(format!("{}: {}", node.node, node.problem.as_ref()?)));
     api.chain(nodes).collect()
 }
 
@@ -197,9 +210,12 @@ mod tests {
 
     #[test]
     fn processes_are_named_after_what_they_are() {
-        for (role, name) in
-            [("server", "server"), ("containerd", "containerd"), ("node-1", "node-1 agent"), ("dns-node-1", "node-1 dns")]
-        {
+        for (role, name) in [
+            ("server", "server"),
+            ("containerd", "containerd"),
+            ("node-1", "node-1 agent"),
+            ("dns-node-1", "node-1 dns"),
+        ] {
             assert_eq!(process_name(role), name);
         }
     }

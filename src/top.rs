@@ -1,7 +1,8 @@
 //! `fairlead top`: traffic per pod, from the counters in the kernel.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,8 @@ use crate::{
 /// Arguments of `fairlead top`.
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     #[command(subcommand)]
     what: What,
 }
@@ -36,8 +39,6 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 struct PodsArgs {
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// Namespace of the pods
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
@@ -55,11 +56,23 @@ struct PodsArgs {
     output: Format,
 }
 
-/// A pod's totals and, over the interval, its rates.
+/// A pod's totals and, over the interval, its rates. `rx` is what was delivered to the pod.
 #[derive(Debug, Serialize)]
 struct PodTraffic {
-    #[serde(flatten)]
-    totals: PodReport,
+    namespace: String,
+    pod: String,
+    uid: String,
+    node: String,
+    addresses: Vec<IpAddr>,
+    rx_bytes: u64,
+    rx_packets: u64,
+    tx_bytes: u64,
+    tx_packets: u64,
+    connections_opened: u64,
+    connections_accepted: u64,
+    connections_refused: u64,
+    retransmits: u64,
+    drops: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
 }
@@ -67,17 +80,39 @@ struct PodTraffic {
 /// Per second.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 struct Rates {
-    receive_bytes: f64,
-    transmit_bytes: f64,
-    receive_packets: f64,
-    transmit_packets: f64,
+    rx_bytes: f64,
+    rx_packets: f64,
+    tx_bytes: f64,
+    tx_packets: f64,
     connections: f64,
+}
+
+impl PodTraffic {
+    fn new(totals: PodReport, rates: Option<Rates>) -> Self {
+        Self {
+            namespace: totals.namespace,
+            pod: totals.name,
+            uid: totals.uid,
+            node: totals.node,
+            addresses: totals.addresses,
+            rx_bytes: totals.receive_bytes,
+            rx_packets: totals.receive_packets,
+            tx_bytes: totals.transmit_bytes,
+            tx_packets: totals.transmit_packets,
+            connections_opened: totals.connections_opened,
+            connections_accepted: totals.connections_accepted,
+            connections_refused: totals.connections_refused,
+            retransmits: totals.retransmits,
+            drops: totals.drops,
+            rates,
+        }
+    }
 }
 
 /// Prints a table of pods.
 pub(crate) fn run(args: &TopArgs) -> anyhow::Result<()> {
-    let What::Pods(args) = &args.what;
-    let sockets = admin::sockets(&args.cluster.paths(), args.node.as_deref())?;
+    let (paths, What::Pods(args)) = (args.cluster.paths(), &args.what);
+    let sockets = admin::sockets(&paths, args.node.as_deref())?;
     let pods = admin::runtime()?.block_on(measure(args, &sockets))?;
     if pods.is_empty() && args.output == Format::Table {
         return output::line(&match args.all_namespaces {
@@ -91,7 +126,7 @@ pub(crate) fn run(args: &TopArgs) -> anyhow::Result<()> {
 async fn measure(args: &PodsArgs, sockets: &[AdminSocket]) -> anyhow::Result<Vec<PodTraffic>> {
     if args.interval.is_zero() {
         let pods = read(args, sockets).await?;
-        return Ok(pods.into_iter().map(|totals| PodTraffic { totals, rates: None }).collect());
+        return Ok(pods.into_iter().map(|totals| PodTraffic::new(totals, None)).collect());
     }
     let (before, began) = (read(args, sockets).await?, Instant::now());
     tokio::time::sleep(args.interval).await;
@@ -99,7 +134,7 @@ async fn measure(args: &PodsArgs, sockets: &[AdminSocket]) -> anyhow::Result<Vec
     let before: HashMap<_, _> = before.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
     let traffic = |totals: PodReport| {
         let rates = before.get(totals.uid.as_str()).map(|earlier| rates(earlier, &totals, elapsed));
-        PodTraffic { totals, rates }
+        PodTraffic::new(totals, rates)
     };
     Ok(after.into_iter().map(traffic).collect())
 }
@@ -119,36 +154,48 @@ fn rates(before: &PodReport, after: &PodReport, elapsed: Duration) -> Rates {
     let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / elapsed.as_secs_f64();
     let connections = |pod: &PodReport| pod.connections_opened + pod.connections_accepted;
     Rates {
-        receive_bytes: rate(before.receive_bytes, after.receive_bytes),
-        transmit_bytes: rate(before.transmit_bytes, after.transmit_bytes),
-        receive_packets: rate(before.receive_packets, after.receive_packets),
-        transmit_packets: rate(before.transmit_packets, after.transmit_packets),
+        rx_bytes: rate(before.receive_bytes, after.receive_bytes),
+        rx_packets: rate(before.receive_packets, after.receive_packets),
+        tx_bytes: rate(before.transmit_bytes, after.transmit_bytes),
+        tx_packets: rate(before.transmit_packets, after.transmit_packets),
         connections: rate(connections(before), connections(after)),
     }
 }
 
 fn table(pods: &[PodTraffic]) -> String {
     let header = [
-        "NAMESPACE", "POD", "NODE", "IN/S", "OUT/S", "PACKETS/S", "CONN/S", "IN", "OUT", "PACKETS", "OPENED", "ACCEPTED",
-        "REFUSED", "DROPS",
+        "NAMESPACE",
+        "POD",
+        "NODE",
+        "IN/S",
+        "OUT/S",
+        "PACKETS/S",
+        "CONN/S",
+        "IN",
+        "OUT",
+        "PACKETS",
+        "OPENED",
+        "ACCEPTED",
+        "REFUSED",
+        "DROPS",
     ];
-    let rows = pods.iter().map(|PodTraffic { totals, rates }| {
-        let rate = |show: fn(&Rates) -> String| rates.as_ref().map_or_else(|| "-".to_owned(), show);
+    let rows = pods.iter().map(|pod| {
+        let rate = |show: fn(&Rates) -> String| pod.rates.as_ref().map_or_else(|| "-".to_owned(), show);
         vec![
-            totals.namespace.clone(),
-            totals.name.clone(),
-            totals.node.clone(),
-            rate(|r| bytes_per_sec(r.receive_bytes)),
-            rate(|r| bytes_per_sec(r.transmit_bytes)),
-            rate(|r| per_sec(r.receive_packets + r.transmit_packets)),
+            pod.namespace.clone(),
+            pod.pod.clone(),
+            pod.node.clone(),
+            rate(|r| bytes_per_sec(r.rx_bytes)),
+            rate(|r| bytes_per_sec(r.tx_bytes)),
+            rate(|r| per_sec(r.rx_packets + r.tx_packets)),
             rate(|r| per_sec(r.connections)),
-            bytes(totals.receive_bytes),
-            bytes(totals.transmit_bytes),
-            count(totals.receive_packets + totals.transmit_packets),
-            count(totals.connections_opened),
-            count(totals.connections_accepted),
-            count(totals.connections_refused),
-            count(totals.drops.values().sum()),
+            bytes(pod.rx_bytes),
+            bytes(pod.tx_bytes),
+            count(pod.rx_packets + pod.tx_packets),
+            count(pod.connections_opened),
+            count(pod.connections_accepted),
+            count(pod.connections_refused),
+            count(pod.drops.values().sum()),
         ]
     });
     columns(&header, rows)
@@ -183,13 +230,13 @@ mod tests {
     #[test]
     fn rates_are_per_second_and_a_counter_that_began_anew_has_none() {
         let two = Duration::from_secs(2);
-        assert_eq!(rates(&pod(1000), &pod(5096), two).receive_bytes, 2048.0);
-        assert_eq!(rates(&pod(5000), &pod(10), two).receive_bytes, 0.0);
+        assert_eq!(rates(&pod(1000), &pod(5096), two).rx_bytes, 2048.0);
+        assert_eq!(rates(&pod(5000), &pod(10), two).rx_bytes, 0.0);
     }
 
     #[test]
     fn a_new_pod_has_totals_and_no_rates() {
-        let text = table(&[PodTraffic { totals: pod(2048), rates: None }]);
+        let text = table(&[PodTraffic::new(pod(2048), None)]);
         let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(&row[..7], ["demo", "echo", "node-1", "-", "-", "-", "-"]);
         assert_eq!(&row[7..], ["2.0", "KiB", "500", "B", "10", "0", "3", "0", "2"]);

@@ -29,6 +29,7 @@ pub(crate) mod preflight;
 mod children;
 mod cluster;
 mod detach;
+mod ready;
 
 use cluster::Cluster;
 use ledger::{Ledger, Phase, Record};

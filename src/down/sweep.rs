@@ -1,12 +1,19 @@
 //! Removes whatever is left of a cluster: what its ledger names and what is recognisably its own. Idempotent.
 
-use std::{collections::HashSet, fmt, fs, io, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
-use serde::Serialize;
 
+use super::Removed;
 use crate::{
+    admin,
     paths::{BPFFS, ClusterPaths, NETNS_DIR},
     system::{
         cgroups, mounts, netns,
@@ -20,43 +27,14 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Source of a BPF file system that we mounted, by which we know it again.
 pub(crate) const OWN_BPFFS: &str = "fairlead";
 
-/// How many of each were removed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub(crate) struct Removed {
-    processes: usize,
-    namespaces: usize,
-    mounts: usize,
-    pins: usize,
-    cgroups: usize,
-    directories: usize,
-}
-
-impl fmt::Display for Removed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds = [
-            (self.processes, "process", "processes"),
-            (self.namespaces, "network namespace", "network namespaces"),
-            (self.mounts, "mount", "mounts"),
-            (self.pins, "directory of BPF pins", "directories of BPF pins"),
-            (self.cgroups, "cgroup", "cgroups"),
-            (self.directories, "directory", "directories"),
-        ];
-        let mut separator = "";
-        for (count, one, many) in kinds.into_iter().filter(|(count, ..)| *count > 0) {
-            write!(f, "{separator}{count} {}", if count == 1 { one } else { many })?;
-            separator = ", ";
-        }
-        Ok(())
-    }
-}
-
 /// Removes everything but the stored state. The supervisor, if there is one, is gone or is the caller.
 pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Result<Removed> {
     let state = record.map_or(&paths.state, |record| &record.state_dir);
     let items = record.map_or(&[][..], |record| &record.items);
     let mut removed = Removed { processes: end_processes(paths, record), ..Removed::default() };
 
-    removed.namespaces = remove_namespaces(paths, items);
+    let names = namespaces(paths, items);
+    removed.namespaces = names.iter().filter(|name| netns::remove(&Path::new(NETNS_DIR).join(name))).count();
     removed.mounts = mounts::detach_below(&paths.run) + mounts::detach_below(state);
     for path in items.iter().filter_map(|item| match item {
         Item::Mount { path } if path != Path::new(BPFFS) => Some(path),
@@ -77,6 +55,28 @@ pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Re
     Ok(removed)
 }
 
+/// How much there is of what [`sweep`] removes.
+pub(crate) fn census(paths: &ClusterPaths, record: Option<&Record>) -> Removed {
+    let items = record.map_or(&[][..], |record| &record.items);
+    let state = record.map_or(&paths.state, |record| &record.state_dir);
+    let trees = cgroup_trees(paths);
+    let mut processes: HashSet<ProcessId> = record.iter().flat_map(|record| record.processes()).collect();
+    processes.extend(processes::others().iter().filter(|p| is_ours(p, paths)).map(|p| p.id));
+    processes.extend(trees.iter().flat_map(|tree| cgroups::members(tree)));
+    let existing = |path: &&PathBuf| path.exists();
+    Removed {
+        processes: processes.iter().filter(|p| p.is_alive()).count(),
+        namespaces: namespaces(paths, items)
+            .iter()
+            .filter(|name| Path::new(NETNS_DIR).join(name).exists())
+            .count(),
+        mounts: mounts::count_below(&paths.run) + mounts::count_below(state),
+        pins: pins(paths, items).iter().filter(existing).count(),
+        cgroups: trees.iter().map(|tree| cgroups::count(tree)).sum(),
+        directories: run_directories(paths).iter().filter(existing).count() + usize::from(paths.run.exists()),
+    }
+}
+
 /// Daemons first, so that nothing is restarted; then what containers run; then whatever is left.
 fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
     let recorded: HashSet<ProcessId> = record.iter().flat_map(|record| record.processes()).collect();
@@ -88,8 +88,27 @@ fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
     };
     let mut ended = processes::end(ids(&daemon), GRACE);
     let nodes = cgroup_trees(paths);
+    remove_foreign_containers(paths, record);
     ended += nodes.iter().map(|tree| kill_but_us(tree)).sum::<usize>();
     ended + processes::end(ids(&|_| true), GRACE)
+}
+
+/// Containers in a containerd that is not ours and goes on. What ours runs ends with it.
+fn remove_foreign_containers(paths: &ClusterPaths, record: Option<&Record>) {
+    let namespaces = record.into_iter().flat_map(|record| &record.items).filter_map(|item| match item {
+        Item::ContainerdNamespace { socket, name } if !socket.starts_with(&paths.run) => Some((socket, name)),
+        _ => None,
+    });
+    let remove = |socket: &Path, name: &str| -> anyhow::Result<()> {
+        Ok(admin::runtime()?.block_on(fairlead_kubelet::containerd::remove_all(socket, name))?)
+    };
+    for (socket, name) in namespaces {
+        // On a thread of its own, because the caller's may be in a runtime already.
+        let removed = thread::scope(|scope| scope.spawn(|| remove(socket, name)).join());
+        if let Ok(Err(problem)) = removed {
+            tracing::warn!(socket = %socket.display(), namespace = name, "cannot remove containers: {problem:#}");
+        }
+    }
 }
 
 /// A daemon, containerd or shim that was told to work in this cluster's directories.
@@ -105,9 +124,13 @@ fn is_ours(process: &Process, paths: &ClusterPaths) -> bool {
 }
 
 /// The cluster's cgroups in every hierarchy.
-fn cgroup_trees(paths: &ClusterPaths) -> Vec<std::path::PathBuf> {
+fn cgroup_trees(paths: &ClusterPaths) -> Vec<PathBuf> {
     let below = paths.cgroup();
-    mounts::cgroup_hierarchies().into_iter().map(|mount| mount.join(&below)).filter(|tree| tree.exists()).collect()
+    mounts::cgroup_hierarchies()
+        .into_iter()
+        .map(|mount| mount.join(&below))
+        .filter(|tree| tree.exists())
+        .collect()
 }
 
 /// Whoever was started from inside a node's cgroup (a shell, a test) must not end itself.
@@ -119,42 +142,44 @@ fn kill_but_us(tree: &Path) -> usize {
     cgroups::kill(tree)
 }
 
-fn remove_namespaces(paths: &ClusterPaths, items: &[Item]) -> usize {
+/// Names of the cluster's namespaces that may be there.
+fn namespaces(paths: &ClusterPaths, items: &[Item]) -> HashSet<String> {
     let recorded = items.iter().filter_map(|item| match item {
         Item::Netns { name } => Some(name.clone()),
         _ => None,
     });
-    let recognised = fs::read_dir(NETNS_DIR)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| paths.owns_netns(name));
-    let names: HashSet<String> = recorded.chain(recognised).collect();
-    names.iter().filter(|name| netns::remove(&Path::new(NETNS_DIR).join(name))).count()
+    recorded.chain(names_in(Path::new(NETNS_DIR)).filter(|name| paths.owns_netns(name))).collect()
+}
+
+/// Directories of pins that may be there.
+fn pins(paths: &ClusterPaths, items: &[Item]) -> HashSet<PathBuf> {
+    let recorded = items.iter().filter_map(|item| match item {
+        Item::Pins { path } => Some(path.clone()),
+        _ => None,
+    });
+    let root = Path::new(BPFFS).join("fairlead");
+    let recognised = names_in(&root).filter(|name| paths.owns_netns(name)).map(|name| root.join(name));
+    recorded.chain(recognised).collect()
+}
+
+fn names_in(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+fn run_directories(paths: &ClusterPaths) -> [PathBuf; 3] {
+    [paths.nodes(), paths.containerd_run(), paths.logs()]
 }
 
 /// Removes the nodes' pins, and the BPF file system when it is ours and this was its last user.
 fn remove_pins(paths: &ClusterPaths, items: &[Item]) -> anyhow::Result<(usize, usize)> {
     let _lock = lock_bpffs()?;
-    let root = Path::new(BPFFS).join("fairlead");
-    let recorded = items.iter().filter_map(|item| match item {
-        Item::Pins { path } => Some(path.clone()),
-        _ => None,
-    });
-    let recognised = fs::read_dir(&root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| paths.owns_netns(name)))
-        .map(|entry| entry.path());
-    let directories: HashSet<_> = recorded.chain(recognised).collect();
     let mut removed = 0;
-    for path in directories {
+    for path in pins(paths, items) {
         removed += usize::from(remove_tree(&path)?);
     }
     // Fails while another cluster has pins there.
-    let _ = fs::remove_dir(&root);
+    let _ = fs::remove_dir(Path::new(BPFFS).join("fairlead"));
     let unused = fs::read_dir(BPFFS).is_ok_and(|mut entries| entries.next().is_none());
     let ours = mounts::on(Path::new(BPFFS)).is_some_and(|mount| mount.source == OWN_BPFFS);
     let unmounted = if unused && ours { mounts::detach_below(Path::new(BPFFS)) } else { 0 };
@@ -183,7 +208,7 @@ fn remove_shim_sockets(paths: &ClusterPaths) {
 /// what fails before is found again by the next `down`.
 fn remove_run_dir(paths: &ClusterPaths) -> anyhow::Result<usize> {
     let mut removed = 0;
-    for path in [paths.nodes(), paths.containerd_run(), paths.logs()] {
+    for path in run_directories(paths) {
         removed += usize::from(remove_tree(&path)?);
     }
     remove_tree(&paths.ledger().with_extension("json.new"))?;
@@ -207,7 +232,7 @@ fn remove_tree(path: &Path) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Removed, is_ours};
+    use super::is_ours;
     use crate::{
         paths::ClusterPaths,
         system::processes::{Process, ProcessId},
@@ -230,12 +255,5 @@ mod tests {
             let process = Process { id: ProcessId { pid: 1, start_ticks: 1 }, arguments };
             assert_eq!(is_ours(&process, &paths), ours, "{line}");
         }
-    }
-
-    #[test]
-    fn the_summary_counts_only_what_was_there() {
-        assert_eq!(Removed::default().to_string(), "");
-        let removed = Removed { processes: 1, namespaces: 3, ..Removed::default() };
-        assert_eq!(removed.to_string(), "1 process, 3 network namespaces");
     }
 }

@@ -42,7 +42,12 @@ pub(super) fn find(args: &NodeArgs, identity: &Identity) -> anyhow::Result<Place
         state: args.state_dir.clone().unwrap_or_else(|| nodes("/var/lib")),
         run: args.run_dir.clone().unwrap_or_else(|| nodes("/run")),
         bpffs: args.bpffs.clone().unwrap_or_else(|| below(BPFFS)),
-        cgroup: args.cgroup.clone().unwrap_or_else(|| format!("fairlead/{name}")).trim_matches('/').to_owned(),
+        cgroup: args
+            .cgroup
+            .clone()
+            .unwrap_or_else(|| format!("fairlead/{name}"))
+            .trim_matches('/')
+            .to_owned(),
         addresses,
         name,
     })
@@ -59,13 +64,16 @@ fn checked(given: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
 /// The address from which this machine reaches `host`. Connecting a UDP socket asks the routing table and sends nothing.
 fn address_towards(host: &str) -> anyhow::Result<IpAddr> {
     let find = || -> anyhow::Result<IpAddr> {
-        let target = (host.trim_matches(['[', ']']), 9).to_socket_addrs()?.next().context("it has no address")?;
+        let target =
+            (host.trim_matches(['[', ']']), 9).to_socket_addrs()?.next().context("it has no address")?;
         let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 8], 0).into() };
         let socket = UdpSocket::bind(any)?;
         socket.connect(target)?;
         Ok(socket.local_addr()?.ip())
     };
-    find().with_context(|| format!("cannot find the address that leads to the API server {host}; give --node-ip"))
+    find().with_context(|| {
+        format!("cannot find the address that leads to the API server {host}; give --node-ip")
+    })
 }
 
 fn interface_with(addresses: &[IpAddr]) -> anyhow::Result<String> {

@@ -2,7 +2,7 @@
 
 use fairlead_agent::{MapFill, Status as AgentStatus};
 
-use super::{NodeStatus, Status};
+use super::{NodeStatus, Status, problems};
 use crate::output::{columns, count};
 
 /// The cluster in a line, then its nodes with what they complain of, then its daemons.
@@ -15,6 +15,9 @@ pub(super) fn render(status: &Status) -> String {
     let header = ["NODE", "PID", "MODE", "SYNCED", "FEED", "REVISION", "LAG", "PODS", "DROPS", "MAPS"];
     let mut text = format!("cluster {}: {api}\n\n", status.cluster);
     text += &columns(&header, status.nodes.iter().map(row));
+    for problem in problems(status) {
+        text += &format!("{problem}\n");
+    }
     for node in &status.nodes {
         for problem in node.agent.iter().flat_map(complaints) {
             text += &format!("{}: {problem}\n", node.node);

@@ -28,6 +28,11 @@ pub(crate) fn enter(path: &Path, pid: u32) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), pid.to_string())
 }
 
+/// How many cgroups the tree has.
+pub(crate) fn count(tree: &Path) -> usize {
+    directories(tree).len()
+}
+
 /// Every process in the tree.
 pub(crate) fn members(tree: &Path) -> Vec<ProcessId> {
     directories(tree)

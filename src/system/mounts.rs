@@ -37,6 +37,11 @@ pub(crate) fn detach_below(directory: &Path) -> usize {
     below.len()
 }
 
+/// How many mounts there are at or below a directory.
+pub(crate) fn count_below(directory: &Path) -> usize {
+    all().iter().filter(|m| m.target.starts_with(directory)).count()
+}
+
 /// The cgroup v2 hierarchy, wherever it is mounted.
 pub(crate) fn cgroup2() -> Option<PathBuf> {
     all().into_iter().find(|m| m.kind == "cgroup2").map(|m| m.target)

@@ -90,7 +90,8 @@ pub(crate) fn others() -> Vec<Process> {
         .filter_map(|pid| {
             let id = ProcessId::of(pid)?;
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let arguments = line.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+            let arguments =
+                line.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
             Some(Process { id, arguments })
         })
         .collect()

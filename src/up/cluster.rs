@@ -12,8 +12,6 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
-use kube::{Api, Client};
 use nix::mount::{MsFlags, mount};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +20,7 @@ use super::{
     UpArgs, children, containerd, credentials,
     ledger::{Item, Ledger, Phase},
     preflight::Preflight,
+    ready::ready,
     report::Report,
     supervise::{ChildSpec, Ended, Supervisor},
     topology::{self, FABRIC_V4, FABRIC_V6},
@@ -88,8 +87,8 @@ impl Cluster {
 
     /// Makes the namespaces and starts the daemons; returns before they are of use.
     pub(crate) async fn start(&mut self, args: &UpArgs, checked: &Preflight) -> anyhow::Result<()> {
-        let supervisor = self.make_cgroups(&checked.cgroup2)?;
         self.mount_bpffs(args.nodes)?;
+        let supervisor = self.make_cgroups(&checked.cgroup2)?;
         let since = Instant::now();
         let private = args.containerd.is_none();
         if private {
@@ -106,7 +105,11 @@ impl Cluster {
 
         let program: OsString = std::env::current_exe().context("cannot find this program's file")?.into();
         let sockets = self.bind(&checked.api).await?;
-        keep(&mut self.server, &supervisor, children::server(&self.paths, program.clone(), sockets, args.api_port));
+        keep(
+            &mut self.server,
+            &supervisor,
+            children::server(&self.paths, program.clone(), sockets, args.api_port),
+        );
         for index in 1..=args.nodes {
             keep(&mut self.nodes, &supervisor, children::dns(&self.paths, program.clone(), index));
         }
@@ -138,7 +141,8 @@ impl Cluster {
         let (since, report) = (Instant::now(), self.report);
         let client = identity::client(&self.paths.kubeconfig()).await?;
         let names = self.ledger.record().nodes;
-        let mut waiting: FuturesUnordered<_> = names.iter().map(|name| ready(client.clone(), name, self.began)).collect();
+        let mut waiting: FuturesUnordered<_> =
+            names.iter().map(|name| ready(client.clone(), name, self.began)).collect();
         let mut failures = HashMap::<String, u32>::new();
         let deadline = tokio::time::sleep(READY_PATIENCE);
         tokio::pin!(deadline);
@@ -197,6 +201,7 @@ impl Cluster {
             mount(Some(sweep::OWN_BPFFS), root, Some("bpf"), MsFlags::empty(), None::<&str>)
                 .with_context(|| format!("cannot mount a BPF file system on {BPFFS}"))?;
         }
+        fairlead_kernel::require_features(&self.paths.bpffs(&node_name(1)))?;
         for index in 1..=nodes {
             let path = self.paths.bpffs(&node_name(index));
             self.ledger.add(Item::Pins { path: path.clone() })?;
@@ -241,24 +246,4 @@ fn hopeless(ended: &Ended, paths: &ClusterPaths) -> anyhow::Error {
         Some(complaint) => anyhow!("{} cannot run: {complaint}", ended.role),
         None => anyhow!("{} {}; see {}", ended.role, ended.how, paths.state.join("logs").display()),
     }
-}
-
-/// Waits until a node says that it is Ready, however long the API server takes to answer. What it said in an earlier
-/// life, and is still stored, does not count.
-async fn ready(client: Client, name: &str, since: Timestamp) -> String {
-    let nodes = Api::<Node>::all(client);
-    let is_ready = move |node: Option<&Node>| {
-        let conditions = node.and_then(|n| n.status.as_ref()?.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True" && is_since(c, since)))
-    };
-    while let Err(problem) = kube::runtime::wait::await_condition(nodes.clone(), name, is_ready).await {
-        tracing::debug!(%problem, name, "waiting for the node");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    name.to_owned()
-}
-
-/// The API writes whole seconds.
-fn is_since(condition: &NodeCondition, since: Timestamp) -> bool {
-    condition.last_heartbeat_time.as_ref().is_some_and(|time| time.0.as_second() >= since.as_second())
 }

@@ -15,7 +15,8 @@ pub(crate) const NODES: &str = "system:nodes";
 
 /// Opens the authority of a state directory.
 pub(crate) fn open(dir: &Path) -> anyhow::Result<Pki> {
-    Pki::open_or_create(dir).with_context(|| format!("cannot use the certificate authority in {}", dir.display()))
+    Pki::open_or_create(dir)
+        .with_context(|| format!("cannot use the certificate authority in {}", dir.display()))
 }
 
 /// The user name of a node.

@@ -84,7 +84,8 @@ impl Record {
         struct Versioned {
             version: u32,
         }
-        let unreadable = || format!("{} is damaged; remove it, then run `fairlead down` again", path.display());
+        let unreadable =
+            || format!("{} is damaged; remove it, then run `fairlead down` again", path.display());
         let Versioned { version } = serde_json::from_str(&text).with_context(unreadable)?;
         if version > VERSION {
             bail!(
@@ -164,7 +165,8 @@ impl Ledger {
 fn write(path: &Path, record: &Record) -> anyhow::Result<()> {
     let attempt = || -> anyhow::Result<()> {
         let new = path.with_extension("json.new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec_pretty(record)?)?;
         Ok(fs::rename(&new, path)?)
     };
@@ -181,7 +183,8 @@ mod tests {
     fn ledger() -> (tempfile::TempDir, ClusterPaths, Ledger) {
         let dir = tempfile::tempdir().unwrap();
         let paths = ClusterPaths::new("blue", Some(dir.path().join("state")), Some(dir.path().to_owned()));
-        let ledger = Ledger::create(&paths, "127.0.0.1:6443".parse().unwrap(), vec!["node-1".into()]).unwrap();
+        let ledger =
+            Ledger::create(&paths, "127.0.0.1:6443".parse().unwrap(), vec!["node-1".into()]).unwrap();
         (dir, paths, ledger)
     }
 

@@ -42,7 +42,6 @@ pub(crate) fn check(
 ) -> anyhow::Result<Preflight> {
     require_root("up")?;
     let cgroup2 = require_cgroup2()?;
-    require_kernel()?;
     match &args.containerd {
         Some(socket) => require_socket(socket)?,
         None => require_programs()?,
@@ -81,19 +80,12 @@ fn require_cgroup2() -> anyhow::Result<PathBuf> {
     )
 }
 
-/// Type information for our programs; what else is missing, the node says by name when it loads them.
-fn require_kernel() -> anyhow::Result<()> {
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        bail!(
-            "this kernel has no BTF (/sys/kernel/btf/vmlinux), which the dataplane's BPF programs need; use a kernel built with CONFIG_DEBUG_INFO_BTF=y, 5.10 or newer"
-        );
-    }
-    Ok(())
-}
-
 fn require_socket(socket: &Path) -> anyhow::Result<()> {
     std::os::unix::net::UnixStream::connect(socket).with_context(|| {
-        format!("no containerd answers on {}; start it, or leave --containerd out for a private one", socket.display())
+        format!(
+            "no containerd answers on {}; start it, or leave --containerd out for a private one",
+            socket.display()
+        )
     })?;
     Ok(())
 }
@@ -101,7 +93,9 @@ fn require_socket(socket: &Path) -> anyhow::Result<()> {
 fn require_programs() -> anyhow::Result<()> {
     for (program, package) in containerd::PROGRAMS {
         if find_program(program).is_none() {
-            bail!("{program} is not in PATH; install it with `apt-get install {package}`, or give --containerd SOCKET");
+            bail!(
+                "{program} is not in PATH; install it with `apt-get install {package}`, or give --containerd SOCKET"
+            );
         }
     }
     Ok(())

@@ -196,7 +196,9 @@ fn complaint(log: &Path, start: u64) -> Option<String> {
     let first = lines.iter().rposition(|line| line.starts_with("error: "))?;
     let causes = lines[first + 1..].iter().take_while(|line| line.starts_with("  because: "));
     let sentence = lines[first].trim_start_matches("error: ");
-    Some(causes.fold(sentence.to_owned(), |all, cause| format!("{all}: {}", cause.trim_start_matches("  because: "))))
+    Some(causes.fold(sentence.to_owned(), |all, cause| {
+        format!("{all}: {}", cause.trim_start_matches("  because: "))
+    }))
 }
 
 #[cfg(test)]

@@ -56,7 +56,9 @@ pub(crate) async fn build(paths: &ClusterPaths, ledger: &Ledger, nodes: u8) -> a
     ledger.add(Item::Netns { name: fabric.clone() })?;
     netns::create(paths.netns(FABRIC)).await?;
     ledger.add(Item::Link { netns: fabric.clone(), name: BRIDGE.to_owned() })?;
-    netns::inside_async(&paths.netns(FABRIC), make_fabric).await.context("cannot make the fabric's bridge")?;
+    netns::inside_async(&paths.netns(FABRIC), make_fabric)
+        .await
+        .context("cannot make the fabric's bridge")?;
     for index in 1..=nodes {
         let node = node_name(index);
         ledger.add(Item::Netns { name: paths.netns_name(&node) })?;
