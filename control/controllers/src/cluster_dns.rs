@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use k8s_openapi::{
     api::{
         core::v1::{Node, ObjectReference, Service},
-        discovery::v1::{
-            Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode,
-        },
+        discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
@@ -49,9 +47,7 @@ impl Controller for ClusterDns {
         let concerned = match touched {
             Touched::Service(changed) => Key::of(changed.latest()) == key,
             Touched::EndpointSlice(changed) => changed.sides().any(is_managed),
-            Touched::Node(changed) => {
-                changed.old.as_deref().map(facts) != changed.new.as_deref().map(facts)
-            }
+            Touched::Node(changed) => changed.old.as_deref().map(facts) != changed.new.as_deref().map(facts),
             _ => false,
         };
         if concerned { vec![key] } else { Vec::new() }
@@ -181,7 +177,8 @@ mod tests {
 
     fn view(ready: &[(&str, &str, bool)]) -> Caches {
         let view = Caches::default();
-        let service = json!({"metadata": {"namespace": "kube-system", "name": "kube-dns", "uid": "s"}, "spec": {}});
+        let service =
+            json!({"metadata": {"namespace": "kube-system", "name": "kube-dns", "uid": "s"}, "spec": {}});
         view.services.put(serde_json::from_value(service).expect("a service"));
         for (name, number, ready) in ready {
             let node = json!({"metadata": {"name": name}, "status": {
@@ -201,7 +198,8 @@ mod tests {
     fn every_ready_node_serves_and_is_preferred_by_itself() {
         let view = view(&[("n1", "11", true), ("n2", "12", false)]);
         let plan = reconcile(&view);
-        let [Write::Create { object: v4, .. }, Write::Create { object: v6, .. }] = plan.writes.as_slice() else {
+        let [Write::Create { object: v4, .. }, Write::Create { object: v6, .. }] = plan.writes.as_slice()
+        else {
             panic!("a slice per family: {plan:?}")
         };
         assert_eq!(v4["addressType"], "IPv4");

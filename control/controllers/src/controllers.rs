@@ -65,7 +65,9 @@ pub enum ControllersError {
         mask: u8,
     },
     /// Two pod networks of one family.
-    #[error("the pod networks {first} and {second} are of one family; give at most one IPv4 and one IPv6 network")]
+    #[error(
+        "the pod networks {first} and {second} are of one family; give at most one IPv4 and one IPv6 network"
+    )]
     Family {
         /// The first one.
         first: IpNet,

@@ -82,11 +82,8 @@ impl Rollout {
             if spec.paused == Some(true) || self.is_scaling() {
                 plan.writes.extend(self.scale_existing());
             } else {
-                let steps = if rollout::recreates(&spec) {
-                    self.recreate(old_pods_left)
-                } else {
-                    self.roll()
-                };
+                let steps =
+                    if rollout::recreates(&spec) { self.recreate(old_pods_left) } else { self.roll() };
                 created = steps.created;
                 plan.writes.extend(steps.writes);
             }

@@ -103,8 +103,7 @@ impl Controller for EndpointSlices {
             return Plan::default();
         }
         let pods = view.pods.in_namespace(&key.namespace);
-        let pods: Vec<&Pod> =
-            pods.iter().map(AsRef::as_ref).filter(|pod| selected(&service, pod)).collect();
+        let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).filter(|pod| selected(&service, pod)).collect();
         let zone = |node: &str| {
             let node = view.nodes.get(&Key::new("", node))?;
             node.metadata.labels.as_ref()?.get(ZONE).cloned()
@@ -116,9 +115,8 @@ impl Controller for EndpointSlices {
             let own = own.iter().copied().filter(|slice| slice.address_type == family.as_str());
             writes.extend(spread::spread(&service, *family, groups, own.collect(), now));
         }
-        let of_other_family = |slice: &&&EndpointSlice| {
-            families.iter().all(|family| slice.address_type != family.as_str())
-        };
+        let of_other_family =
+            |slice: &&&EndpointSlice| families.iter().all(|family| slice.address_type != family.as_str());
         writes.extend(own.iter().filter(of_other_family).map(|slice| Write::delete(*slice, None)));
         Plan { writes, again_in: None }
     }

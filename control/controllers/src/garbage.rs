@@ -48,7 +48,9 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         };
         match found {
             Ok(kinds) => break kinds,
-            Err(error) => tracing::warn!(%error, "the garbage collector cannot discover the API; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "the garbage collector cannot discover the API; trying again")
+            }
         }
         tokio::select! {
             () = sleep(RETRY) => {}
@@ -101,7 +103,8 @@ fn watch(client: &Client, kinds: &[Kind]) -> SelectAll<Events> {
     let streams = kinds.iter().enumerate().map(|(at, kind)| {
         let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &kind.resource);
         let events = watcher(api, watcher::Config::default()).default_backoff();
-        let events: Events = Box::pin(events.filter_map(move |event| future::ready(event.ok().map(|event| (at, event)))));
+        let events: Events =
+            Box::pin(events.filter_map(move |event| future::ready(event.ok().map(|event| (at, event)))));
         events
     });
     futures::stream::select_all(streams)
@@ -203,15 +206,23 @@ impl Collector {
                     if *foreground { PropagationPolicy::Foreground } else { PropagationPolicy::Background };
                 let params = DeleteParams {
                     propagation_policy: Some(policy),
-                    preconditions: Some(Preconditions { uid: Some(item.uid.clone()), resource_version: None }),
+                    preconditions: Some(Preconditions {
+                        uid: Some(item.uid.clone()),
+                        resource_version: None,
+                    }),
                     ..DeleteParams::default()
                 };
-                tracing::debug!(name = item.name, kind = self.kinds[item.kind].resource.kind, "its owners are gone");
+                tracing::debug!(
+                    name = item.name,
+                    kind = self.kinds[item.kind].resource.kind,
+                    "its owners are gone"
+                );
                 accept(self.api(item).delete(&item.name, &params).await.map(drop))
             }
             Action::RemoveOwners { item, uids } => {
                 let current = self.api(item).get_metadata_opt(&item.name).await?;
-                let Some(current) = current.filter(|now| now.metadata.uid.as_deref() == Some(&item.uid)) else {
+                let Some(current) = current.filter(|now| now.metadata.uid.as_deref() == Some(&item.uid))
+                else {
                     return Ok(());
                 };
                 let mut owners = current.metadata.owner_references.unwrap_or_default();
@@ -222,7 +233,8 @@ impl Collector {
             }
             Action::RemoveFinalizer { item, finalizer } => {
                 let current = self.api(item).get_metadata_opt(&item.name).await?;
-                let Some(current) = current.filter(|now| now.metadata.uid.as_deref() == Some(&item.uid)) else {
+                let Some(current) = current.filter(|now| now.metadata.uid.as_deref() == Some(&item.uid))
+                else {
                     return Ok(());
                 };
                 let mut finalizers = current.metadata.finalizers.unwrap_or_default();

@@ -31,12 +31,11 @@ impl NodeIpam {
     /// The first prefix of each pool that no node has; an error names the pool that is used up.
     fn allocate(&self, taken: &HashSet<IpNet>) -> Result<Vec<IpNet>, IpNet> {
         let free = |(pool, mask): &(IpNet, u8)| {
-            let overlaps =
-                |net: &IpNet| taken.iter().any(|taken| taken.contains(net) || net.contains(taken));
+            let overlaps = |net: &IpNet| taken.iter().any(|taken| taken.contains(net) || net.contains(taken));
             let mut subnets = pool.subnets(*mask).map_err(|_| *pool)?;
             // The common case, a prefix of the same length, is looked up and not compared with all.
             let longer = taken.iter().any(|taken| pool.contains(taken) && taken.prefix_len() != *mask);
-            subnets.find(|net| !taken.contains(net) && !(longer && overlaps(net))).ok_or(*pool)
+            subnets.find(|net| !(taken.contains(net) || longer && overlaps(net))).ok_or(*pool)
         };
         self.pools.iter().map(free).collect()
     }

@@ -96,7 +96,8 @@ impl Controller for NodeLifecycle {
             }
             // A pod that comes to a node, or changes there, may have to leave it.
             Touched::Pod(changed) => {
-                let moved = changed.old.as_deref().and_then(pods::node) != changed.new.as_deref().and_then(pods::node);
+                let moved = changed.old.as_deref().and_then(pods::node)
+                    != changed.new.as_deref().and_then(pods::node);
                 let node = changed.new.as_deref().and_then(pods::node).filter(|_| moved);
                 node.map(|node| Key::new("", node)).into_iter().collect()
             }
@@ -135,9 +136,11 @@ impl Controller for NodeLifecycle {
         if let Some(taints) = taints::wanted(&node, health, now).filter(|_| plan.writes.is_empty()) {
             plan.writes.push(Write::patch(node.as_ref(), json!({"spec": {"taints": taints}})));
         }
-        let repels = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| {
-            taints.iter().any(|taint| taint.effect == "NoExecute")
-        });
+        let repels = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.taints.as_ref())
+            .is_some_and(|taints| taints.iter().any(|taint| taint.effect == "NoExecute"));
         if repels || health == Health::Silent {
             let on_node = on_node();
             if health == Health::Silent {
@@ -183,9 +186,11 @@ fn mark_unknown(node: &Node, now: Timestamp) -> Vec<Write> {
         let known = conditions.iter_mut().find(|condition| condition.type_ == type_);
         let (reason, message, heartbeat) = match &known {
             Some(known) if known.status == "Unknown" => continue,
-            Some(known) => {
-                ("NodeStatusUnknown", "Kubelet stopped posting node status.", known.last_heartbeat_time.clone())
-            }
+            Some(known) => (
+                "NodeStatusUnknown",
+                "Kubelet stopped posting node status.",
+                known.last_heartbeat_time.clone(),
+            ),
             None if type_ != "Ready" => continue,
             None => ("NodeStatusNeverUpdated", "Kubelet never posted node status.", None),
         };

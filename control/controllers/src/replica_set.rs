@@ -52,10 +52,9 @@ impl Controller for ReplicaSets {
             return Plan { writes: claims, again_in: None };
         }
         let uid = set.metadata.uid.as_deref();
-        let owned: Vec<&Arc<Pod>> =
-            all.iter().filter(|pod| is_controlled_by(&pod.metadata, uid)).collect();
+        let owned: Vec<&Pod> = all.iter().map(AsRef::as_ref).filter(|pod| is_controlled_by(&pod.metadata, uid)).collect();
         let active: Vec<&Pod> =
-            owned.iter().map(|pod| pod.as_ref()).filter(|pod| pods::is_active(pod)).collect();
+            owned.iter().copied().filter(|pod| pods::is_active(pod)).collect();
         let mut plan = Plan::default();
         if !is_deleting(&set.metadata) {
             plan.writes = scale(&set, &active, &all);
@@ -174,7 +173,7 @@ fn related_per_node(set: &ReplicaSet, all: &[Arc<Pod>]) -> HashMap<String, usize
 }
 
 /// Brings the status up to date, and comes back when a pod will have been ready for long enough.
-fn report(set: &ReplicaSet, active: &[&Pod], owned: &[&Arc<Pod>], now: Timestamp, plan: &mut Plan) {
+fn report(set: &ReplicaSet, active: &[&Pod], owned: &[&Pod], now: Timestamp, plan: &mut Plan) {
     let spec = set.spec.clone().unwrap_or_default();
     let labels = spec.template.and_then(|template| template.metadata?.labels).unwrap_or_default();
     let labelled = |pod: &&&Pod| crate::meta::holds(&labels, pod.metadata.labels.as_ref());
@@ -211,8 +210,12 @@ fn count(number: usize) -> i32 {
 /// An unset number is a zero.
 fn same(a: &ReplicaSetStatus, b: &ReplicaSetStatus) -> bool {
     let numbers = |status: &ReplicaSetStatus| {
-        let optional =
-            [status.fully_labeled_replicas, status.ready_replicas, status.available_replicas, status.terminating_replicas];
+        let optional = [
+            status.fully_labeled_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+            status.terminating_replicas,
+        ];
         (status.replicas, optional.map(Option::unwrap_or_default), status.observed_generation)
     };
     numbers(a) == numbers(b)

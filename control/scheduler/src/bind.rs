@@ -61,10 +61,9 @@ impl Binder {
                 ..ObjectReference::default()
             },
         };
-        let body = serde_json::to_vec(&binding).expect("a binding is always JSON");
         let bound = self
             .pods(&pod)
-            .create_subresource::<_, serde_json::Value>("binding", &name, &PostParams::default(), &body)
+            .create_subresource::<_, serde_json::Value>("binding", &name, &PostParams::default(), &binding)
             .await;
         match bound {
             Ok(_) => {
@@ -104,8 +103,13 @@ impl Binder {
     }
 
     async fn event(&self, pod: &Pod, type_: EventType, reason: &str, note: String) {
-        let event =
-            Event { type_, reason: reason.into(), note: Some(note), action: "Binding".into(), secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.into(),
+            note: Some(note),
+            action: "Binding".into(),
+            secondary: None,
+        };
         if let Err(error) = self.recorder.publish(&event, &pod.object_ref(&())).await {
             tracing::debug!(%error, reason, "an event was not written");
         }

@@ -55,30 +55,29 @@ fn node_name(_: &PodInfo, spec: &PodSpec, node: &NodeState) -> Vec<String> {
 fn taint_toleration(_: &PodInfo, spec: &PodSpec, node: &NodeState) -> Vec<String> {
     let repels = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
     let taint = node.facts.taints.iter().filter(repels).find(|taint| !tolerated(spec, taint));
-    taint.map(|taint| {
-        let value = taint.value.as_deref().unwrap_or_default();
-        format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)
-    }).into_iter().collect()
+    taint
+        .map(|taint| {
+            let value = taint.value.as_deref().unwrap_or_default();
+            format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)
+        })
+        .into_iter()
+        .collect()
 }
 
 /// A node that has just registered is not Ready for an instant before it carries the taint that says so.
 fn node_ready(_: &PodInfo, spec: &PodSpec, node: &NodeState) -> Vec<String> {
-    let not_ready = Taint {
-        key: "node.kubernetes.io/not-ready".into(),
-        effect: "NoSchedule".into(),
-        ..Taint::default()
-    };
+    let not_ready =
+        Taint { key: "node.kubernetes.io/not-ready".into(), effect: "NoSchedule".into(), ..Taint::default() };
     let objects = !node.facts.ready && !tolerated(spec, &not_ready);
     object(objects, "node(s) had untolerated taint {node.kubernetes.io/not-ready: }")
 }
 
 fn node_affinity(_: &PodInfo, spec: &PodSpec, node: &NodeState) -> Vec<String> {
     let labels = &node.facts.labels;
-    let selected =
-        spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     let wanted = required.is_none_or(|required| {
         let mut terms = required.node_selector_terms.iter();
         terms.any(|term| selector::term_matches(term, &node.facts.name, labels))

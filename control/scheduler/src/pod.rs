@@ -45,10 +45,11 @@ impl PodInfo {
     pub fn new(pod: Arc<Pod>) -> Self {
         let none = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&none);
+        let host_network = spec.host_network == Some(true);
         let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
         let ports = ports.filter_map(|port| {
             let host_port = port.host_port.filter(|port| *port != 0);
-            let number = if spec.host_network == Some(true) { Some(port.container_port) } else { host_port };
+            let number = if host_network { Some(port.container_port) } else { host_port };
             Some(HostPort {
                 address: port.host_ip.clone().unwrap_or_default(),
                 protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
@@ -59,7 +60,7 @@ impl PodInfo {
             request: request::of(spec),
             weight: request::of_nonzero(spec),
             ports: ports.collect(),
-            pod: Arc::clone(&pod),
+            pod,
         }
     }
 

@@ -119,7 +119,8 @@ mod tests {
     use super::*;
 
     fn pod(uid: &str, priority: i32) -> Arc<Pod> {
-        let pod = serde_json::json!({"metadata": {"uid": uid}, "spec": {"priority": priority, "containers": []}});
+        let pod =
+            serde_json::json!({"metadata": {"uid": uid}, "spec": {"priority": priority, "containers": []}});
         Arc::new(serde_json::from_value(pod).expect("a pod"))
     }
 

@@ -1,10 +1,6 @@
 //! The shell around the decision: watches, the queue, bindings in flight.
 
-use std::{
-    collections::HashSet,
-    future,
-    sync::Arc,
-};
+use std::{collections::HashSet, future, sync::Arc};
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -48,6 +44,7 @@ struct Listing {
     done: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "moved once, from the watch to its handler")]
 enum Seen {
     Node(watcher::Event<Node>),
     Pod(watcher::Event<Pod>),

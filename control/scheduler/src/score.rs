@@ -97,8 +97,7 @@ fn taken(info: &PodInfo, node: &NodeState, resource: &str) -> Option<i64> {
 }
 
 fn least_allocated(info: &PodInfo, _: &PodSpec, node: &NodeState) -> i64 {
-    let taken: Vec<i64> =
-        [CPU, MEMORY].iter().filter_map(|resource| taken(info, node, resource)).collect();
+    let taken: Vec<i64> = [CPU, MEMORY].iter().filter_map(|resource| taken(info, node, resource)).collect();
     let free: i64 = taken.iter().map(|taken| SCORE_MAX - taken).sum();
     free / i64::try_from(taken.len().max(1)).unwrap_or(1)
 }

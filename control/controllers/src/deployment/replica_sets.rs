@@ -75,7 +75,11 @@ pub(super) fn hash(deployment: &Deployment) -> String {
 }
 
 /// A new replica set of the deployment.
-pub(super) fn build(deployment: &Deployment, replicas: i32, annotations: BTreeMap<String, String>) -> ReplicaSet {
+pub(super) fn build(
+    deployment: &Deployment,
+    replicas: i32,
+    annotations: BTreeMap<String, String>,
+) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
     let name = deployment.metadata.name.clone().unwrap_or_default();
     let hash = hash(deployment);

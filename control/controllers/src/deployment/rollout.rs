@@ -70,7 +70,8 @@ impl Rollout {
         let wanted = wanted(&self.deployment);
         let mut active = self.all().filter(|set| size(set) > 0);
         self.old.iter().any(|set| size(set) > 0)
-            && active.any(|set| number::<i32>(&set.metadata, DESIRED).is_some_and(|desired| desired != wanted))
+            && active
+                .any(|set| number::<i32>(&set.metadata, DESIRED).is_some_and(|desired| desired != wanted))
     }
 
     /// Scales without rolling: the only active set gets everything; several get their share.
@@ -155,7 +156,8 @@ impl Rollout {
             new.metadata.annotations.as_ref().and_then(|map| map.get(key)) == Some(value)
         };
         let unchanged = annotations.iter().all(|(key, value)| has(key, value))
-            && new.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0) == min_ready.unwrap_or(0);
+            && new.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
+                == min_ready.unwrap_or(0);
         if !unchanged || size(new) != replicas {
             let patch = json!({
                 "metadata": {"annotations": annotations},
@@ -180,8 +182,7 @@ impl Rollout {
     /// Takes pods from old sets: first those that are not available anyway, then the oldest, never below `floor`
     /// available pods.
     fn shrink_old(&self, floor: i32, total: i32, writes: &mut Vec<Write>) {
-        let new_unavailable =
-            self.new.as_deref().map_or(0, |new| (size(new) - available(new)).max(0));
+        let new_unavailable = self.new.as_deref().map_or(0, |new| (size(new) - available(new)).max(0));
         let mut budget = total - floor - new_unavailable;
         let mut sizes: Vec<(&ReplicaSet, i32)> =
             self.old.iter().map(|set| (set.as_ref(), size(set))).filter(|(_, size)| *size > 0).collect();

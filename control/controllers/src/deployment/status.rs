@@ -65,8 +65,9 @@ impl Rollout {
     fn counts(&self, old: &DeploymentStatus) -> DeploymentStatus {
         let sum = |of: fn(&ReplicaSet) -> i32| self.all().map(of).sum::<i32>();
         let available = sum(available);
-        let terminating =
-            |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0);
+        let terminating = |set: &ReplicaSet| {
+            set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0)
+        };
         DeploymentStatus {
             observed_generation: self.deployment.metadata.generation,
             replicas: Some(sum(replicas)),

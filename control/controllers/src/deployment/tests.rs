@@ -100,7 +100,8 @@ impl World {
         for set in self.view.replica_sets.in_namespace("demo") {
             let mut object = serde_json::to_value(set.as_ref()).expect("JSON");
             let size = replica_sets::size(&set);
-            let image = object["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+            let image =
+                object["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
             let available = available(image, size);
             object["status"] = json!({"replicas": size, "readyReplicas": available, "availableReplicas": available, "observedGeneration": 1});
             self.version += 1;
@@ -162,7 +163,10 @@ fn a_new_deployment_makes_one_replica_set_and_becomes_complete() {
     assert_eq!(world.sizes(), BTreeMap::from([("echo:1".into(), 4)]));
     let deployment = world.deployment();
     let status = deployment.status.clone().expect("a status");
-    assert_eq!((status.updated_replicas, status.available_replicas, status.observed_generation), (Some(4), Some(4), Some(1)));
+    assert_eq!(
+        (status.updated_replicas, status.available_replicas, status.observed_generation),
+        (Some(4), Some(4), Some(1))
+    );
     assert_eq!(condition(&deployment, "Available").0, "True");
     assert_eq!(condition(&deployment, "Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));
     let annotations = deployment.metadata.annotations.expect("annotations");
@@ -200,7 +204,10 @@ fn a_rollout_stops_when_the_new_pods_do_not_work() {
     world.now = "2026-01-01T00:10:01Z".parse().expect("a time");
     let plan = world.reconcile();
     world.apply(plan);
-    assert_eq!(condition(&world.deployment(), "Progressing"), ("False".into(), "ProgressDeadlineExceeded".into()));
+    assert_eq!(
+        condition(&world.deployment(), "Progressing"),
+        ("False".into(), "ProgressDeadlineExceeded".into())
+    );
 }
 
 #[test]

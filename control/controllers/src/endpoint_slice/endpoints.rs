@@ -126,7 +126,8 @@ fn number(port: &ServicePort, protocol: &str, pod: &Pod) -> Option<i32> {
             let spec = pod.spec.as_ref()?;
             let sidecars = spec.init_containers.iter().flatten();
             let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
-            let mut ports = spec.containers.iter().chain(sidecars).flat_map(|one: &Container| one.ports.iter().flatten());
+            let mut ports =
+                spec.containers.iter().chain(sidecars).flat_map(|one: &Container| one.ports.iter().flatten());
             let same = |own: &&k8s_openapi::api::core::v1::ContainerPort| {
                 own.name.as_ref() == Some(name) && own.protocol.as_deref().unwrap_or("TCP") == protocol
             };

@@ -78,7 +78,11 @@ fn identity(endpoint: &Endpoint) -> String {
     uid.unwrap_or_else(|| endpoint.addresses.first().cloned().unwrap_or_default())
 }
 
-fn place<'a>(candidates: Vec<Candidate>, slices: Vec<&'a EndpointSlice>, placeholder: bool) -> Vec<Wanted<'a>> {
+fn place<'a>(
+    candidates: Vec<Candidate>,
+    slices: Vec<&'a EndpointSlice>,
+    placeholder: bool,
+) -> Vec<Wanted<'a>> {
     let order: Vec<String> = candidates.iter().map(|candidate| identity(&candidate.endpoint)).collect();
     let mut new: HashMap<String, Endpoint> =
         candidates.into_iter().map(|candidate| (identity(&candidate.endpoint), candidate.endpoint)).collect();

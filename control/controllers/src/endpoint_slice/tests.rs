@@ -109,7 +109,10 @@ fn a_slice_says_everything_about_its_endpoints() {
     assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "s");
     let endpoint = &slice["endpoints"][0];
     assert_eq!(endpoint["addresses"], json!(["10.244.0.1"]));
-    assert_eq!((&endpoint["nodeName"], &endpoint["zone"], &endpoint["hostname"]), (&json!("n1"), &json!("z"), &json!("first")));
+    assert_eq!(
+        (&endpoint["nodeName"], &endpoint["zone"], &endpoint["hostname"]),
+        (&json!("n1"), &json!("z"), &json!("first"))
+    );
     assert_eq!(endpoint["targetRef"]["name"], "p1");
 }
 

@@ -172,7 +172,7 @@ impl Graph {
         };
         let alive = dependents.iter().filter(|dependent| !dependent.deleting);
         let mut actions: Vec<Action> = alive.flat_map(|dependent| self.judge(dependent)).collect();
-        if !dependents.iter().any(|dependent| blocks(dependent)) {
+        if !dependents.iter().any(blocks) {
             actions.push(Action::RemoveFinalizer { item: item.clone(), finalizer: FOREGROUND });
         }
         actions
@@ -262,7 +262,9 @@ mod tests {
         assert_eq!(graph.evaluate("a"), [], "the child is still going");
         assert_eq!(deletes(&graph.evaluate("child")), [("grandchild", false)]);
         graph.remove("grandchild");
-        let free = |actions: Vec<Action>| matches!(&actions[..], [Action::RemoveFinalizer { finalizer: FOREGROUND, .. }]);
+        let free = |actions: Vec<Action>| {
+            matches!(&actions[..], [Action::RemoveFinalizer { finalizer: FOREGROUND, .. }])
+        };
         assert!(free(graph.evaluate("child")));
         assert_eq!(graph.remove("child"), ["a"]);
         assert!(free(graph.evaluate("a")));

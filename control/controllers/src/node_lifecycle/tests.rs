@@ -119,10 +119,10 @@ fn a_silent_node_is_unknown_and_tainted_and_its_pods_leave_their_services() {
     assert_eq!(world.run(39), [""; 0]);
     assert_eq!(world.taints(), [""; 0]);
     world.run(40);
-    assert_eq!(world.taints(), [
-        "node.kubernetes.io/unreachable:NoSchedule",
-        "node.kubernetes.io/unreachable:NoExecute"
-    ]);
+    assert_eq!(
+        world.taints(),
+        ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
+    );
     let node = world.view.nodes.get(&Key::new("", "n1")).expect("a node");
     assert_eq!(ready(&node).map(|ready| ready.status.as_str()), Some("Unknown"));
     assert!(!world.pod_is_ready("p"));
@@ -162,10 +162,10 @@ fn a_node_that_is_back_loses_its_taints_at_once() {
     world.node("False");
     world.lease(0);
     world.run(0);
-    assert_eq!(world.taints(), [
-        "node.kubernetes.io/not-ready:NoSchedule",
-        "node.kubernetes.io/not-ready:NoExecute"
-    ]);
+    assert_eq!(
+        world.taints(),
+        ["node.kubernetes.io/not-ready:NoSchedule", "node.kubernetes.io/not-ready:NoExecute"]
+    );
     let node = world.view.nodes.get(&Key::new("", "n1")).expect("a node");
     let mut node = Node::clone(&node);
     node.metadata.resource_version = Some(world.version());

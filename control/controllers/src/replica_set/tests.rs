@@ -39,7 +39,11 @@ fn reconcile(view: &Caches) -> Plan {
 
 fn deleted(plan: &Plan) -> Vec<&str> {
     let name = |write: &Write| matches!(write, Write::Delete { .. });
-    plan.writes.iter().filter(|write| name(write)).filter_map(|write| Some(write.target()?.key.name.as_str())).collect()
+    plan.writes
+        .iter()
+        .filter(|write| name(write))
+        .filter_map(|write| Some(write.target()?.key.name.as_str()))
+        .collect()
 }
 
 #[test]
@@ -79,8 +83,13 @@ fn the_least_useful_pods_go_first() {
         ("pending", |pod| pod["status"]["phase"] = "Pending".into()),
         ("not-ready", |pod| pod["status"]["conditions"] = json!([])),
         ("cheap", |pod| pod["metadata"]["annotations"] = json!({DELETION_COST: "-1"})),
-        ("recently-ready", |pod| pod["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into()),
-        ("restarted", |pod| pod["status"]["containerStatuses"] = json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}])),
+        ("recently-ready", |pod| {
+            pod["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into()
+        }),
+        ("restarted", |pod| {
+            pod["status"]["containerStatuses"] =
+                json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}])
+        }),
         ("younger", |pod| pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:05Z".into()),
         ("best", |_| ()),
     ];
@@ -94,7 +103,8 @@ fn the_least_useful_pods_go_first() {
 
 #[test]
 fn of_equal_pods_the_doubled_up_ones_go_first() {
-    let on = |name: &'static str, node: &'static str| pod(name, move |pod| pod["spec"]["nodeName"] = node.into());
+    let on =
+        |name: &'static str, node: &'static str| pod(name, move |pod| pod["spec"]["nodeName"] = node.into());
     let plan = reconcile(&view(set(2), [on("a", "n1"), on("b", "n2"), on("c", "n2")]));
     assert_eq!(deleted(&plan).len(), 1);
     assert_ne!(deleted(&plan), ["a"]);
@@ -109,9 +119,10 @@ fn a_matching_orphan_is_adopted_and_a_stranger_released() {
         .writes
         .iter()
         .map(|write| match write {
-            Write::Patch { target, patch, .. } => {
-                (target.key.name.as_str(), patch["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len))
-            }
+            Write::Patch { target, patch, .. } => (
+                target.key.name.as_str(),
+                patch["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len),
+            ),
             other => panic!("unexpected {other:?}"),
         })
         .collect();

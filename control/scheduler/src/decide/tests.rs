@@ -37,13 +37,20 @@ fn requests(cpu: &str) -> Value {
 
 #[test]
 fn each_filter_objects_in_upstreams_words() {
-    let tainted = |node: &mut Value| node["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]});
-    let host_port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
+    let tainted = |node: &mut Value| {
+        node["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]})
+    };
+    let host_port =
+        json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
     type Row = (fn(&mut Value), Value, &'static str);
     let rows: [Row; 7] = [
         (|node| node["spec"]["unschedulable"] = true.into(), json!({}), "1 node(s) were unschedulable"),
         (|_| (), requests("2"), "1 Insufficient cpu"),
-        (|_| (), json!({"nodeSelector": {"disk": "ssd"}}), "1 node(s) didn't match Pod's node affinity/selector"),
+        (
+            |_| (),
+            json!({"nodeSelector": {"disk": "ssd"}}),
+            "1 node(s) didn't match Pod's node affinity/selector",
+        ),
         (|node| node["status"]["allocatable"]["pods"] = "0".into(), json!({}), "1 Too many pods"),
         (
             |node| node["status"]["conditions"][0]["status"] = "Unknown".into(),
@@ -59,7 +66,8 @@ fn each_filter_objects_in_upstreams_words() {
         ),
     ];
     for (change, spec, expected) in rows {
-        let Decision::Unschedulable(diagnosis) = decide(&pod("p", spec), &cluster(&[node("n1", change)])) else {
+        let Decision::Unschedulable(diagnosis) = decide(&pod("p", spec), &cluster(&[node("n1", change)]))
+        else {
             panic!("{expected}: was scheduled")
         };
         assert_eq!(diagnosis.to_string(), format!("0/1 nodes are available: {expected}."));
@@ -105,7 +113,8 @@ fn pods_of_one_workload_spread_over_the_nodes() {
 
 #[test]
 fn a_preferred_affinity_wins_over_an_emptier_node() {
-    let mut cluster = cluster(&[node("n1", |_| ()), node("n2", |node| node["metadata"]["labels"]["disk"] = "ssd".into())]);
+    let mut cluster =
+        cluster(&[node("n1", |_| ()), node("n2", |node| node["metadata"]["labels"]["disk"] = "ssd".into())]);
     let mut other = pod("other", requests("500m"));
     Arc::make_mut(&mut other.pod).metadata.labels = None;
     cluster.assume(other, "n2");
