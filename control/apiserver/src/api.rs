@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::addresses::ServiceAddresses;
 use crate::authn::{self, Identity};
 use crate::body::{self, Body};
+use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
 use crate::negotiate::{self, Form};
@@ -28,6 +29,8 @@ pub(crate) struct Api {
     pub(crate) kubelets: Kubelets,
     /// Ends the watches and logs that are being streamed.
     pub(crate) draining: CancellationToken,
+    /// For watches with selectors.
+    pub(crate) decoded: RecentlyDecoded,
     /// Writes run here, because they must end even when their client goes away in the middle: what is in the store
     /// and what is in memory would differ.
     pub(crate) writes: TaskTracker,

@@ -30,6 +30,7 @@ use crate::api::{self, Api};
 use crate::authn::{Identity, MASTERS};
 use crate::body::Body;
 use crate::bootstrap;
+use crate::decoded::RecentlyDecoded;
 use crate::error::chain_of;
 use crate::expiry;
 use crate::kubelet::Kubelets;
@@ -95,6 +96,7 @@ impl ApiServer {
             addresses: ServiceAddresses::new(config.service_networks.clone()),
             kubelets: Kubelets::new(client_tls(&client, roots)?, draining.clone()),
             draining,
+            decoded: RecentlyDecoded::default(),
             writes: TaskTracker::new(),
         });
         let listeners = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;

@@ -53,8 +53,9 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        // Five minutes is etcd's compaction interval under kube-apiserver.
-        Self { revisions_min: 1_000, revisions_max: 100_000, age: Duration::from_secs(300) }
+        // Five minutes is etcd's compaction interval under kube-apiserver. The limit bounds what a watch that resumes
+        // reads into memory, and is more than a minute of a busy cluster's writes (270 pods/s).
+        Self { revisions_min: 1_000, revisions_max: 20_000, age: Duration::from_secs(300) }
     }
 }
 

@@ -145,7 +145,7 @@ impl Follower {
         };
         let listing = self.api.store.list(request).await?;
         for entry in &listing.entries {
-            if self.selects(Some(&entry.value))? {
+            if self.selects(&entry.value)? {
                 self.write(out, "ADDED", &entry.value, entry.mod_revision)?;
             }
         }
@@ -234,8 +234,10 @@ impl Follower {
                 None => Ok(()),
             };
         }
-        let selected = self.selects(event.value.as_ref())?;
-        let was_selected = self.selects(event.previous.as_ref())?;
+        let decoded = self.api.decoded.get(self.resource, event)?;
+        let matches =
+            |object: &Option<Value>| object.as_ref().is_some_and(|object| self.selection.matches(object));
+        let (selected, was_selected) = (matches(&decoded.value), matches(&decoded.previous));
         match (selected, &event.value, was_selected, &event.previous) {
             (true, Some(value), true, _) => self.write(out, "MODIFIED", value, event.revision),
             (true, Some(value), false, _) => self.write(out, "ADDED", value, event.revision),
@@ -244,12 +246,9 @@ impl Follower {
         }
     }
 
-    fn selects(&self, stored: Option<&Bytes>) -> Result<bool, ApiError> {
-        match stored {
-            None => Ok(false),
-            Some(_) if self.selection.is_everything() => Ok(true),
-            Some(stored) => Ok(self.selection.matches(&object::decode(self.resource, stored, 0)?)),
-        }
+    fn selects(&self, stored: &[u8]) -> Result<bool, ApiError> {
+        Ok(self.selection.is_everything()
+            || self.selection.matches(&object::decode(self.resource, stored, 0)?))
     }
 
     fn write(

@@ -6,4 +6,5 @@ mod client;
 mod http;
 mod kubectl;
 mod logs;
+mod robust;
 mod support;

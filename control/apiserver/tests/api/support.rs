@@ -12,20 +12,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A server that stops when it is told to, and whose directory goes with it.
-pub struct Server {
-    pub dir: TempDir,
-    pub in_process: InProcess,
-    pub store: Arc<dyn Store>,
+pub(crate) struct Server {
+    pub(crate) dir: TempDir,
+    pub(crate) in_process: InProcess,
+    pub(crate) store: Arc<dyn Store>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_in(TempDir::new().unwrap()).await
     }
 
-    pub async fn start_in(dir: TempDir) -> Self {
+    pub(crate) async fn start_in(dir: TempDir) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let config = Config {
@@ -48,16 +48,16 @@ impl Server {
         Self { dir, in_process, store, shutdown, running }
     }
 
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         kube::Client::new(self.in_process.clone(), "default")
     }
 
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("admin.kubeconfig")
     }
 
     /// Stops the server and gives back its directory.
-    pub async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         self.shutdown.cancel();
         self.running.await.unwrap();
         drop((self.in_process, self.store));

@@ -83,7 +83,7 @@ impl Writer {
         match &outcome {
             Ok(()) => self.hub.publish(&batch.events),
             Err(error) => {
-                tracing::error!(%error, source = ?error, "a commit failed; nothing of it was stored")
+                tracing::error!(%error, source = ?error, "a commit failed; nothing of it was stored");
             }
         }
         // A caller that went away needs no answer.
@@ -123,7 +123,7 @@ impl Writer {
             for command in commands {
                 match command {
                     Command::Write { key, operation, reply } => {
-                        let result = tables.write(&key, operation);
+                        let result = tables.write(&key, &operation);
                         let result = result.map(|event| {
                             let revision = event.revision;
                             batch.events.push(event);
@@ -180,13 +180,13 @@ impl<'t> Tables<'t> {
     }
 
     /// Checks the precondition, changes the key and appends to the history.
-    fn write(&mut self, key: &str, operation: Operation) -> Result<Arc<Event>, StoreError> {
+    fn write(&mut self, key: &str, operation: &Operation) -> Result<Arc<Event>, StoreError> {
         let stored = self.current.get(key).during(WRITING)?.map(|found| found.value().to_vec());
         let stored = match &stored {
             Some(bytes) => Some(CurrentRecord::decode(key, bytes)?),
             None => None,
         };
-        let (kind, value) = check(key, &operation, stored)?;
+        let (kind, value) = check(key, operation, stored)?;
         let revision = self.revision + 1;
         if kind == EventKind::Deleted {
             self.current.remove(key).during(WRITING)?;
