@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 
+use bytes::Bytes;
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use tower::Service as _;
 
 use crate::support::Server;
 
@@ -281,4 +283,27 @@ async fn services_created_at_once_get_different_addresses() {
         }
     }
     assert_eq!(owners.len(), 80);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_no_half_made_write() {
+    let server = Server::start().await;
+    let service = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
+            "spec": { "clusterIP": "10.96.5.5", "ports": [{ "port": 80 }] },
+        })
+    };
+    let path = "/api/v1/namespaces/default/services";
+    let request = Request::post(path).body(Full::new(Bytes::from(service("a").to_string()))).unwrap();
+    let mut answer = server.in_process.clone().call(request);
+    // Into the middle of the write, and away.
+    assert!(futures::poll!(&mut answer).is_pending());
+    drop(answer);
+    let client = server.client();
+    while get(&client, &format!("{path}/a"), "*/*").await.status() != StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+    let response = post(&client, path, service("b")).await;
+    assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
