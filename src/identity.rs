@@ -60,9 +60,9 @@ impl Identity {
             Some(url) => url.to_owned(),
             None => format!("https://{}:{FEED_PORT}", self.host()?),
         };
-        let host: Uri =
-            url.parse().with_context(|| format!("--feed {url} is not a URL such as https://HOST:6444"))?;
-        let name = host.host().with_context(|| format!("--feed {url} names no host"))?;
+        let uri: Option<Uri> = url.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("https"));
+        let name = uri.as_ref().and_then(Uri::host);
+        let name = name.with_context(|| format!("--feed {url} is not a URL such as https://HOST:6444"))?;
         Ok(FeedEndpoint {
             server_name: name.trim_matches(['[', ']']).to_owned(),
             url,
