@@ -1,0 +1,207 @@
+//! Two real agents, a feed, pods with real sockets. Needs root and the eBPF object.
+//!
+//! One scenario, because the process itself joins a node's cgroup.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use fairlead_agent::{PodReport, Status};
+use fairlead_flows::Record;
+use fairlead_kubelet::network::Attachment;
+use fairlead_testkit::{
+    InCgroup, TwoNodes,
+    echo::{ask, connect, serve},
+    eventually,
+    netns::run_in,
+};
+
+use crate::{
+    cluster::{VIP4, VIP6, endpoints, node, pod, service},
+    feed::Feed,
+    running::{RunningAgent, runtime_in},
+};
+
+#[path = "agent/cluster.rs"]
+mod cluster;
+#[path = "agent/feed.rs"]
+mod feed;
+#[path = "agent/running.rs"]
+mod running;
+
+#[test]
+fn a_cluster_of_two_agents_serves_tells_and_survives() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let topology = TwoNodes::new();
+    let feed_runtime = runtime_in(&topology.a.netns.path());
+    let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
+    let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service()];
+    let mut feed = feed_runtime
+        .block_on(feed_runtime.spawn(Feed::start(feed_address, nodes)))
+        .expect("the feed starts");
+    let mut a = RunningAgent::start("a", &topology.a, feed.endpoint.clone(), directory.path());
+    let b = RunningAgent::start("b", &topology.b, feed.endpoint.clone(), directory.path());
+    a.wait_ready();
+    b.wait_ready();
+    let client = a.attach("client");
+    let near = a.attach("near");
+    let far = b.attach("far");
+    let _inside = InCgroup::enter(&a.cgroup().join("client"));
+    serve(&near.netns, &near.addresses, "near");
+    serve(&far.netns, &far.addresses, "far");
+
+    a_service_without_endpoints_refuses(&client);
+    let mut changes = endpoints(&[("a", &near.addresses), ("b", &far.addresses)]);
+    changes.extend([
+        pod("client", "a", &client.addresses),
+        pod("near", "a", &near.addresses),
+        pod("far", "b", &far.addresses),
+    ]);
+    feed.change(changes);
+    until_applied(&a, &feed);
+    the_service_reaches_both_nodes(&client);
+    the_agent_says_what_it_did(&a);
+    flows_have_names(&a);
+    a_killed_agent_comes_back_unnoticed(&mut a, &mut feed, &client, &near);
+    only_retained_pods_stay(&a, &client, &near);
+}
+
+/// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
+fn can_run() -> bool {
+    let object = fairlead_kernel::bpf::object::embedded().is_ok();
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if object && root {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "this test needs root and the eBPF object (cargo xtask build)");
+    eprintln!("skipped: this test needs root and the eBPF object (cargo xtask build)");
+    false
+}
+
+fn vips() -> [SocketAddr; 2] {
+    [VIP4, VIP6].map(|vip| SocketAddr::new(vip, 80))
+}
+
+fn status(agent: &RunningAgent) -> Status {
+    serde_json::from_str(&agent.admin("/status").1).expect("a status")
+}
+
+fn until_applied(agent: &RunningAgent, feed: &Feed) {
+    eventually("the update", || (status(agent).sequence == feed.sequence()).then_some(()));
+}
+
+fn a_service_without_endpoints_refuses(client: &Attachment) {
+    run_in(&client.netns, || {
+        for vip in vips() {
+            assert_eq!(connect(vip).expect_err("nobody is there").kind(), ErrorKind::ConnectionRefused);
+        }
+    });
+}
+
+fn the_service_reaches_both_nodes(client: &Attachment) {
+    run_in(&client.netns, || {
+        for vip in vips() {
+            let answers: std::collections::BTreeSet<String> =
+                (0..40).map(|_| connect(vip).and_then(|mut stream| ask(&mut stream)).expect("an answer")).collect();
+            assert_eq!(answers.into_iter().collect::<Vec<_>>(), ["far", "near"], "{vip}");
+        }
+    });
+}
+
+fn the_agent_says_what_it_did(a: &RunningAgent) {
+    let status = status(a);
+    assert!(status.ready && status.connected, "{status:?}");
+    assert_eq!((status.pods, status.problems.len(), status.last_error.as_deref()), (2, 0, None));
+    assert!(status.programs.iter().any(|program| program.name == "connect4" && program.id != 0));
+    let services = status.maps.iter().find(|map| map.name == "SERVICES").expect("a map");
+    assert_eq!(services.used, 2);
+
+    assert_eq!(a.metrics("/proxyMode").1, "ebpf");
+    let (code, metrics) = a.metrics("/metrics");
+    assert!(code.contains("200"), "{code}");
+    for line in [
+        "fairlead_services 2",
+        "fairlead_feed_connected 1",
+        "fairlead_pod_connections_total{namespace=\"demo\",pod=\"client\",outcome=\"refused\"} 2",
+        "kubeproxy_sync_proxy_rules_duration_seconds_count",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    assert!(a.health("/healthz").0.contains("200"));
+    assert!(a.health("/livez").0.contains("200"));
+
+    let pods: Vec<PodReport> = serde_json::from_str(&a.admin("/pods").1).expect("pods");
+    let client = pods.iter().find(|pod| pod.name == "client").expect("the client");
+    assert_eq!((client.connections_opened, client.connections_refused), (80, 2));
+    assert!(client.transmit_bytes > 0 && client.receive_packets > 0, "{client:?}");
+}
+
+fn flows_have_names(a: &RunningAgent) {
+    let wanted = |record: &Record| {
+        let service = record.service.as_ref().and_then(|service| service.name.as_deref());
+        record.source.pod.as_deref() == Some("client")
+            && service == Some("echo")
+            && record.destination.pod.as_deref() == Some("far")
+            && record.state == "ended"
+            && record.bytes_sent > 0
+    };
+    eventually("a record of the client's connection to the other node", || {
+        let (_, lines) = a.admin("/flows?pod=demo/client&verdict=forwarded");
+        let records = lines.lines().map(|line| serde_json::from_str::<Record>(line).expect("a record"));
+        records.into_iter().any(|record| wanted(&record)).then_some(())
+    });
+    let (_, denied) = a.admin("/flows?verdict=denied");
+    assert!(denied.contains("\"reason\":\"no-endpoints\""), "{denied}");
+    assert!(a.admin("/flows?verdict=maybe").0.contains("400"));
+}
+
+fn a_killed_agent_comes_back_unnoticed(
+    a: &mut RunningAgent,
+    feed: &mut Feed,
+    client: &Attachment,
+    near: &Attachment,
+) {
+    let mut old = run_in(&client.netns, || vips().map(|vip| connect(vip).expect("connects")));
+    let second = a.second_instance();
+    assert!(second.contains("is locked"), "{second}");
+    a.kill_and_restart();
+    for stream in &mut old {
+        ask(stream).expect("an old connection works");
+    }
+    run_in(&client.netns, || {
+        for vip in vips() {
+            connect(vip).and_then(|mut stream| ask(&mut stream)).expect("a new connection works");
+        }
+    });
+    a.wait_ready();
+    assert_eq!(&a.attach("client"), client, "the same place as before");
+    // What changed while nobody was there is applied.
+    feed.change(endpoints(&[("a", &near.addresses)]));
+    until_applied(a, feed);
+    run_in(&client.netns, || {
+        for vip in vips() {
+            let answers = (0..10).map(|_| connect(vip).and_then(|mut stream| ask(&mut stream)));
+            assert!(answers.map(|answer| answer.expect("an answer")).all(|name| name == "near"));
+        }
+    });
+}
+
+fn only_retained_pods_stay(a: &RunningAgent, client: &Attachment, near: &Attachment) {
+    let stray = a.config.netns_dir.join("pod-nobody-knows");
+    fairlead_kernel::net::Namespace::at(&stray).create().expect("a namespace that a crash left");
+    a.retain(&["near"]);
+    let gone: [&Path; 2] = [&client.netns, &stray];
+    assert!(gone.iter().all(|path| !path.exists()));
+    assert!(near.netns.exists());
+    a.detach("near");
+    a.detach("near");
+    assert!(!near.netns.exists());
+    assert_eq!(status(a).pods, 0);
+    let addresses: Vec<IpAddr> = a.attach("another").addresses;
+    assert!(!addresses.iter().any(|address| client.addresses.contains(address)), "an address rests");
+}

@@ -1,0 +1,76 @@
+//! Changes that the feed tells of.
+
+use std::net::IpAddr;
+
+use fairlead_model::{
+    Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Pod, Prefix, Protocol, Service, ServicePort,
+};
+use fairlead_testkit::echo::TCP_PORT;
+
+pub(crate) const VIP4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 20));
+pub(crate) const VIP6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x20));
+
+pub(crate) fn node(name: &str, octet: u8, addresses: &[IpAddr]) -> Change {
+    let v6 = format!("fd00:244:0:{octet}::").parse().expect("an address");
+    Change::PutNode(Node {
+        name: name.into(),
+        addresses: addresses.to_vec(),
+        pod_networks: vec![
+            Prefix { address: IpAddr::from([10, 244, octet, 0]), length: 24 },
+            Prefix { address: v6, length: 64 },
+        ],
+        ready: true,
+        ..Node::default()
+    })
+}
+
+pub(crate) fn service() -> Change {
+    Change::PutService(Service {
+        name: ObjectName::new("demo", "echo"),
+        addresses: vec![VIP4, VIP6],
+        ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }],
+        ..Service::default()
+    })
+}
+
+pub(crate) fn pod(name: &str, node: &str, addresses: &[IpAddr]) -> Change {
+    Change::PutPod(Pod {
+        name: ObjectName::new("demo", name),
+        uid: format!("uid-{name}"),
+        node: node.into(),
+        addresses: addresses.to_vec(),
+        host_network: false,
+    })
+}
+
+/// The slices of the service: one per family.
+pub(crate) fn endpoints(of: &[(&str, &[IpAddr])]) -> Vec<Change> {
+    let slice = |v4: bool| {
+        let endpoints = of.iter().flat_map(|(node, addresses)| {
+            let of_family = addresses.iter().filter(move |address| address.is_ipv4() == v4);
+            of_family.map(|address| endpoint(node, *address))
+        });
+        Change::PutSlice(EndpointSlice {
+            name: ObjectName::new("demo", if v4 { "echo-4" } else { "echo-6" }),
+            service: "echo".into(),
+            ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: TCP_PORT }],
+            endpoints: endpoints.collect(),
+        })
+    };
+    vec![slice(true), slice(false)]
+}
+
+fn endpoint(node: &str, address: IpAddr) -> Endpoint {
+    Endpoint {
+        address,
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: node.into(),
+        zone: String::new(),
+        hostname: String::new(),
+        pod: String::new(),
+        hint_nodes: Vec::new(),
+        hint_zones: Vec::new(),
+    }
+}

@@ -1,0 +1,96 @@
+//! A feed that says what the test tells it to.
+
+use std::{net::SocketAddr, pin::Pin};
+
+use fairlead_model::{Change, Revision, Update, View};
+use fairlead_wire::{
+    FeedEndpoint,
+    proto::{WatchRequest, WatchResponse, feed_server},
+    responses,
+};
+use futures::{Stream, StreamExt, stream};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tonic::{
+    Request, Response, Status,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
+
+const SERVER_NAME: &str = "feed.test";
+
+/// The cluster, and the feed that tells of it.
+pub(crate) struct Feed {
+    view: View,
+    updates: watch::Sender<Vec<Update>>,
+    pub(crate) endpoint: FeedEndpoint,
+}
+
+struct Service {
+    /// Everything since the beginning; the first is a snapshot.
+    updates: watch::Receiver<Vec<Update>>,
+}
+
+impl Feed {
+    /// Listens at `address` on the current runtime.
+    pub(crate) async fn start(address: SocketAddr, changes: Vec<Change>) -> Self {
+        let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
+        let url = format!("https://{}", listener.local_addr().expect("bound"));
+        let (server_tls, endpoint) = credentials(url);
+        let revision = Revision { epoch: 1, sequence: 1 };
+        let first = Update { revision, snapshot: true, changes };
+        let mut view = View::default();
+        view.apply(first.clone());
+        let (updates, receiver) = watch::channel(vec![first]);
+        let service = feed_server::FeedServer::new(Service { updates: receiver });
+        let mut server = Server::builder().tls_config(server_tls).expect("good certificates");
+        tokio::spawn(server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+        Self { view, updates, endpoint }
+    }
+
+    /// Tells of changes.
+    pub(crate) fn change(&mut self, changes: Vec<Change>) {
+        let sequence = self.view.revision().sequence + 1;
+        let update = Update { revision: Revision { epoch: 1, sequence }, snapshot: false, changes };
+        self.view.apply(update.clone());
+        self.updates.send_modify(|updates| updates.push(update));
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.view.revision().sequence
+    }
+}
+
+#[tonic::async_trait]
+impl feed_server::Feed for Service {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let mut sent = 0;
+        let batches = WatchStream::new(self.updates.clone()).map(move |updates| {
+            let new = updates[sent..].to_vec();
+            sent = updates.len();
+            stream::iter(new.into_iter().flat_map(responses).map(Ok))
+        });
+        Ok(Response::new(Box::pin(batches.flatten())))
+    }
+}
+
+fn credentials(url: String) -> (ServerTlsConfig, FeedEndpoint) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signs");
+    let issue = |names: Vec<String>| {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(names).expect("a name");
+        let certificate = params.signed_by(&key, &authority).expect("signs");
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (server_cert, server_key) = issue(vec![SERVER_NAME.to_owned()]);
+    let (cert_pem, key_pem) = issue(Vec::new());
+    let server = ServerTlsConfig::new()
+        .identity(Identity::from_pem(server_cert, server_key))
+        .client_ca_root(Certificate::from_pem(authority.pem()));
+    let server_name = SERVER_NAME.to_owned();
+    (server, FeedEndpoint { url, ca_pem: authority.pem(), cert_pem, key_pem, server_name })
+}
