@@ -78,9 +78,19 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Removes the node's whole subtree of every hierarchy. No process must be left in it. Idempotent.
+    fn remove_all(&self) -> Result<(), Error> {
+        self.v1.iter().chain([&self.unified]).try_for_each(|mount| remove_tree(&mount.join(&self.root)))
+    }
+
     fn pod(&self, mount: &Path, uid: &str) -> PathBuf {
         mount.join(&self.root).join(format!("pod{uid}"))
     }
+}
+
+/// Removes the subtree `root` of every cgroup hierarchy, after its containers were removed. Idempotent.
+pub fn remove_cgroups(root: &str) -> Result<(), Error> {
+    Cgroups::find(root)?.remove_all()
 }
 
 fn remove_tree(directory: &Path) -> Result<(), Error> {

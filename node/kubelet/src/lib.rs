@@ -32,6 +32,7 @@ mod spec;
 mod status;
 mod volumes;
 
+pub use cgroup::remove_cgroups;
 pub use config::{Capacity, Config, LogDriver, TlsConfig};
 pub use error::Error;
 pub use kubelet::Kubelet;

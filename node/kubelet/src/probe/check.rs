@@ -120,13 +120,11 @@ impl Prober {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| format!("Get http://{peer}{path}: {error}"))?;
-        let answer = async { sender.send_request(request).await };
+        let mut answer = std::pin::pin!(sender.send_request(request));
         let answer = tokio::select! {
-            answer = answer => answer,
-            ended = connection => match ended {
-                Err(error) => Err(error),
-                Ok(()) => return Err(format!("Get http://{peer}{path}: the connection ended")),
-            },
+            answer = &mut answer => answer,
+            // A server that closes after its answer: the answer is there.
+            _closed = connection => answer.await,
         };
         let status = answer.map_err(|error| format!("Get http://{peer}{path}: {error}"))?.status();
         if status.is_success() || status.is_redirection() {

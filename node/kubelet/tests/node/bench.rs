@@ -188,13 +188,7 @@ impl Bench {
         containerd::remove_all(&self.containerd.socket, NODE).await.unwrap();
         self.containerd.child.kill().await.unwrap();
         let root = self.cgroup_root.split('/').next().unwrap();
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        for mount in mounts.lines().filter(|line| line.contains(" cgroup")) {
-            let directory = Path::new(mount.split(' ').nth(1).unwrap()).join(root);
-            for path in [directory.join(NODE), directory] {
-                let _ = std::fs::remove_dir(path);
-            }
-        }
+        fairlead_kubelet::remove_cgroups(root).unwrap();
     }
 }
 
