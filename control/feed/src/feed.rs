@@ -139,7 +139,8 @@ impl Feed {
 }
 
 fn adopt(listener: TcpListener) -> Result<tokio::net::TcpListener, FeedError> {
-    let address = listener.local_addr().map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
+    let address =
+        listener.local_addr().map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
     listener
         .set_nonblocking(true)
         .and_then(|()| tokio::net::TcpListener::from_std(listener))

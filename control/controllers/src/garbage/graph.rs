@@ -91,11 +91,14 @@ impl Graph {
         if self.items.get(&uid) == Some(&item) {
             return Vec::new();
         }
+        // Those that owned it may have waited for just this.
+        let former = self.items.get(&uid).into_iter().flat_map(|old| &old.owners);
+        let mut dirty: Vec<String> = former.map(|owner| owner.uid.clone()).collect();
         self.unlink(&uid);
         for owner in &item.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
         }
-        let mut dirty: Vec<String> = item.owners.iter().map(|owner| owner.uid.clone()).collect();
+        dirty.extend(item.owners.iter().map(|owner| owner.uid.clone()));
         if item.deleting {
             dirty.extend(self.dependents_of(&uid));
         }
@@ -274,7 +277,7 @@ mod tests {
     fn orphans_lose_their_owner_before_it_goes() {
         let mut graph = graph([ending("a", &[], ORPHAN), plain("child", &["a"])]);
         assert!(matches!(&graph.evaluate("a")[..], [Action::RemoveOwners { uids, .. }] if uids == &["a"]));
-        graph.put(plain("child", &[]));
+        assert!(graph.put(plain("child", &[])).contains(&"a".to_owned()), "the owner is looked at again");
         let actions = graph.evaluate("a");
         assert!(matches!(&actions[..], [Action::RemoveFinalizer { finalizer: ORPHAN, .. }]));
     }

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
 };
 use kube::{Api, api::DeleteParams};
+use serde_json::json;
 
 use crate::{
     kubelet,
@@ -22,12 +23,14 @@ fn on(pod: &Pod, node: &str) -> bool {
 async fn pods_of_a_silent_node_are_replaced_on_another_one() {
     let config = ControllersConfig {
         node_monitor_grace: Duration::from_secs(2),
-        default_toleration: Duration::from_millis(100),
         ..ControllersConfig::default()
     };
     let plane = ControlPlane::start(2, config).await;
     plane.create_namespace("demo").await;
-    plane.create::<Deployment>("demo", deployment("echo", 2)).await;
+    let mut impatient = deployment("echo", 2);
+    impatient["spec"]["template"]["spec"]["tolerations"] = json!([
+        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    plane.create::<Deployment>("demo", impatient).await;
     let living = |count: usize| {
         let plane = &plane;
         move || async move {

@@ -63,7 +63,8 @@ fn unset_endpoint_conditions_mean_ready() {
 
 #[test]
 fn a_slice_without_a_service_is_not_told() {
-    let slice = json!({"metadata": {"namespace": "demo", "name": "s"}, "addressType": "IPv4", "endpoints": []});
+    let slice =
+        json!({"metadata": {"namespace": "demo", "name": "s"}, "addressType": "IPv4", "endpoints": []});
     assert_eq!(put::<EndpointSlice>(slice), Change::DeleteSlice(ObjectName::new("demo", "s")));
 }
 

@@ -1,0 +1,151 @@
+//! The feed from end to end: API server, feed over mutual TLS, and a reader that loses its connection.
+
+use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
+
+use fairlead_apiserver::{ApiServer, Config, Pki};
+use fairlead_feed::{Feed, FeedConfig, FeedTls};
+use fairlead_model::{ObjectName, Update, View};
+use fairlead_store::{EmbeddedConfig, EmbeddedStore};
+use fairlead_wire::{ConnectionState, FeedEndpoint, Subscription};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::{Api, Client, api::PostParams};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const SERVER_NAME: &str = "feed.fairlead";
+
+async fn api_server(directory: &Path) -> Client {
+    let store = EmbeddedStore::open(&EmbeddedConfig::new(directory.join("store"))).expect("a store");
+    let config = Config {
+        state_dir: directory.to_owned(),
+        listeners: Vec::new(),
+        advertise: vec!["172.29.0.1".parse().expect("an address")],
+        server_names: Vec::new(),
+        service_networks: vec!["10.96.0.0/16".parse().expect("a network")],
+        cluster_domain: "cluster.local".into(),
+        cluster_dns: Vec::new(),
+        admin_kubeconfig: None,
+        admin_server_url: "https://127.0.0.1:6443".into(),
+    };
+    let api = ApiServer::new(config, Arc::new(store)).await.expect("an API server");
+    Client::new(api.in_process(), "default")
+}
+
+/// One life of the feed.
+struct Running {
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(client: &Client, pki: &Pki, listener: TcpListener) -> Self {
+        let issued = pki.issue("feed", &[], &[SERVER_NAME.to_owned()]).expect("a certificate");
+        let tls = FeedTls {
+            cert_pem: issued.cert_pem,
+            key_pem: issued.key_pem,
+            client_ca_pem: pki.ca_pem().to_owned(),
+        };
+        let config = FeedConfig { listeners: vec![listener], tls };
+        let feed = Feed::new(config, client.clone()).await.expect("a feed");
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { feed.run(stop).await.expect("it serves") });
+        Self { shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("it ends");
+    }
+}
+
+fn endpoint(pki: &Pki, listener: &TcpListener) -> FeedEndpoint {
+    let issued = pki.issue("system:node:n1", &["system:nodes"], &[]).expect("a certificate");
+    FeedEndpoint {
+        url: format!("https://{}", listener.local_addr().expect("bound")),
+        ca_pem: pki.ca_pem().to_owned(),
+        cert_pem: issued.cert_pem,
+        key_pem: issued.key_pem,
+        server_name: SERVER_NAME.to_owned(),
+    }
+}
+
+async fn create_service(client: &Client, name: &str) {
+    let service = json!({"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}});
+    let service: Service = serde_json::from_value(service).expect("a service");
+    let api = Api::<Service>::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &service).await.expect("created");
+}
+
+async fn next(subscription: &mut Subscription) -> Update {
+    tokio::time::timeout(Duration::from_secs(30), subscription.next()).await.expect("an update")
+}
+
+/// Applies updates until the view has the service; returns the kinds of updates that took.
+async fn until_service(subscription: &mut Subscription, view: &mut View, name: &str) -> Vec<bool> {
+    let name = ObjectName::new("default", name);
+    let mut snapshots = Vec::new();
+    while view.service(&name).is_none() {
+        let update = next(subscription).await;
+        snapshots.push(update.snapshot);
+        view.apply(update);
+    }
+    snapshots
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_gets_a_snapshot_then_deltas_and_survives_the_feed() {
+    let directory = TempDir::new().expect("a directory");
+    let client = api_server(directory.path()).await;
+    let pki = Pki::open_or_create(&directory.path().join("feed-pki")).expect("an authority");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = endpoint(&pki, &listener);
+    let feed = Running::start(&client, &pki, listener.try_clone().expect("a socket")).await;
+    let mut subscription = Subscription::new(endpoint, "n1");
+    let state = subscription.state();
+    let mut view = View::default();
+
+    let first = next(&mut subscription).await;
+    assert!(first.snapshot);
+    view.apply(first);
+    assert!(view.has_namespace("default"));
+    assert!(view.service(&ObjectName::new("default", "kubernetes")).is_some());
+    assert_eq!(*state.borrow(), ConnectionState::Connected);
+
+    create_service(&client, "one").await;
+    assert_eq!(until_service(&mut subscription, &mut view, "one").await, [false], "a delta");
+    // What readers do not need makes no update.
+    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "m"}})).expect("a map");
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    maps.create(&PostParams::default(), &map).await.expect("created");
+
+    feed.stop().await;
+    create_service(&client, "two").await;
+    let feed = Running::start(&client, &pki, listener).await;
+    let snapshots = until_service(&mut subscription, &mut view, "two").await;
+    assert!(snapshots[0], "another life of the feed begins with a snapshot");
+    assert!(view.service(&ObjectName::new("default", "one")).is_some());
+    drop(subscription);
+    feed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_another_authority_is_refused() {
+    let directory = TempDir::new().expect("a directory");
+    let client = api_server(directory.path()).await;
+    let pki = Pki::open_or_create(&directory.path().join("feed-pki")).expect("an authority");
+    let other = Pki::open_or_create(&directory.path().join("other-pki")).expect("an authority");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let stranger = FeedEndpoint { ca_pem: pki.ca_pem().to_owned(), ..endpoint(&other, &listener) };
+    let feed = Running::start(&client, &pki, listener).await;
+    let mut subscription = Subscription::new(stranger, "n1");
+    let mut state = subscription.state();
+    let broken = state.wait_for(|state| matches!(state, ConnectionState::Broken { .. }));
+    tokio::select! {
+        _ = subscription.next() => panic!("a stranger reads the feed"),
+        state = tokio::time::timeout(Duration::from_secs(30), broken) => drop(state.expect("it is told")),
+    }
+    feed.stop().await;
+}
