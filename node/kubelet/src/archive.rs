@@ -90,15 +90,20 @@ impl Archive {
     }
 
     fn image(&self, descriptor: Descriptor) -> Result<ArchivedImage, Error> {
-        let name = NAME_ANNOTATIONS.iter().find_map(|key| descriptor.annotations.get(*key)).ok_or_else(|| {
-            self.invalid(format!("manifest {} has no annotation {}", descriptor.digest, NAME_ANNOTATIONS[0]))
-        })?;
+        let name =
+            NAME_ANNOTATIONS.iter().find_map(|key| descriptor.annotations.get(*key)).ok_or_else(|| {
+                self.invalid(format!(
+                    "manifest {} has no annotation {}",
+                    descriptor.digest, NAME_ANNOTATIONS[0]
+                ))
+            })?;
         let name = normalize(name);
-        let target = if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
-            self.for_this_machine(&descriptor)?
-        } else {
-            descriptor
-        };
+        let target =
+            if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
+                self.for_this_machine(&descriptor)?
+            } else {
+                descriptor
+            };
         let manifest = self.document(&blob_name(&target.digest))?;
         Ok(ArchivedImage { name, target, manifest })
     }
@@ -135,7 +140,11 @@ impl Archive {
 
     fn entry(&self, name: &str) -> Result<(u64, u64), Error> {
         let entry = self.entries.get(name).copied();
-        entry.ok_or_else(|| self.invalid(format!("{name} is missing; make it with `docker save` or `skopeo copy … oci-archive:`")))
+        entry.ok_or_else(|| {
+            self.invalid(format!(
+                "{name} is missing; make it with `docker save` or `skopeo copy … oci-archive:`"
+            ))
+        })
     }
 
     fn invalid(&self, reason: String) -> Error {

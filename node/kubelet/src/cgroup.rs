@@ -22,14 +22,16 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     /// Finds the hierarchies. `root` is the node's subtree.
     pub(crate) fn find(root: &str) -> Result<Self, Error> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(Error::file("read", "/proc/self/mounts"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mounts").map_err(Error::file("read", "/proc/self/mounts"))?;
         Self::parse(&mounts, root)
     }
 
     fn parse(mounts: &str, root: &str) -> Result<Self, Error> {
         let of_type = |wanted: &str| {
             let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-            let paths = lines.filter(|fields| fields.get(2) == Some(&wanted)).map(|fields| PathBuf::from(fields[1]));
+            let paths =
+                lines.filter(|fields| fields.get(2) == Some(&wanted)).map(|fields| PathBuf::from(fields[1]));
             paths.collect::<Vec<_>>()
         };
         let unified = of_type("cgroup2").into_iter().next().ok_or(Error::NoCgroup2)?;
@@ -62,7 +64,11 @@ impl Cgroups {
     pub(crate) fn was_out_of_memory(&self, uid: &str, container_id: &str) -> bool {
         let path = self.container_path(uid, container_id);
         let relative = path.trim_start_matches('/');
-        let v1 = self.v1.iter().filter(|mount| mount.ends_with("memory")).map(|m| m.join(relative).join("memory.oom_control"));
+        let v1 = self
+            .v1
+            .iter()
+            .filter(|mount| mount.ends_with("memory"))
+            .map(|m| m.join(relative).join("memory.oom_control"));
         let v2 = [self.unified.join(relative).join("memory.events")];
         v1.chain(v2).any(|file| {
             let text = fs::read_to_string(file).unwrap_or_default();
@@ -112,7 +118,8 @@ mod tests {
 
     #[test]
     fn hybrid_and_pure_hosts_are_told_apart() {
-        let hybrid = "cgroup /sys/fs/cgroup/memory cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let hybrid =
+            "cgroup /sys/fs/cgroup/memory cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         let found = Cgroups::parse(hybrid, "/fairlead/n1").unwrap();
         assert_eq!(found.unified, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(found.v1, [PathBuf::from("/sys/fs/cgroup/memory")]);

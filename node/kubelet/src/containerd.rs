@@ -20,13 +20,13 @@ use containerd_client::{
     tonic::{Code, Request, Status, metadata::AsciiMetadataValue, transport::Channel},
 };
 
-pub use self::{
-    private::{PrivateContainerd, Running, spawn},
-    remove::remove_all,
-};
 pub(crate) use self::{
     containers::NewContainer,
     tasks::{Exit, TaskState},
+};
+pub use self::{
+    private::{PrivateContainerd, Running, spawn},
+    remove::remove_all,
 };
 use crate::Error;
 

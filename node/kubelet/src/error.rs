@@ -34,7 +34,9 @@ pub enum Error {
         binary: PathBuf,
     },
     /// Another containerd answers where a private one should be started.
-    #[error("a containerd already answers at {socket}: stop it (fairlead down) or choose another state directory")]
+    #[error(
+        "a containerd already answers at {socket}: stop it (fairlead down) or choose another state directory"
+    )]
     AlreadyRunning {
         /// Path of the socket.
         socket: PathBuf,
@@ -124,7 +126,10 @@ impl Error {
     }
 
     /// Makes a closure for `map_err` on an API answer.
-    pub(crate) fn api(operation: &'static str, object: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+    pub(crate) fn api(
+        operation: &'static str,
+        object: impl Into<String>,
+    ) -> impl FnOnce(kube::Error) -> Self {
         let object = object.into();
         move |source| Self::Api { operation, object, source: Box::new(source) }
     }

@@ -54,7 +54,14 @@ impl Recorder {
     }
 
     /// About a pod, or one of its containers.
-    pub(crate) fn pod(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &'static str, message: String) {
+    pub(crate) fn pod(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
         let metadata = &pod.metadata;
         let object = Object {
             kind: "Pod",
@@ -69,7 +76,12 @@ impl Recorder {
     }
 }
 
-async fn write(client: Client, node: String, mut entries: mpsc::Receiver<Entry>, shutdown: CancellationToken) {
+async fn write(
+    client: Client,
+    node: String,
+    mut entries: mpsc::Receiver<Entry>,
+    shutdown: CancellationToken,
+) {
     let mut series: HashMap<Entry, (String, i32)> = HashMap::new();
     loop {
         let entry = tokio::select! {
@@ -110,7 +122,11 @@ fn event(entry: &Entry, node: &str, now: Timestamp) -> Event {
     let object = &entry.object;
     let name = format!("{}.{:x}", object.name, now.as_nanosecond());
     Event {
-        metadata: ObjectMeta { name: Some(name), namespace: Some(object.namespace.clone()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(object.namespace.clone()),
+            ..ObjectMeta::default()
+        },
         involved_object: ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some(object.kind.to_owned()),

@@ -89,7 +89,11 @@ impl ImageStore {
         imported?;
         let image = image.to_owned();
         let hint = self.hint();
-        Err(if policy == "Never" { ImageError::Never { image, hint } } else { ImageError::Missing { image, hint } })
+        Err(if policy == "Never" {
+            ImageError::Never { image, hint }
+        } else {
+            ImageError::Missing { image, hint }
+        })
     }
 
     /// Imports archives that were not read yet. One bad archive does not keep the others out; the first error is told.
@@ -157,7 +161,8 @@ impl ImageStore {
     }
 
     fn archives(&self) -> Vec<PathBuf> {
-        let entries = self.directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten();
+        let entries =
+            self.directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten();
         let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "tar"));
         paths.sort();
@@ -209,10 +214,8 @@ async fn import_image(containerd: &Containerd, archive: &Archive, image: Archive
             containerd.write_blob(&blob.digest, blob.size, archive.stream(&blob.digest)?).await?;
         }
     }
-    let mut references = HashMap::from([(
-        "containerd.io/gc.ref.content.config".to_owned(),
-        manifest.config.digest.clone(),
-    )]);
+    let mut references =
+        HashMap::from([("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.clone())]);
     for (index, layer) in manifest.layers.iter().enumerate() {
         references.insert(format!("containerd.io/gc.ref.content.l.{index}"), layer.digest.clone());
     }

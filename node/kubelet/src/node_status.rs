@@ -76,12 +76,27 @@ pub(crate) fn node(config: &Config) -> Node {
 }
 
 /// The node's status. Pure but for the facts of the machine.
-pub(crate) fn status(config: &Config, health: &Health, before: &[NodeCondition], now: Timestamp) -> NodeStatus {
+pub(crate) fn status(
+    config: &Config,
+    health: &Health,
+    before: &[NodeCondition],
+    now: Timestamp,
+) -> NodeStatus {
     let capacity = capacity(config);
     let reports = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available".to_owned()),
+        (
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available".to_owned(),
+        ),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure".to_owned()),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_owned()),
+        (
+            "PIDPressure",
+            "False",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available".to_owned(),
+        ),
         ready(health),
     ];
     let conditions = reports.map(|(kind, status, reason, message)| {
@@ -100,7 +115,10 @@ pub(crate) fn status(config: &Config, health: &Health, before: &[NodeCondition],
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
         conditions: Some(conditions.to_vec()),
-        daemon_endpoints: serde_json::from_value(json!({ "kubeletEndpoint": { "Port": config.listen.port() } })).ok(),
+        daemon_endpoints: serde_json::from_value(
+            json!({ "kubeletEndpoint": { "Port": config.listen.port() } }),
+        )
+        .ok(),
         images: Some(images(&health.images)),
         node_info: Some(system_info(health)),
         ..NodeStatus::default()
@@ -109,8 +127,12 @@ pub(crate) fn status(config: &Config, health: &Health, before: &[NodeCondition],
 
 fn ready(health: &Health) -> (&'static str, &'static str, &'static str, String) {
     match (&health.containerd, health.network_ready) {
-        (Err(message), _) => ("Ready", "False", "KubeletNotReady", format!("container runtime is down: {message}")),
-        (Ok(_), false) => ("Ready", "False", "KubeletNotReady", "the node's network is not in place yet".to_owned()),
+        (Err(message), _) => {
+            ("Ready", "False", "KubeletNotReady", format!("container runtime is down: {message}"))
+        }
+        (Ok(_), false) => {
+            ("Ready", "False", "KubeletNotReady", "the node's network is not in place yet".to_owned())
+        }
         (Ok(_), true) => ("Ready", "True", "KubeletReady", "kubelet is posting ready status".to_owned()),
     }
 }
@@ -149,7 +171,10 @@ fn system_info(health: &Health) -> NodeSystemInfo {
     NodeSystemInfo {
         architecture: crate::archive::architecture().to_owned(),
         boot_id: read("/proc/sys/kernel/random/boot_id"),
-        container_runtime_version: format!("containerd://{}", health.containerd.as_deref().unwrap_or("unknown")),
+        container_runtime_version: format!(
+            "containerd://{}",
+            health.containerd.as_deref().unwrap_or("unknown")
+        ),
         kernel_version: read("/proc/sys/kernel/osrelease"),
         kubelet_version: format!("v1.36.0-fairlead.{}", env!("CARGO_PKG_VERSION")),
         machine_id: machine_id.clone(),
@@ -206,7 +231,8 @@ impl NodeWriter {
             other => other,
         };
         let created = created.map_err(Error::api("register", format!("node {name}")))?;
-        self.conditions = created.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        self.conditions =
+            created.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         self.registered = Some(created);
         Ok(())
     }
@@ -230,13 +256,14 @@ impl NodeWriter {
 
     fn lease(&self, renewed: MicroTime) -> Lease {
         let name = self.config.node_name.clone();
-        let owner = self.registered.as_ref().and_then(|node| node.metadata.uid.clone()).map(|uid| OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: name.clone(),
-            uid,
-            ..OwnerReference::default()
-        });
+        let owner =
+            self.registered.as_ref().and_then(|node| node.metadata.uid.clone()).map(|uid| OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Node".to_owned(),
+                name: name.clone(),
+                uid,
+                ..OwnerReference::default()
+            });
         Lease {
             metadata: ObjectMeta {
                 name: Some(name.clone()),

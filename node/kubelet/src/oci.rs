@@ -94,7 +94,9 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 /// The full form of an image reference: `echo` is `docker.io/library/echo:latest`.
 pub(crate) fn normalize(reference: &str) -> String {
     let (domain, rest) = match reference.split_once('/') {
-        Some((domain, rest)) if domain.contains(['.', ':']) || domain == "localhost" => (domain, rest.to_owned()),
+        Some((domain, rest)) if domain.contains(['.', ':']) || domain == "localhost" => {
+            (domain, rest.to_owned())
+        }
         Some(_) => ("docker.io", reference.to_owned()),
         None => ("docker.io", format!("library/{reference}")),
     };

@@ -31,7 +31,12 @@ pub(crate) fn hostname(pod: &Pod) -> String {
 }
 
 /// Writes the files into `directory`. Idempotent. Blocks.
-pub(crate) fn write(pod: &Pod, addresses: &[IpAddr], dns: &ClusterDns, directory: &Path) -> Result<(), Error> {
+pub(crate) fn write(
+    pod: &Pod,
+    addresses: &[IpAddr],
+    dns: &ClusterDns,
+    directory: &Path,
+) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
     let texts = [hosts(pod, addresses, dns), format!("{}\n", hostname(pod)), resolv_conf(pod, dns)];
     for (name, text) in FILES.iter().zip(texts) {
@@ -160,14 +165,15 @@ mod tests {
         ClusterDns { servers: vec!["10.96.0.10".parse().unwrap()], domain: "cluster.local".into() }
     }
 
-    fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({ "metadata": { "name": "echo-1", "namespace": "demo" }, "spec": spec })).unwrap()
+    fn pod(spec: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({ "metadata": { "name": "echo-1", "namespace": "demo" }, "spec": spec }))
+            .unwrap()
     }
 
     #[test]
     fn cluster_first_searches_the_namespace_first() {
         assert_eq!(
-            resolv_conf(&pod(json!({ "containers": [] })), &dns()),
+            resolv_conf(&pod(&json!({ "containers": [] })), &dns()),
             "nameserver 10.96.0.10\nsearch demo.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
         );
     }
@@ -177,7 +183,7 @@ mod tests {
         let spec = json!({ "containers": [], "dnsConfig": { "nameservers": ["1.2.3.4"], "searches": ["x"],
             "options": [{ "name": "ndots", "value": "1" }, { "name": "edns0" }] } });
         assert_eq!(
-            resolv_conf(&pod(spec), &dns()),
+            resolv_conf(&pod(&spec), &dns()),
             "nameserver 10.96.0.10\nnameserver 1.2.3.4\n\
              search demo.svc.cluster.local svc.cluster.local cluster.local x\noptions ndots:1 edns0\n"
         );
@@ -187,7 +193,7 @@ mod tests {
     fn hosts_names_the_pod_with_its_subdomain_and_aliases() {
         let spec = json!({ "containers": [], "hostname": "h", "subdomain": "s",
             "hostAliases": [{ "ip": "9.9.9.9", "hostnames": ["nine", "noves"] }] });
-        let text = hosts(&pod(spec), &["10.244.0.2".parse().unwrap()], &dns());
+        let text = hosts(&pod(&spec), &["10.244.0.2".parse().unwrap()], &dns());
         assert!(text.contains("10.244.0.2\th.s.demo.svc.cluster.local\th\n"), "{text}");
         assert!(text.ends_with("9.9.9.9\tnine\tnoves\n"), "{text}");
     }

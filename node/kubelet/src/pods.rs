@@ -1,5 +1,6 @@
 //! The pods of this node: one worker each, fed by a watch.
 
+mod adopt;
 pub(crate) mod labels;
 pub(crate) mod plan;
 pub(crate) mod record;
@@ -99,7 +100,8 @@ impl Registry {
     /// The pod of this name; of several, the one that is not being removed.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Handle> {
         let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named = handles.values().filter(|h| h.identity.namespace == namespace && h.identity.name == name);
+        let mut named =
+            handles.values().filter(|h| h.identity.namespace == namespace && h.identity.name == name);
         let first = named.next();
         named.chain(first).min_by_key(|handle| handle.desired.borrow().removed).cloned()
     }
@@ -124,7 +126,11 @@ impl Registry {
 }
 
 /// Watches the node's pods and runs their workers until `shutdown`. Containers go on after that.
-pub(crate) async fn run(shared: Arc<Shared>, registry: Registry, shutdown: CancellationToken) -> Result<(), Error> {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    registry: Registry,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let mut manager = Manager::new(shared.clone(), registry, shutdown.clone()).await?;
     let api: Api<Pod> = Api::all(shared.client.clone());
     let fields = format!("spec.nodeName={}", shared.config.node_name);
@@ -163,7 +169,11 @@ struct Manager {
 }
 
 impl Manager {
-    async fn new(shared: Arc<Shared>, registry: Registry, shutdown: CancellationToken) -> Result<Self, Error> {
+    async fn new(
+        shared: Arc<Shared>,
+        registry: Registry,
+        shutdown: CancellationToken,
+    ) -> Result<Self, Error> {
         let containers = shared.containerd.list_containers().await?;
         let ids: Vec<_> = containers.iter().map(|container| container.id.as_str()).collect();
         shared.containerd.remove_orphan_rootfs(&ids).await?;

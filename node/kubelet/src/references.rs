@@ -32,7 +32,10 @@ impl References {
         let mut found = Self::default();
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         for name in names.config_maps {
-            let object = api.get_opt(&name).await.map_err(Error::api("get", format!("configmap {namespace}/{name}")))?;
+            let object = api
+                .get_opt(&name)
+                .await
+                .map_err(Error::api("get", format!("configmap {namespace}/{name}")))?;
             if let Some(object) = object {
                 let text = object.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
                 let binary = object.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
@@ -41,7 +44,8 @@ impl References {
         }
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         for name in names.secrets {
-            let object = api.get_opt(&name).await.map_err(Error::api("get", format!("secret {namespace}/{name}")))?;
+            let object =
+                api.get_opt(&name).await.map_err(Error::api("get", format!("secret {namespace}/{name}")))?;
             if let Some(object) = object {
                 let data = object.data.into_iter().flatten().map(|(key, value)| (key, value.0));
                 found.secrets.insert(name, data.collect());
@@ -62,7 +66,9 @@ impl References {
 
     #[cfg(test)]
     pub(crate) fn of(config_maps: &[(&str, &[(&str, &str)])], secrets: &[(&str, &[(&str, &str)])]) -> Self {
-        let data = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
+        let data = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect()
+        };
         let all = |objects: &[(&str, &[(&str, &str)])]| {
             objects.iter().map(|(name, pairs)| ((*name).to_owned(), data(pairs))).collect()
         };
@@ -77,7 +83,10 @@ fn required<'a>(
     optional: Option<bool>,
 ) -> Result<Option<&'a Data>, Error> {
     if data.is_none() && optional != Some(true) {
-        return Err(Error::unsupported(format!("{what} {name}"), "it does not exist in the pod's namespace: create it"));
+        return Err(Error::unsupported(
+            format!("{what} {name}"),
+            "it does not exist in the pod's namespace: create it",
+        ));
     }
     Ok(data)
 }

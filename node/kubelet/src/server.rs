@@ -11,11 +11,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::{
-    net::TcpListener,
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -103,7 +99,8 @@ fn server_config(tls: &TlsConfig) -> Result<ServerConfig, Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|reason| error("client CA")(&reason))?;
-    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(|reason| error("key")(&reason))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(|reason| error("key")(&reason))?;
     ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|reason| error("protocol versions")(&reason))?
@@ -130,26 +127,38 @@ impl Routes {
                     Err(message) => text(StatusCode::BAD_REQUEST, message),
                 }
             }
-            _ => text(StatusCode::NOT_FOUND, "use /containerLogs/{namespace}/{pod}/{container}, /pods or /healthz"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "use /containerLogs/{namespace}/{pod}/{container}, /pods or /healthz",
+            ),
         }
     }
 
     fn pods(&self) -> Response<Body> {
         let pods = self.registry.all().into_iter().map(|handle| handle.summary.borrow().pod.clone());
         let items: Vec<_> = pods.map(|pod| serde_json::json!(*pod)).collect();
-        let list = serde_json::json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
+        let list =
+            serde_json::json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
         let mut response = text(StatusCode::OK, list.to_string());
         response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
         response
     }
 
-    fn logs(&self, [namespace, name, container]: [&str; 3], options: LogOptions, previous: bool) -> Response<Body> {
+    fn logs(
+        &self,
+        [namespace, name, container]: [&str; 3],
+        options: LogOptions,
+        previous: bool,
+    ) -> Response<Body> {
         let Some(handle) = self.registry.find(namespace, name) else {
             return text(StatusCode::NOT_FOUND, format!("pod {namespace}/{name} is not on this node"));
         };
         let known = handle.summary.borrow().containers.iter().find(|(known, ..)| known == container).cloned();
         let Some((_, attempts, _)) = known else {
-            return text(StatusCode::NOT_FOUND, format!("pod {namespace}/{name} has no container {container}"));
+            return text(
+                StatusCode::NOT_FOUND,
+                format!("pod {namespace}/{name} has no container {container}"),
+            );
         };
         let Some(attempt) = attempts.checked_sub(if previous { 2 } else { 1 }) else {
             let which = if previous { "previous terminated container" } else { "container" };
@@ -160,7 +169,8 @@ impl Routes {
         let container = container.to_owned();
         let running = move |summary: &Summary| {
             let mut containers = summary.containers.iter();
-            containers.any(|(name, attempts, running)| *name == container && *running && *attempts == attempt + 1)
+            containers
+                .any(|(name, attempts, running)| *name == container && *running && *attempts == attempt + 1)
         };
         let (sender, receiver) = mpsc::channel(LOG_QUEUE_LEN_MAX);
         let send = logs::reader::send(file, options, (handle.summary, running), sender);
@@ -199,7 +209,8 @@ fn log_options(query: &str) -> Result<(LogOptions, bool), String> {
     let mut options = LogOptions::default();
     let mut previous = false;
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        let flag = || value.parse::<bool>().map_err(|_| format!("{key} must be true or false, not {value:?}"));
+        let flag =
+            || value.parse::<bool>().map_err(|_| format!("{key} must be true or false, not {value:?}"));
         let number = || value.parse::<u32>().map_err(|_| format!("{key} must be a number, not {value:?}"));
         match key {
             "follow" => options.follow = flag()?,
@@ -213,7 +224,8 @@ fn log_options(query: &str) -> Result<(LogOptions, bool), String> {
             }
             "sinceTime" => {
                 let time = value.replace("%3A", ":").replace("%3a", ":").replace("%2B", "+");
-                options.since = Some(time.parse().map_err(|_| format!("sinceTime {value:?} is not RFC 3339"))?);
+                options.since =
+                    Some(time.parse().map_err(|_| format!("sinceTime {value:?} is not RFC 3339"))?);
             }
             _ => {}
         }
@@ -227,7 +239,8 @@ mod tests {
 
     #[test]
     fn log_options_are_read_from_the_query() {
-        let (options, previous) = log_options("follow=true&tailLines=5&previous=false&sinceTime=2030-01-01T00%3A00%3A00Z").unwrap();
+        let (options, previous) =
+            log_options("follow=true&tailLines=5&previous=false&sinceTime=2030-01-01T00%3A00%3A00Z").unwrap();
         assert!(options.follow && !previous);
         assert_eq!(options.tail_lines, Some(5));
         assert_eq!(options.since, Some("2030-01-01T00:00:00Z".parse().unwrap()));

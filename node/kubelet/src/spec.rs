@@ -90,8 +90,7 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Value {
 pub(crate) fn process(input: &SpecInput<'_>) -> Value {
     let security = input.container.security_context.as_ref();
     let privileged = security.and_then(|s| s.privileged).unwrap_or(false);
-    let capabilities =
-        capabilities::effective(security.and_then(|s| s.capabilities.as_ref()), privileged);
+    let capabilities = capabilities::effective(security.and_then(|s| s.capabilities.as_ref()), privileged);
     // Capabilities do not reach a process of another user through the inheritable set.
     let granted = if input.user.uid == 0 || privileged { capabilities.clone() } else { Vec::new() };
     let directory = [input.container.working_dir.as_deref().unwrap_or(""), &input.image.working_dir, "/"]
@@ -158,14 +157,16 @@ fn sysctls(pod: &Pod) -> Value {
 }
 
 fn mounts(input: &SpecInput<'_>, privileged: bool) -> Value {
-    let system = |destination: &str, kind: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": kind, "options": options })
-    };
+    let system = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let sys_access = if privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         system("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         system("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        system("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        system(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         system("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         system("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         system("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys_access]),

@@ -33,7 +33,8 @@ pub(crate) struct View<'a> {
 }
 
 /// Conditions that are the kubelet's.
-pub(crate) const OWN_CONDITIONS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+pub(crate) const OWN_CONDITIONS: [&str; 4] =
+    ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
 impl View<'_> {
     /// The whole status.
@@ -97,7 +98,8 @@ impl View<'_> {
         let own = OWN_CONDITIONS.into_iter().zip([sandbox, initialized, ready, gates]);
         let mut conditions: Vec<_> = own.map(|(kind, state)| self.condition(kind, state)).collect();
         let others = self.before.conditions.iter().flatten();
-        conditions.extend(others.filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str())).cloned());
+        conditions
+            .extend(others.filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str())).cloned());
         conditions
     }
 
@@ -161,7 +163,8 @@ impl View<'_> {
             State::Exited(end) => Some(&end.id),
             State::Waiting { .. } => record.last.as_ref().map(|end| &end.id),
         };
-        let completed = record.role == Role::Init && matches!(&record.state, State::Exited(end) if end.exit_code == 0);
+        let completed =
+            record.role == Role::Init && matches!(&record.state, State::Exited(end) if end.exit_code == 0);
         ContainerStatus {
             name: record.container.name.clone(),
             image: record.image.clone().or_else(|| record.container.image.clone()).unwrap_or_default(),
@@ -177,7 +180,8 @@ impl View<'_> {
     }
 
     fn will_restart(&self, record: &Record, end: &Termination) -> bool {
-        let policy = self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+        let policy =
+            self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
         match (record.role, policy) {
             (Role::Sidecar, _) | (Role::App, "Always") => true,
             (_, "Never") => false,

@@ -85,10 +85,9 @@ impl Volumes {
         let mut mounts = Vec::new();
         for wanted in container.volume_mounts.iter().flatten() {
             let field = || format!("container {}: volumeMount {}", container.name, wanted.mount_path);
-            let root = self
-                .paths
-                .get(&wanted.name)
-                .ok_or_else(|| Error::unsupported(field(), format!("the pod has no volume named {}", wanted.name)))?;
+            let root = self.paths.get(&wanted.name).ok_or_else(|| {
+                Error::unsupported(field(), format!("the pod has no volume named {}", wanted.name))
+            })?;
             let sub_path = wanted.sub_path_expr.as_ref().map(|text| expand(text)).or(wanted.sub_path.clone());
             let source = match sub_path.filter(|path| !path.is_empty()) {
                 Some(path) => below(root, &path).map_err(|reason| Error::unsupported(field(), reason))?,
@@ -111,7 +110,8 @@ impl Volumes {
 
 /// A path inside the volume, made as a directory when absent; links must not lead out of it.
 fn below(root: &Path, sub_path: &str) -> Result<PathBuf, String> {
-    if Path::new(sub_path).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if Path::new(sub_path).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         return Err(format!("subPath {sub_path:?} must be relative and without \"..\""));
     }
     let path = root.join(sub_path);
@@ -164,7 +164,10 @@ fn host_path(source: &HostPathVolumeSource, volume: &str) -> Result<PathBuf, Err
     if fits {
         Ok(path)
     } else {
-        Err(Error::unsupported(format!("volume {volume}: hostPath"), format!("{} is not a {kind}", source.path)))
+        Err(Error::unsupported(
+            format!("volume {volume}: hostPath"),
+            format!("{} is not a {kind}", source.path),
+        ))
     }
 }
 
@@ -253,7 +256,11 @@ fn add_fields(
 fn relative(path: &str) -> Result<PathBuf, Error> {
     let path_buf = PathBuf::from(path);
     let normal = path_buf.components().all(|part| matches!(part, Component::Normal(_)));
-    if normal { Ok(path_buf) } else { Err(Error::unsupported("volume item path", format!("{path:?} must be relative"))) }
+    if normal {
+        Ok(path_buf)
+    } else {
+        Err(Error::unsupported("volume item path", format!("{path:?} must be relative")))
+    }
 }
 
 /// Writes the files as upstream does: in a directory of their own behind the link `..data`, so that all of them can be
@@ -275,14 +282,16 @@ fn write_files(directory: &Path, files: &Files, group: Option<u32>) -> Result<()
     link("..v1", &directory.join("..data"))?;
     for name in files.keys().filter_map(|name| name.components().next()) {
         let name = Path::new(name.as_os_str());
-        link(&Path::new("..data").join(name), &directory.join(name))?;
+        link(Path::new("..data").join(name), &directory.join(name))?;
     }
     own(directory, group, 0o755)
 }
 
 fn link(target: impl AsRef<Path>, path: &Path) -> Result<(), Error> {
     match symlink(target, path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::file("link", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::file("link", path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -293,13 +302,13 @@ mod tests {
 
     use super::*;
 
-    fn pod(volume: serde_json::Value) -> Pod {
+    fn pod(volume: &serde_json::Value) -> Pod {
         serde_json::from_value(json!({ "metadata": { "name": "p" },
             "spec": { "containers": [], "volumes": [volume] } }))
         .unwrap()
     }
 
-    fn prepared(directory: &Path, volume: serde_json::Value) -> Result<Volumes, Error> {
+    fn prepared(directory: &Path, volume: &serde_json::Value) -> Result<Volumes, Error> {
         let references = References::of(&[("settings", &[("a", "1"), ("b", "2")])], &[]);
         prepare(&pod(volume), &references, &PodFacts::default(), directory)
     }
@@ -307,7 +316,7 @@ mod tests {
     #[test]
     fn a_config_map_is_visible_as_files_behind_one_link() {
         let directory = tempfile::tempdir().unwrap();
-        prepared(directory.path(), json!({ "name": "v", "configMap": { "name": "settings" } })).unwrap();
+        prepared(directory.path(), &json!({ "name": "v", "configMap": { "name": "settings" } })).unwrap();
         let volume = directory.path().join("v");
         assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "1");
         assert_eq!(fs::read_link(volume.join("b")).unwrap(), Path::new("..data/b"));
@@ -318,7 +327,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let volume = json!({ "name": "v", "configMap": { "name": "settings",
             "items": [{ "key": "a", "path": "deep/file", "mode": 0o400 }] } });
-        prepared(directory.path(), volume).unwrap();
+        prepared(directory.path(), &volume).unwrap();
         let file = directory.path().join("v/deep/file");
         assert_eq!(fs::read_to_string(&file).unwrap(), "1");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o400);
@@ -328,7 +337,7 @@ mod tests {
     #[test]
     fn a_sub_path_cannot_leave_its_volume() {
         let directory = tempfile::tempdir().unwrap();
-        let volumes = prepared(directory.path(), json!({ "name": "v", "emptyDir": {} })).unwrap();
+        let volumes = prepared(directory.path(), &json!({ "name": "v", "emptyDir": {} })).unwrap();
         symlink("/etc", directory.path().join("v/out")).unwrap();
         for (sub_path, works) in [("inner", true), ("../x", false), ("out", false), ("/etc", false)] {
             let container: Container = serde_json::from_value(json!({ "name": "c", "volumeMounts": [
@@ -341,7 +350,8 @@ mod tests {
     #[test]
     fn an_unknown_kind_of_volume_is_refused_with_the_known_ones() {
         let directory = tempfile::tempdir().unwrap();
-        let error = prepared(directory.path(), json!({ "name": "v", "nfs": { "server": "s", "path": "/" } }));
+        let error =
+            prepared(directory.path(), &json!({ "name": "v", "nfs": { "server": "s", "path": "/" } }));
         assert!(error.unwrap_err().to_string().contains("emptyDir"));
     }
 }

@@ -1,5 +1,7 @@
 //! The kubelet with a real containerd and runc. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "tests panic on what must not happen")]
+
 mod node {
     pub(crate) mod api;
     pub(crate) mod bench;
@@ -68,10 +70,17 @@ fn a_node_registers_and_is_ready_when_its_network_is() {
         assert_eq!(found["status"]["capacity"]["pods"], "7");
         node.ready.send(true).unwrap();
         let found = bench.api.value_where(&path, "readiness", ready("True")).await.unwrap();
-        assert!(found["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap().starts_with("containerd://1"));
+        assert!(
+            found["status"]["nodeInfo"]["containerRuntimeVersion"]
+                .as_str()
+                .unwrap()
+                .starts_with("containerd://1")
+        );
         let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}");
         bench.api.value_where(&lease, "a lease", |lease| lease.is_some()).await;
-        let images = |node: Option<&Value>| node.is_some_and(|node| node["status"]["images"].to_string().contains(NAME));
+        let images = |node: Option<&Value>| {
+            node.is_some_and(|node| node["status"]["images"].to_string().contains(NAME))
+        };
         bench.api.value_where(&path, "the imported image", images).await;
         node.stop().await;
     });
@@ -95,8 +104,10 @@ fn a_pod_runs_becomes_ready_logs_and_goes() {
                 "resources": { "limits": { "memory": "64Mi", "cpu": "500m" } } }],
                 "volumes": [{ "name": "data", "configMap": { "name": "pages" } }] }),
         );
-        bench.api.put("/api/v1/namespaces/demo/configmaps/pages",
-            json!({ "metadata": { "name": "pages" }, "data": { "index.html": "hello" } }));
+        bench.api.put(
+            "/api/v1/namespaces/demo/configmaps/pages",
+            json!({ "metadata": { "name": "pages" }, "data": { "index.html": "hello" } }),
+        );
         let pod = bench.api.pod_where(&path, "ready", ready).await;
         println!("first pod ready after {:?}", begin.elapsed());
         assert_eq!(phase(&pod), "Running");
@@ -133,14 +144,20 @@ fn hooked_processes(bench: &Bench, pod: &Pod) -> usize {
 fn a_failing_container_is_restarted_and_a_pod_that_must_not_be_ends() {
     in_namespace(async |bench| {
         let node = bench.start().await;
-        let always = bench.pod("always", json!({ "containers": [shell("echo $RANDOM last words > /dev/termination-log; exit 3")] }));
+        let always = bench.pod(
+            "always",
+            json!({ "containers": [shell("echo $RANDOM last words > /dev/termination-log; exit 3")] }),
+        );
         let never = bench.pod("never", json!({ "restartPolicy": "Never", "containers": [shell("exit 3")] }));
-        let once = bench.pod("once", json!({ "restartPolicy": "OnFailure",
+        let once = bench.pod(
+            "once",
+            json!({ "restartPolicy": "OnFailure",
             "initContainers": [{ "name": "first", "image": NAME, "args": ["echo made > /shared/file"],
                 "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] }],
             "containers": [{ "name": "main", "image": NAME, "args": ["test \"$(cat /shared/file)\" = made"],
                 "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] }],
-            "volumes": [{ "name": "shared", "emptyDir": {} }] }));
+            "volumes": [{ "name": "shared", "emptyDir": {} }] }),
+        );
         let waits = |pod: &Pod| {
             let waiting = pod.status.as_ref().and_then(|s| s.container_statuses.clone());
             let reason = waiting.and_then(|c| c[0].state.clone()?.waiting?.reason);
@@ -169,7 +186,9 @@ fn a_missing_image_is_told_with_where_archives_are_looked_for() {
         };
         let pod = bench
             .api
-            .pod_where(&path, "an error", |pod| reason(pod).is_some_and(|w| w.reason.as_deref() == Some("ErrImagePull")))
+            .pod_where(&path, "an error", |pod| {
+                reason(pod).is_some_and(|w| w.reason.as_deref() == Some("ErrImagePull"))
+            })
             .await;
         let message = reason(&pod).unwrap().message.unwrap();
         assert!(message.contains("images") && message.contains("OCI archive"), "{message}");
@@ -183,9 +202,14 @@ fn a_missing_image_is_told_with_where_archives_are_looked_for() {
 fn containers_outlive_their_kubelet_and_are_taken_over() {
     in_namespace(async |bench| {
         let node = bench.start().await;
-        let stays = bench.pod("stays", json!({ "containers": [shell("echo before; while true; do sleep 0.1; echo tick; done")] }));
-        let goes = bench.pod("goes", json!({ "containers": [shell("sleep 1000")], "terminationGracePeriodSeconds": 1 }));
-        let dies = bench.pod("dies", json!({ "restartPolicy": "Never", "containers": [shell("sleep 1; exit 4")] }));
+        let stays = bench.pod(
+            "stays",
+            json!({ "containers": [shell("echo before; while true; do sleep 0.1; echo tick; done")] }),
+        );
+        let goes = bench
+            .pod("goes", json!({ "containers": [shell("sleep 1000")], "terminationGracePeriodSeconds": 1 }));
+        let dies =
+            bench.pod("dies", json!({ "restartPolicy": "Never", "containers": [shell("sleep 1; exit 4")] }));
         let pod = bench.api.pod_where(&stays, "ready", ready).await;
         bench.api.pod_where(&goes, "ready", ready).await;
         bench.api.pod_where(&dies, "ready", ready).await;
@@ -193,7 +217,9 @@ fn containers_outlive_their_kubelet_and_are_taken_over() {
         bench.api.delete(&goes, 0);
         // It dies while no kubelet sees it.
         fairlead_testkit::eventually("the end of the container", || {
-            let log = std::fs::read_dir(bench.directory.path().join("containerd/state/io.containerd.runtime.v2.task/n1"));
+            let log = std::fs::read_dir(
+                bench.directory.path().join("containerd/state/io.containerd.runtime.v2.task/n1"),
+            );
             (log.unwrap().count() == 3).then_some(())
         });
         let node = bench.start().await;
@@ -216,21 +242,89 @@ fn containers_outlive_their_kubelet_and_are_taken_over() {
 fn probes_decide_over_readiness_and_life() {
     in_namespace(async |bench| {
         let node = bench.start().await;
-        let path = bench.pod("probed", json!({ "terminationGracePeriodSeconds": 1, "containers": [{
+        let path = bench.pod(
+            "probed",
+            json!({ "terminationGracePeriodSeconds": 1, "containers": [{
             "name": "main", "image": NAME, "args": ["sleep 0.3; touch /tmp/started; sleep 1000"],
             "startupProbe": { "exec": { "command": ["test", "-e", "/tmp/started"] }, "failureThreshold": 30 },
             "readinessProbe": { "exec": { "command": ["test", "-e", "/tmp/started"] } },
-            "lifecycle": { "preStop": { "exec": { "command": ["touch", "/tmp/stopping"] } } } }] }));
+            "lifecycle": { "preStop": { "exec": { "command": ["touch", "/tmp/stopping"] } } } }] }),
+        );
         let pod = bench.api.pod_where(&path, "ready", ready).await;
         assert_eq!(container(&pod).started, Some(true));
-        let path = bench.pod("unlively", json!({ "terminationGracePeriodSeconds": 1, "containers": [{
+        let path = bench.pod(
+            "unlively",
+            json!({ "terminationGracePeriodSeconds": 1, "containers": [{
             "name": "main", "image": NAME, "args": ["sleep 1000"],
-            "livenessProbe": { "tcpSocket": { "port": 1 }, "failureThreshold": 1 } }] }));
+            "livenessProbe": { "tcpSocket": { "port": 1 }, "failureThreshold": 1 } }] }),
+        );
         let pod = bench.api.pod_where(&path, "a restart", |pod| {
-            pod.status.as_ref().is_some_and(|s| s.container_statuses.as_ref().is_some_and(|c| c[0].restart_count > 0))
+            pod.status
+                .as_ref()
+                .is_some_and(|s| s.container_statuses.as_ref().is_some_and(|c| c[0].restart_count > 0))
         });
         assert_eq!(container(&pod.await).last_state.unwrap().terminated.unwrap().exit_code, 137);
         node.stop().await;
+    });
+}
+
+#[test]
+fn a_terminating_pod_is_unready_at_once_and_ends_in_its_own_time() {
+    in_namespace(async |bench| {
+        let node = bench.start().await;
+        let path = bench.pod(
+            "polite",
+            json!({ "containers": [shell("trap 'sleep 0.3; exit 0' TERM; while true; do sleep 0.05; done")] }),
+        );
+        bench.api.pod_where(&path, "ready", ready).await;
+        let begin = Instant::now();
+        bench.api.delete(&path, 30);
+        let pod = bench.api.pod_where(&path, "unreadiness", |pod| !ready(pod)).await;
+        assert!(container(&pod).state.unwrap().running.is_some());
+        bench.api.value_where(&path, "deletion", |pod| pod.is_none()).await;
+        // It was its own exit, not the end of its grace period.
+        assert!(begin.elapsed().as_secs() < 20);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn logs_are_followed_to_the_end_and_kept_for_the_attempt_before() {
+    in_namespace(async |bench| {
+        let node = bench.start().await;
+        let never =
+            json!({ "restartPolicy": "Never", "containers": [shell("echo one; sleep 0.5; echo two")] });
+        let path = bench.pod("follow", never);
+        bench.api.pod_where(&path, "a start", |pod| phase(pod) == "Running").await;
+        let (_, log) = bench.get(&node, "/containerLogs/demo/follow/main?follow=true").await;
+        assert_eq!(log, "one\ntwo\n");
+        let path = bench.pod("again", json!({ "containers": [shell("echo $HOSTNAME lives; exit 1")] }));
+        let restarted = |pod: &Pod| {
+            let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+            statuses.is_some_and(|statuses| statuses[0].restart_count > 0)
+        };
+        bench.api.pod_where(&path, "a restart", restarted).await;
+        let (code, log) = bench.get(&node, "/containerLogs/demo/again/main?previous=true").await;
+        assert_eq!((code, log.as_str()), (200, "again lives\n"));
+        assert_eq!(bench.get(&node, "/containerLogs/demo/again/other").await.0, 404);
+        assert!(!bench.answers_anybody(&node).await);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_killed_containerd_takes_no_pod_with_it() {
+    in_namespace(async |bench| {
+        let node = bench.start().await;
+        let path = bench.pod("stays", json!({ "containers": [shell("sleep 1000")] }));
+        let before = bench.api.pod_where(&path, "ready", ready).await;
+        bench.replace_containerd().await;
+        let other = bench.pod("later", json!({ "containers": [shell("sleep 1000")] }));
+        bench.api.pod_where(&other, "ready", ready).await;
+        let after = bench.api.pod_where(&path, "ready", ready).await;
+        assert_eq!(container(&before), container(&after));
+        node.stop().await;
+        // The clean-up of the test finds and ends both.
     });
 }
 

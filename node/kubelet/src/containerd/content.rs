@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use containerd_client::{
     services::v1::{
-        CreateImageRequest, DeleteContentRequest, DeleteImageRequest, GetImageRequest, Image, Info, InfoRequest,
-        ListContentRequest, ListImagesRequest, ReadContentRequest, UpdateImageRequest, UpdateRequest, WriteAction,
-        WriteContentRequest, content_client::ContentClient, images_client::ImagesClient,
+        CreateImageRequest, DeleteContentRequest, DeleteImageRequest, GetImageRequest, Image, Info,
+        InfoRequest, ListContentRequest, ListImagesRequest, ReadContentRequest, UpdateImageRequest,
+        UpdateRequest, WriteAction, WriteContentRequest, content_client::ContentClient,
+        images_client::ImagesClient,
     },
     tonic::{Code, Status, transport::Channel},
     types::Descriptor,
@@ -73,7 +74,11 @@ impl Containerd {
     }
 
     /// Adds labels to a blob; they keep what it refers to from being collected.
-    pub(crate) async fn label_blob(&self, digest: &str, labels: HashMap<String, String>) -> Result<(), Error> {
+    pub(crate) async fn label_blob(
+        &self,
+        digest: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<(), Error> {
         let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
         let info = Info { digest: digest.to_owned(), labels, ..Info::default() };
         let request = UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };
@@ -116,11 +121,8 @@ impl Containerd {
     /// Names and manifests of all images.
     pub(crate) async fn list_images(&self) -> Result<Vec<(String, Descriptor)>, Error> {
         let request = ListImagesRequest { filters: Vec::new() };
-        let answer = self
-            .images()
-            .list(self.request(request))
-            .await
-            .map_err(Error::containerd("list", "images"))?;
+        let answer =
+            self.images().list(self.request(request)).await.map_err(Error::containerd("list", "images"))?;
         let images = answer.into_inner().images.into_iter();
         Ok(images.filter_map(|image| Some((image.name, image.target?))).collect())
     }
@@ -142,7 +144,8 @@ impl Containerd {
 
     /// Forgets an image and waits until what only it used is collected. Idempotent.
     pub(crate) async fn delete_image(&self, name: &str) -> Result<(), Error> {
-        let request = DeleteImageRequest { name: name.to_owned(), sync: true, ..DeleteImageRequest::default() };
+        let request =
+            DeleteImageRequest { name: name.to_owned(), sync: true, ..DeleteImageRequest::default() };
         optional(self.images().delete(self.request(request)).await)
             .map_err(Error::containerd("delete image", name))?;
         Ok(())

@@ -43,7 +43,9 @@ pub async fn spawn(private: &PrivateContainerd) -> Result<Running, Error> {
     if tokio::net::UnixStream::connect(&private.socket).await.is_ok() {
         return Err(Error::AlreadyRunning { socket: private.socket.clone() });
     }
-    for directory in [&private.root, &private.state].into_iter().map(PathBuf::as_path).chain(private.socket.parent()) {
+    for directory in
+        [&private.root, &private.state].into_iter().map(PathBuf::as_path).chain(private.socket.parent())
+    {
         std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
     }
     let config = private.root.join("config.toml");

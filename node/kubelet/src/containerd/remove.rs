@@ -19,8 +19,10 @@ pub async fn remove_all(socket: &Path, namespace: &str) -> Result<(), Error> {
     containerd.remove_snapshots().await?;
     containerd.remove_blobs().await?;
     let request = DeleteNamespaceRequest { name: namespace.to_owned() };
-    ignore_not_found(NamespacesClient::new(containerd.channel.clone()).delete(containerd.request(request)).await)
-        .map_err(Error::containerd("delete namespace", namespace))
+    ignore_not_found(
+        NamespacesClient::new(containerd.channel.clone()).delete(containerd.request(request)).await,
+    )
+    .map_err(Error::containerd("delete namespace", namespace))
 }
 
 impl Containerd {
@@ -28,10 +30,8 @@ impl Containerd {
     async fn remove_snapshots(&self) -> Result<(), Error> {
         let mut left = self.list_snapshots().await?;
         while !left.is_empty() {
-            let (parents, leaves): (Vec<_>, Vec<_>) = left
-                .iter()
-                .cloned()
-                .partition(|(name, _)| left.iter().any(|(_, parent)| parent == name));
+            let (parents, leaves): (Vec<_>, Vec<_>) =
+                left.iter().cloned().partition(|(name, _)| left.iter().any(|(_, parent)| parent == name));
             if leaves.is_empty() {
                 break;
             }

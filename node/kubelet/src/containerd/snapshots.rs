@@ -112,8 +112,7 @@ impl Containerd {
 
     /// All snapshots as (name, parent).
     pub(crate) async fn list_snapshots(&self) -> Result<Vec<(String, String)>, Error> {
-        let request =
-            ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), filters: Vec::new() };
+        let request = ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), filters: Vec::new() };
         let mut stream = self
             .snapshots()
             .list(self.request(request))

@@ -44,12 +44,7 @@ impl Containerd {
     }
 
     /// Makes the container's first process, which waits for [`start_task`](Self::start_task). Returns its process id.
-    pub(crate) async fn create_task(
-        &self,
-        id: &str,
-        rootfs: Vec<Mount>,
-        output: &str,
-    ) -> Result<u32, Error> {
+    pub(crate) async fn create_task(&self, id: &str, rootfs: Vec<Mount>, output: &str) -> Result<u32, Error> {
         let request = CreateTaskRequest {
             container_id: id.to_owned(),
             rootfs,
@@ -103,12 +98,8 @@ impl Containerd {
 
     /// Sends a signal to the container's first process, or to all of its processes. Idempotent.
     pub(crate) async fn kill(&self, id: &str, signal: Signal, all: bool) -> Result<(), Error> {
-        let request = KillRequest {
-            container_id: id.to_owned(),
-            exec_id: String::new(),
-            signal: signal as u32,
-            all,
-        };
+        let request =
+            KillRequest { container_id: id.to_owned(), exec_id: String::new(), signal: signal as u32, all };
         match self.tasks().kill(self.request(request)).await {
             Err(status) if !matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => {
                 Err(Error::containerd("signal container", id)(status))

@@ -144,7 +144,8 @@ mod tests {
         copy(File::open(input).unwrap(), "stdout", &log).unwrap();
         let text = fs::read(&path).unwrap();
         let lines: Vec<_> = text.split(|b| *b == b'\n').filter_map(line::Line::parse).collect();
-        let joined: Vec<u8> = lines.iter().flat_map(|l| [l.text, if l.complete { b"\n" } else { b"" }].concat()).collect();
+        let joined: Vec<u8> =
+            lines.iter().flat_map(|l| [l.text, if l.complete { b"\n" } else { b"" }].concat()).collect();
         assert_eq!(joined, format!("one\n{long}\nlast\n").into_bytes());
         assert!(lines.iter().any(|l| !l.complete));
     }

@@ -45,6 +45,9 @@ mod tests {
         format(&mut out, time, "stdout", true, b"hello  world");
         assert_eq!(out, b"2030-01-02T03:04:05.000000006Z stdout F hello  world\n");
         let line = Line::parse(out.strip_suffix(b"\n").unwrap()).unwrap();
-        assert_eq!((line.timestamp(), line.complete, line.text), (Some(time), true, b"hello  world".as_slice()));
+        assert_eq!(
+            (line.timestamp(), line.complete, line.text),
+            (Some(time), true, b"hello  world".as_slice())
+        );
     }
 }

@@ -180,7 +180,8 @@ impl Changes {
         let mut ready = self.fd.readable().await?;
         let mut buffer = [0; 4096];
         // Which change it was does not matter: the reader looks for itself.
-        let drained = ready.try_io(|watch| nix::unistd::read(&watch.get_ref().0, &mut buffer).map_err(io::Error::from));
+        let drained =
+            ready.try_io(|watch| nix::unistd::read(&watch.get_ref().0, &mut buffer).map_err(io::Error::from));
         match drained {
             Ok(Err(error)) => Err(error),
             Ok(Ok(_)) | Err(_) => Ok(()),
@@ -235,7 +236,10 @@ mod tests {
             (LogOptions { tail_lines: Some(1), ..none() }, "three\n"),
             (LogOptions { since: Some("2030-01-01T00:00:02Z".parse().unwrap()), ..none() }, "three\n"),
             (LogOptions { limit_bytes: Some(5), ..none() }, "one\nt"),
-            (LogOptions { tail_lines: Some(1), timestamps: true, ..none() }, "2030-01-01T00:00:02.000000000Z three\n"),
+            (
+                LogOptions { tail_lines: Some(1), timestamps: true, ..none() },
+                "2030-01-01T00:00:02.000000000Z three\n",
+            ),
             (LogOptions { tail_lines: Some(0), ..none() }, ""),
         ] {
             assert_eq!(collect(file.clone(), options.clone()).await, expected, "{options:?}");

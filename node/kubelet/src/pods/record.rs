@@ -38,8 +38,14 @@ pub(crate) struct Termination {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     /// Not started: never, or starting failed.
-    Waiting { reason: &'static str, message: String },
-    Running { id: String, started_at: Timestamp },
+    Waiting {
+        reason: &'static str,
+        message: String,
+    },
+    Running {
+        id: String,
+        started_at: Timestamp,
+    },
     Exited(Termination),
 }
 
@@ -111,9 +117,9 @@ impl Record {
 
     /// Records the end of an attempt and decides when the next may start.
     pub(crate) fn exited(&mut self, termination: Termination, now: Instant) {
-        let ran = termination.started_at.and_then(|start| {
-            Duration::try_from(termination.finished_at.duration_since(start)).ok()
-        });
+        let ran = termination
+            .started_at
+            .and_then(|start| Duration::try_from(termination.finished_at.duration_since(start)).ok());
         let delay = self.backoff.after_run(ran.unwrap_or_default());
         self.not_before = (!delay.is_zero()).then(|| now + delay);
         self.state = State::Exited(termination);

@@ -77,7 +77,10 @@ impl Worker {
             Err((reason, message)) => {
                 tracing::warn!(pod = self.identity.name, reason, message, "pod not set up; trying again");
                 self.event(None, true, reason, message);
-                let pause = self.sandbox_retry.map_or(SANDBOX_RETRY_FIRST, |(_, pause)| pause * 2).min(SANDBOX_RETRY_MAX);
+                let pause = self
+                    .sandbox_retry
+                    .map_or(SANDBOX_RETRY_FIRST, |(_, pause)| pause * 2)
+                    .min(SANDBOX_RETRY_MAX);
                 self.sandbox_retry = Some((Instant::now() + pause, pause));
                 false
             }
@@ -123,7 +126,8 @@ impl Worker {
         let record = &mut self.records[index];
         record.image = Some(image.name.clone());
         record.image_id = image.digest.clone();
-        record.stop_signal = Some(image.config.config.stop_signal.clone()).filter(|signal| !signal.is_empty());
+        record.stop_signal =
+            Some(image.config.config.stop_signal.clone()).filter(|signal| !signal.is_empty());
         let attempt = record.next_attempt;
         let name = record.container.name.clone();
         let id = container_id(&self.identity.uid, &name, attempt);
@@ -165,7 +169,8 @@ impl Worker {
             Err(error) => {
                 let again = matches!(&self.records[index].state, State::Waiting { reason, .. }
                     if matches!(*reason, "ErrImagePull" | "ImagePullBackOff"));
-                let backing_off = again && matches!(error, ImageError::Missing { .. } | ImageError::Failed(_));
+                let backing_off =
+                    again && matches!(error, ImageError::Missing { .. } | ImageError::Failed(_));
                 let reason = if backing_off { "ImagePullBackOff" } else { error.reason() };
                 Err(StartError { reason, message: error.to_string() })
             }
@@ -219,7 +224,8 @@ impl Worker {
             let field = format!("container {}: command", container.name);
             return Err(Error::unsupported(field, "the image has no entrypoint: give a command"));
         }
-        let user = user::resolve(&self.pod, container, &defaults.user, |name| user::read_from_mounts(rootfs, name))?;
+        let user =
+            user::resolve(&self.pod, container, &defaults.user, |name| user::read_from_mounts(rootfs, name))?;
         let directory = shared.pod_directory(&self.identity.uid);
         let mut mounts = pod_files::mounts(&directory);
         mounts.push(self.termination_mount(container, &directory, id)?);
@@ -242,7 +248,12 @@ impl Worker {
         }))
     }
 
-    fn termination_mount(&self, container: &Container, directory: &Path, id: &str) -> Result<BindMount, Error> {
+    fn termination_mount(
+        &self,
+        container: &Container,
+        directory: &Path,
+        id: &str,
+    ) -> Result<BindMount, Error> {
         use std::os::unix::fs::PermissionsExt;
 
         let file = pod_files::termination_log(directory, id);
@@ -252,7 +263,10 @@ impl Worker {
             .map_err(Error::file("change the mode of", &file))?;
         Ok(BindMount {
             source: file.to_string_lossy().into_owned(),
-            destination: container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
+            destination: container
+                .termination_message_path
+                .clone()
+                .unwrap_or_else(|| "/dev/termination-log".to_owned()),
             read_only: false,
             propagation: "rprivate",
         })
@@ -284,9 +298,16 @@ impl Worker {
         }
     }
 
-    async fn run_container(&self, id: &str, rootfs: Vec<Mount>, index: usize, attempt: u32) -> Result<(), Error> {
+    async fn run_container(
+        &self,
+        id: &str,
+        rootfs: Vec<Mount>,
+        index: usize,
+        attempt: u32,
+    ) -> Result<(), Error> {
         let shared = &self.shared;
-        let log = logs::file(&shared.config.log_dir, &self.identity, &self.records[index].container.name, attempt);
+        let log =
+            logs::file(&shared.config.log_dir, &self.identity, &self.records[index].container.name, attempt);
         let directory = log.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
         let driver = &shared.config.log_driver;
@@ -317,14 +338,20 @@ impl Worker {
     }
 
     fn start_failed(&mut self, index: usize, error: StartError) {
-        tracing::info!(pod = self.identity.name, reason = error.reason, message = error.message, "container not started");
+        tracing::info!(
+            pod = self.identity.name,
+            reason = error.reason,
+            message = error.message,
+            "container not started"
+        );
         self.event(Some(index), true, "Failed", format!("Error: {}: {}", error.reason, error.message));
         self.records[index].start_failed(error.reason, error.message, Instant::now());
     }
 
     /// Watches for the container's end and starts its probes.
     pub(super) fn watch_container(&mut self, index: usize, id: &str, process: Value) {
-        let (containerd, signals, own_id) = (self.shared.containerd.clone(), self.signals.clone(), id.to_owned());
+        let (containerd, signals, own_id) =
+            (self.shared.containerd.clone(), self.signals.clone(), id.to_owned());
         self.tasks.spawn(async move {
             let exit = loop {
                 match containerd.wait(&own_id, "").await {
@@ -373,7 +400,8 @@ impl Worker {
             let (signals, id, prober) = (self.signals.clone(), id.clone(), prober.clone());
             let own_id = id.clone();
             let task = self.tasks.spawn(probe::run(kind, probe, prober, move |outcome| {
-                let (signals, signal) = (signals.clone(), Signal::Probed { id: own_id.clone(), kind, outcome });
+                let (signals, signal) =
+                    (signals.clone(), Signal::Probed { id: own_id.clone(), kind, outcome });
                 async move {
                     // A closed channel is a worker that has ended.
                     let _worker_gone = signals.send(signal).await;
@@ -405,7 +433,9 @@ fn expand_all(list: Option<&[String]>, variables: &env::Variables) -> Option<Vec
 fn log_uri(executable: &Path, argument: &str, log: &Path) -> String {
     let escape = |text: &str| {
         let bytes = text.bytes().map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' => {
+                char::from(byte).to_string()
+            }
             _ => format!("%{byte:02X}"),
         });
         bytes.collect::<String>()

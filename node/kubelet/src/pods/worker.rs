@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Error,
-    containerd::{Exit, TaskState},
+    containerd::Exit,
     logs::{self, reader::tail_text},
     network::PodIdentity,
     pod_files,
@@ -51,10 +51,20 @@ pub(crate) struct Desired {
 /// What happens to a container, told by the tasks that watch it.
 #[derive(Debug)]
 pub(super) enum Signal {
-    Exited { id: String, exit: Option<Exit> },
-    Probed { id: String, kind: ProbeKind, outcome: Outcome },
+    Exited {
+        id: String,
+        exit: Option<Exit>,
+    },
+    Probed {
+        id: String,
+        kind: ProbeKind,
+        outcome: Outcome,
+    },
     /// A hook after the start failed.
-    HookFailed { id: String, message: String },
+    HookFailed {
+        id: String,
+        message: String,
+    },
 }
 
 /// A pod's worker.
@@ -147,70 +157,6 @@ impl Worker {
         }
     }
 
-    /// Takes over containers from before the kubelet's start.
-    async fn adopt(&mut self, mut found: Vec<Found>) {
-        let known = self.pod.status.clone().unwrap_or_default();
-        let statuses: Vec<_> =
-            known.container_statuses.into_iter().chain(known.init_container_statuses).flatten().collect();
-        for record in &mut self.records {
-            if let Some(status) = statuses.iter().find(|status| status.name == record.container.name) {
-                seed(record, status);
-            }
-        }
-        found.sort_by_key(|container| container.attempt);
-        for container in found {
-            let Some(index) = self.records.iter().position(|record| record.container.name == container.name) else {
-                continue;
-            };
-            if let Err(error) = self.adopt_container(index, container).await {
-                tracing::warn!(%error, pod = self.identity.name, "container not taken over");
-            }
-        }
-        // What the API believes to run and containerd does not know went away with the machine.
-        for index in 0..self.records.len() {
-            if let Some(id) = self.records[index].running_id().filter(|id| !self.probes.contains_key(*id)) {
-                let id = id.to_owned();
-                self.exited(index, id, None).await;
-            }
-        }
-    }
-
-    async fn adopt_container(&mut self, index: usize, found: Found) -> Result<(), Error> {
-        let task = self.shared.containerd.task_state(&found.id).await?;
-        let ready = self.records[index].probed_ready;
-        let record = &mut self.records[index];
-        if found.attempt + 1 < record.next_attempt {
-            return self.shared.containerd.delete_container(&found.id).await;
-        }
-        record.next_attempt = found.attempt + 1;
-        record.image = Some(found.image.clone());
-        let started_at = match &record.state {
-            State::Running { id, started_at } if *id == found.id => Some(*started_at),
-            _ => found.created_at,
-        };
-        match (task, found.end.clone()) {
-            (Some(TaskState::Running), _) => {
-                let started_at = started_at.unwrap_or_else(Timestamp::now);
-                record.state = State::Running { id: found.id.clone(), started_at };
-                self.ensure_sandbox().await;
-                self.watch_container(index, &found.id, found.process);
-                // Its probe has not spoken yet; what was last told holds until then.
-                self.records[index].probed_ready = ready;
-            }
-            (_, Some(end)) => record.exited(end, Instant::now()),
-            // Created but not started, or lost with the machine.
-            (task, None) => {
-                record.state = State::Running { id: found.id.clone(), started_at: Timestamp::now() };
-                let exit = match task {
-                    Some(TaskState::Stopped(exit)) => Some(exit),
-                    _ => None,
-                };
-                self.handle(Signal::Exited { id: found.id, exit }).await;
-            }
-        }
-        Ok(())
-    }
-
     async fn observe_desired(&mut self) {
         let desired = self.desired.borrow_and_update().clone();
         self.pod = desired.pod;
@@ -274,7 +220,7 @@ impl Worker {
         }
     }
 
-    async fn handle(&mut self, signal: Signal) {
+    pub(super) async fn handle(&mut self, signal: Signal) {
         match signal {
             Signal::Exited { id, exit } => {
                 if let Some(index) = self.index_of(&id) {
@@ -283,7 +229,7 @@ impl Worker {
             }
             Signal::Probed { id, kind, outcome } => {
                 if let Some(index) = self.index_of(&id) {
-                    self.probed(index, kind, outcome);
+                    self.probed(index, kind, &outcome);
                 }
             }
             Signal::HookFailed { id, message } => {
@@ -295,7 +241,7 @@ impl Worker {
         }
     }
 
-    async fn exited(&mut self, index: usize, id: String, exit: Option<Exit>) {
+    pub(super) async fn exited(&mut self, index: usize, id: String, exit: Option<Exit>) {
         for probe in self.probes.remove(&id).unwrap_or_default() {
             probe.abort();
         }
@@ -354,12 +300,12 @@ impl Worker {
         tail_text(&log, TERMINATION_MESSAGE_BYTES_MAX / 2)
     }
 
-    fn probed(&mut self, index: usize, kind: ProbeKind, outcome: Outcome) {
-        if let Outcome::Failed(message) | Outcome::Unhealthy(message) = &outcome {
+    fn probed(&mut self, index: usize, kind: ProbeKind, outcome: &Outcome) {
+        if let Outcome::Failed(message) | Outcome::Unhealthy(message) = outcome {
             let text = format!("{} probe failed: {message}", kind.name());
             self.event(Some(index), true, "Unhealthy", text);
         }
-        let healthy = outcome == Outcome::Healthy;
+        let healthy = *outcome == Outcome::Healthy;
         let unhealthy = matches!(outcome, Outcome::Unhealthy(_));
         match kind {
             ProbeKind::Readiness if healthy || unhealthy => self.records[index].probed_ready = healthy,
@@ -368,7 +314,8 @@ impl Worker {
                 self.start_probes(index);
             }
             ProbeKind::Startup | ProbeKind::Liveness if unhealthy => {
-                let reason = format!("it failed its {} probe and will be restarted", kind.name().to_lowercase());
+                let reason =
+                    format!("it failed its {} probe and will be restarted", kind.name().to_lowercase());
                 let probe = match kind {
                     ProbeKind::Startup => self.records[index].container.startup_probe.as_ref(),
                     _ => self.records[index].container.liveness_probe.as_ref(),
@@ -454,7 +401,13 @@ impl Worker {
         crate::volumes::remove(&log_directory)
     }
 
-    pub(super) fn event(&self, container: Option<usize>, warning: bool, reason: &'static str, message: String) {
+    pub(super) fn event(
+        &self,
+        container: Option<usize>,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
         let name = container.map(|index| self.records[index].container.name.as_str());
         self.shared.recorder.pod(&self.pod, name, warning, reason, message);
     }
@@ -488,40 +441,6 @@ async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What the API remembers of a container: restarts, its last end, its readiness.
-fn seed(record: &mut Record, status: &ContainerStatus) {
-    record.image_id.clone_from(&status.image_id);
-    record.probed_ready = status.ready;
-    record.startup_passed = status.started.unwrap_or(false);
-    let restarts = u32::try_from(status.restart_count).unwrap_or(0);
-    let id = status.container_id.as_deref().and_then(|id| id.strip_prefix("containerd://"));
-    if let Some(id) = id {
-        record.next_attempt = restarts + 1;
-        let state = status.state.as_ref();
-        if let Some(end) = state.and_then(|state| state.terminated.as_ref()).or_else(|| {
-            // A container that was waiting for its restart.
-            status.last_state.as_ref().and_then(|state| state.terminated.as_ref())
-        }) {
-            record.state = State::Exited(termination(id, end));
-        }
-        if let Some(running) = state.and_then(|state| state.running.as_ref()) {
-            let started_at = running.started_at.as_ref().map_or_else(Timestamp::now, |time| time.0);
-            record.state = State::Running { id: id.to_owned(), started_at };
-        }
-    }
-}
-
-fn termination(id: &str, end: &k8s_openapi::api::core::v1::ContainerStateTerminated) -> Termination {
-    Termination {
-        id: id.to_owned(),
-        exit_code: end.exit_code,
-        reason: end.reason.clone().unwrap_or_default(),
-        message: end.message.clone().unwrap_or_default(),
-        started_at: end.started_at.as_ref().map(|time| time.0),
-        finished_at: end.finished_at.as_ref().map_or_else(Timestamp::now, |time| time.0),
     }
 }
 

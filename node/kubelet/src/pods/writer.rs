@@ -68,7 +68,11 @@ mod tests {
 
     #[test]
     fn only_changes_are_written() {
-        let old = PodStatus { phase: Some("Pending".into()), pod_ip: Some("1.1.1.1".into()), ..PodStatus::default() };
+        let old = PodStatus {
+            phase: Some("Pending".into()),
+            pod_ip: Some("1.1.1.1".into()),
+            ..PodStatus::default()
+        };
         let new = PodStatus { phase: Some("Running".into()), reason: None, ..PodStatus::default() };
         assert_eq!(difference(&old, &new), json!({ "phase": "Running", "podIP": null }));
         assert_eq!(difference(&new, &new), json!({}));

@@ -26,7 +26,10 @@ const OUTPUT_BYTES_MAX: usize = 1024;
 pub(crate) enum Action {
     Exec(Vec<String>),
     Http(HTTPGetAction),
-    Tcp { host: Option<String>, port: IntOrString },
+    Tcp {
+        host: Option<String>,
+        port: IntOrString,
+    },
     Sleep(Duration),
     /// A kind of handler that is not carried out; the text says which ones are.
     Unsupported(&'static str),
@@ -154,7 +157,9 @@ impl Prober {
             Err(_) => Err(format!("command {command:?} timed out after {} s", timeout.as_secs())),
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(Some(exit))) if exit.code == 0 => deleted.map_err(|error| error.to_string()),
-            Ok(Ok(Some(exit))) => Err(format!("command {command:?} exited with {}: {}", exit.code, text.trim())),
+            Ok(Ok(Some(exit))) => {
+                Err(format!("command {command:?} exited with {}: {}", exit.code, text.trim()))
+            }
             Ok(Ok(None)) => Err("the container has ended".to_owned()),
         }
     }
@@ -164,11 +169,14 @@ impl Prober {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => {
                 let ports = self.container.ports.iter().flatten();
-                let named = ports.filter(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
+                let named =
+                    ports.filter(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
                 named.chain(name.parse()).next()
             }
         };
-        number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| format!("the container has no port {port:?}"))
+        number
+            .and_then(|number| u16::try_from(number).ok())
+            .ok_or_else(|| format!("the container has no port {port:?}"))
     }
 }
 

@@ -86,11 +86,46 @@ fn own_bounding_set() -> u64 {
 /// Numbers from `linux/capability.h`.
 fn number(name: &str) -> Option<u32> {
     const ORDER: [&str; 41] = [
-        "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-        "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-        "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-        "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-        "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+        "PERFMON",
+        "BPF",
         "CHECKPOINT_RESTORE",
     ];
     let name = name.strip_prefix("CAP_")?;
@@ -110,8 +145,13 @@ mod tests {
     fn added_and_dropped_capabilities_change_the_default_set() {
         let all = u64::MAX;
         assert_eq!(effective_within(None, false, all).len(), DEFAULT.len());
-        assert!(effective_within(Some(&change(&["NET_ADMIN"], &[])), false, all).contains(&"CAP_NET_ADMIN".into()));
-        assert!(!effective_within(Some(&change(&[], &["net_raw"])), false, all).contains(&"CAP_NET_RAW".into()));
+        assert!(
+            effective_within(Some(&change(&["NET_ADMIN"], &[])), false, all)
+                .contains(&"CAP_NET_ADMIN".into())
+        );
+        assert!(
+            !effective_within(Some(&change(&[], &["net_raw"])), false, all).contains(&"CAP_NET_RAW".into())
+        );
         assert_eq!(effective_within(Some(&change(&["KILL"], &["ALL"])), false, all), ["CAP_KILL"]);
         assert_eq!(effective_within(None, true, all).len(), DEFAULT.len() + FURTHER.len());
     }

@@ -114,7 +114,9 @@ fn devices(privileged: bool) -> Value {
 pub(crate) fn qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else { return "BestEffort" };
     let containers: Vec<_> = spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
-    let set = |list: Option<&BTreeMap<String, Quantity>>, name: &str| amount(list, name, milli_value).filter(|v| *v > 0);
+    let set = |list: Option<&BTreeMap<String, Quantity>>, name: &str| {
+        amount(list, name, milli_value).filter(|v| *v > 0)
+    };
     let mut any = false;
     let mut guaranteed = true;
     for container in containers {
@@ -191,7 +193,10 @@ mod tests {
             (json!({}), "BestEffort"),
             (json!({ "requests": { "cpu": "1" } }), "Burstable"),
             (json!({ "limits": { "cpu": "1", "memory": "1Mi" } }), "Guaranteed"),
-            (json!({ "limits": { "cpu": "1", "memory": "1Mi" }, "requests": { "cpu": "500m" } }), "Burstable"),
+            (
+                json!({ "limits": { "cpu": "1", "memory": "1Mi" }, "requests": { "cpu": "500m" } }),
+                "Burstable",
+            ),
         ] {
             let pod: Pod = serde_json::from_value(
                 json!({ "spec": { "containers": [{ "name": "c", "resources": resources }] } }),

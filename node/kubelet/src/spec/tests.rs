@@ -57,8 +57,7 @@ fn a_pod_joins_its_network_namespace_and_has_its_own_others() {
 
 #[test]
 fn a_pod_on_the_host_network_keeps_the_hosts_name() {
-    let spec =
-        spec_of(json!({ "spec": { "containers": [], "hostNetwork": true } }), json!({ "name": "c" }));
+    let spec = spec_of(json!({ "spec": { "containers": [], "hostNetwork": true } }), json!({ "name": "c" }));
     assert!(spec.get("hostname").is_none());
     assert!(!spec["linux"]["namespaces"].to_string().contains("uts"));
 }

@@ -50,7 +50,8 @@ impl Api {
     pub(crate) fn put(&self, path: &str, mut object: Value) {
         let mut state = self.state.lock().unwrap();
         // Unlike any other of this machine: runc keeps all containers in one place.
-        let uid = format!("{:x}-{}-{}", jiff::Timestamp::now().as_nanosecond(), std::process::id(), state.revision);
+        let uid =
+            format!("{:x}-{}-{}", jiff::Timestamp::now().as_nanosecond(), std::process::id(), state.revision);
         let metadata = object["metadata"].as_object_mut().unwrap();
         metadata.entry("uid").or_insert(json!(uid));
         metadata.entry("creationTimestamp").or_insert(json!(jiff::Timestamp::now()));
@@ -63,7 +64,12 @@ impl Api {
 
     pub(crate) fn list(&self, prefix: &str) -> Vec<Value> {
         let state = self.state.lock().unwrap();
-        state.objects.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, object)| object.clone()).collect()
+        state
+            .objects
+            .iter()
+            .filter(|(path, _)| path.starts_with(prefix))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// As `kubectl delete` does it.
@@ -89,7 +95,12 @@ impl Api {
     }
 
     /// Waits until `wanted` holds of what is at the path.
-    pub(crate) async fn value_where(&self, path: &str, what: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+    pub(crate) async fn value_where(
+        &self,
+        path: &str,
+        what: &str,
+        wanted: impl Fn(Option<&Value>) -> bool,
+    ) -> Option<Value> {
         let mut changes = self.state.lock().unwrap().changes.subscribe();
         let wait = async {
             loop {
@@ -105,14 +116,17 @@ impl Api {
             Err(_) => panic!(
                 "{what} did not happen; {path} is {:#}; events: {:#?}",
                 self.get(path).unwrap_or_default(),
-                self.list("/api/v1/namespaces/demo/events/").iter().map(|e| e["message"].clone()).collect::<Vec<_>>()
+                self.list("/api/v1/namespaces/demo/events/")
+                    .iter()
+                    .map(|e| e["message"].clone())
+                    .collect::<Vec<_>>()
             ),
         }
     }
 
     async fn answer(&self, request: Request<Body>) -> Answer {
         let (parts, body) = request.into_parts();
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path = parts.uri.path().trim_end_matches('/').to_owned();
         let object = path.strip_suffix("/status").unwrap_or(&path).to_owned();
@@ -153,7 +167,8 @@ impl Api {
 
     fn collection(&self, path: &str) -> Answer {
         let state = self.state.lock().unwrap();
-        let items: Vec<_> = state.objects.iter().filter(|(p, _)| is_in(p, path)).map(|(_, object)| object.clone()).collect();
+        let items: Vec<_> =
+            state.objects.iter().filter(|(p, _)| is_in(p, path)).map(|(_, object)| object.clone()).collect();
         let list = json!({ "kind": "List", "apiVersion": "v1", "items": items,
             "metadata": { "resourceVersion": state.revision.to_string() } });
         json_answer(StatusCode::OK, &list)

@@ -57,6 +57,7 @@ pub(crate) struct Bench {
     client: Vec<CertificateDer<'static>>,
     client_key: PrivateKeyDer<'static>,
     ca: CertificateDer<'static>,
+    private: PrivateContainerd,
     containerd: Running,
 }
 
@@ -106,6 +107,7 @@ impl Bench {
             client,
             client_key,
             ca,
+            private,
             containerd,
         }
     }
@@ -161,24 +163,54 @@ impl Bench {
 
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(self.client.clone(), self.client_key.clone_key())
-            .unwrap();
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(self.client.clone(), self.client_key.clone_key())
+                .unwrap();
         let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let stream = connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap();
         let io = hyper_util::rt::TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         let connection = tokio::spawn(connection);
-        let request = http::Request::get(path).header("host", "n1").body(Empty::<bytes::Bytes>::new()).unwrap();
+        let request =
+            http::Request::get(path).header("host", "n1").body(Empty::<bytes::Bytes>::new()).unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let code = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         connection.abort();
         (code, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Whether a client that shows no certificate gets an answer.
+    pub(crate) async fn answers_anybody(&self, node: &Node) -> bool {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.ca.clone()).unwrap();
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let Ok(mut stream) = connector.connect("127.0.0.1".try_into().unwrap(), stream).await else {
+            return false;
+        };
+        let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: n1\r\nconnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        asked.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && !answer.is_empty()
+    }
+
+    /// Kills containerd and starts another one in its place.
+    pub(crate) async fn replace_containerd(&mut self) {
+        self.containerd.child.kill().await.unwrap();
+        self.containerd = containerd::spawn(&self.private).await.unwrap();
     }
 
     /// Ends everything that was started.
@@ -192,16 +224,19 @@ impl Bench {
     }
 }
 
-fn certificates() -> (TlsConfig, CertificateDer<'static>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+fn certificates() -> (TlsConfig, CertificateDer<'static>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)
+{
     let key = || KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "test");
     let ca = CertifiedIssuer::self_signed(params, key()).unwrap();
     let server_key = key();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&server_key, &ca).unwrap();
+    let server =
+        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&server_key, &ca).unwrap();
     let client_key = key();
-    let client = CertificateParams::new(vec!["client".to_owned()]).unwrap().signed_by(&client_key, &ca).unwrap();
+    let client =
+        CertificateParams::new(vec!["client".to_owned()]).unwrap().signed_by(&client_key, &ca).unwrap();
     let tls = TlsConfig {
         certificate_pem: server.pem(),
         key_pem: server_key.serialize_pem(),

@@ -13,17 +13,26 @@ pub(crate) fn write(path: &Path) -> io::Result<()> {
     let mut layer = Builder::new(Vec::new());
     add(&mut layer, EntryType::Directory, "bin/", &[], 0o755)?;
     add(&mut layer, EntryType::Regular, "bin/busybox", &fs::read("/bin/busybox")?, 0o755)?;
-    for tool in ["sh", "sleep", "echo", "cat", "httpd", "env", "id", "touch", "test", "hostname", "wget", "ls", "head"] {
+    for tool in [
+        "sh", "sleep", "echo", "cat", "httpd", "env", "id", "touch", "test", "hostname", "wget", "ls", "head",
+    ] {
         layer.append_link(&mut header(EntryType::Symlink, 0, 0o777), format!("bin/{tool}"), "busybox")?;
     }
     add(&mut layer, EntryType::Directory, "etc/", &[], 0o755)?;
-    add(&mut layer, EntryType::Regular, "etc/passwd", b"root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/:/bin/sh\n", 0o644)?;
+    add(
+        &mut layer,
+        EntryType::Regular,
+        "etc/passwd",
+        b"root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/:/bin/sh\n",
+        0o644,
+    )?;
     add(&mut layer, EntryType::Directory, "tmp/", &[], 0o1777)?;
     let layer = layer.into_inner()?;
-    let config = json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+    let config =
+        json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
         "config": { "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo hello; sleep 1000"] },
         "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] } })
-    .to_string();
+        .to_string();
     let manifest = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", config.as_bytes()),
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)] })
@@ -41,7 +50,13 @@ pub(crate) fn write(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn add(tar: &mut Builder<impl io::Write>, kind: EntryType, path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn add(
+    tar: &mut Builder<impl io::Write>,
+    kind: EntryType,
+    path: &str,
+    bytes: &[u8],
+    mode: u32,
+) -> io::Result<()> {
     tar.append_data(&mut header(kind, bytes.len() as u64, mode), path, bytes)
 }
 
