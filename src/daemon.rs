@@ -18,11 +18,12 @@ where
     })
 }
 
-/// Cancelled by SIGINT or SIGTERM.
+/// Cancelled by SIGINT, SIGTERM or SIGHUP.
 pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let token = CancellationToken::new();
     let cancel = token.clone();
     // Ends with the runtime; a second signal changes nothing about an orderly stop.
@@ -30,6 +31,7 @@ pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
         cancel.cancel();
     });

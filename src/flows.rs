@@ -73,6 +73,9 @@ pub(crate) fn run(args: &FlowsArgs) -> anyhow::Result<()> {
 
 async fn show(args: &FlowsArgs, sockets: Vec<AdminSocket>) -> anyhow::Result<()> {
     let records = remembered(args, sockets, args.last.unwrap_or(LAST)).await?;
+    if records.is_empty() && args.output == Format::Table {
+        return output::line("no flow records match; `--follow` waits for new ones");
+    }
     output::print(args.output, &records, |records| {
         records.iter().map(|record| format!("{}\n", Line(record))).collect()
     })

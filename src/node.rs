@@ -65,7 +65,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "SOCKET", value_parser = absolute_path, default_value = "/run/containerd/containerd.sock")]
     containerd: PathBuf,
     /// containerd's namespace for the node's images and containers
-    #[arg(long, value_name = "NAMESPACE", default_value = "k8s.io")]
+    #[arg(long, value_name = "NAMESPACE", default_value = "fairlead")]
     containerd_namespace: String,
     /// Address of the node, one per family; the first is the primary one [default: the one that reaches the API]
     #[arg(long, value_name = "ADDRESS")]
