@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::report::Reporter;
@@ -24,12 +25,12 @@ pub(crate) fn router(reporter: Arc<Reporter>) -> Router {
 /// Healthy: a complete view was applied, nothing waits too long, and the node exists.
 pub(crate) async fn healthz(State(reporter): State<Arc<Reporter>>) -> Response {
     let eligible = reporter.cluster.node(&reporter.node).is_some();
-    answer(is_alive(&reporter) && eligible, eligible)
+    answer(&reporter, is_alive(&reporter) && eligible, eligible)
 }
 
 /// The same without regard to the node.
 async fn livez(State(reporter): State<Arc<Reporter>>) -> Response {
-    answer(is_alive(&reporter), true)
+    answer(&reporter, is_alive(&reporter), true)
 }
 
 fn is_alive(reporter: &Reporter) -> bool {
@@ -37,7 +38,16 @@ fn is_alive(reporter: &Reporter) -> bool {
     *reporter.ready.borrow() && pending.is_none_or(|since| since.elapsed() < PENDING_MAX)
 }
 
-fn answer(healthy: bool, node_eligible: bool) -> Response {
+/// The fields are kube-proxy's (`pkg/proxy/healthcheck/proxy_health.go`).
+fn answer(reporter: &Reporter, healthy: bool, node_eligible: bool) -> Response {
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "healthy": healthy, "nodeEligible": node_eligible }))).into_response()
+    let now = Timestamp::now();
+    let last = reporter.stats.read().last_success;
+    let last = last.and_then(|last| now.checked_sub(SignedDuration::try_from(last.elapsed()).ok()?).ok());
+    let body = json!({
+        "lastUpdated": last.unwrap_or_default().to_string(),
+        "currentTime": now.to_string(),
+        "nodeEligible": node_eligible,
+    });
+    (status, Json(body)).into_response()
 }

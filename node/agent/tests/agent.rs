@@ -132,7 +132,8 @@ fn the_agent_says_what_it_did(a: &RunningAgent) {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-    assert!(a.health("/healthz").0.contains("200"));
+    let (code, healthz) = a.health("/healthz");
+    assert!(code.contains("200") && healthz.contains("\"nodeEligible\":true"), "{code} {healthz}");
     assert!(a.health("/livez").0.contains("200"));
 
     let pods: Vec<PodReport> = serde_json::from_str(&a.admin("/pods").1).expect("pods");

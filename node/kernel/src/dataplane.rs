@@ -88,6 +88,17 @@ impl Dataplane {
         let logs = ProgramLogs::new(&mut programs);
         let counters = Counters::open(&pins)?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu)?;
+        give_memory_back();
         Ok(Self { tables, pods, counters, events, logs, cgroup })
+    }
+}
+
+/// Loading reads the kernel's type information, some tens of MiB that are free now but that the allocator keeps.
+#[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no arguments that matter; it only returns free pages of the heap to the kernel.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

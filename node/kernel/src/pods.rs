@@ -88,7 +88,6 @@ impl Pods {
         if namespace.create()? {
             // A pod of that name died with its namespace; its interface, if any, leads nowhere.
             self.netlink.delete_link(&spec.interface).await?;
-            namespace.enter(sysctl::make_pod)??;
         }
         let (host, pod) = match self.existing_pair(&namespace, spec).await? {
             Some(pair) => pair,
@@ -161,6 +160,7 @@ impl Pods {
     async fn new_pair(&self, namespace: &Namespace, spec: &PodSpec) -> Result<(Link, Link), KernelError> {
         self.lock().reset(spec.slot)?;
         self.netlink.delete_link(&spec.interface).await?;
+        namespace.enter(sysctl::make_pod)??;
         let file = namespace.open()?;
         let pair = VethPair {
             name: &spec.interface,

@@ -73,7 +73,8 @@ impl Tables {
             }
             Op::PutRoute { prefix, next_hop } => {
                 let next_hop = next_hop.map_or(Addr16::UNSPECIFIED, Addr16::from);
-                let value = RouteValue { next_hop, ifindex: self.uplink };
+                // 0 is the uplink, whatever its index is when it comes back after a change of hardware.
+                let value = RouteValue { next_hop, ifindex: 0 };
                 let put = self.routes.insert(&key_of(prefix), value, 0);
                 put.map_err(KernelError::map(names::ROUTES.name, "writing"))
             }
