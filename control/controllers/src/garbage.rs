@@ -49,7 +49,7 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         match found {
             Ok(kinds) => break kinds,
             Err(error) => {
-                tracing::warn!(%error, "the garbage collector cannot discover the API; trying again")
+                tracing::warn!(%error, "the garbage collector cannot discover the API; trying again");
             }
         }
         tokio::select! {

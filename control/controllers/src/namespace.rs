@@ -45,8 +45,9 @@ pub fn keys(view: &Caches, touched: &Touched) -> Vec<Key> {
 pub async fn run(client: Client, hub: Arc<Hub>, queue: Arc<Queue>, shutdown: CancellationToken) {
     loop {
         let key = tokio::select! {
-            key = queue.next() => key,
+            biased;
             () = shutdown.cancelled() => return,
+            key = queue.next() => key,
         };
         let Some(namespace) = hub.caches.namespaces.get(&key) else { continue };
         if !is_deleting(&namespace.metadata) || finalizers(&namespace).iter().all(|one| one != FINALIZER) {

@@ -52,9 +52,9 @@ impl Controller for ReplicaSets {
             return Plan { writes: claims, again_in: None };
         }
         let uid = set.metadata.uid.as_deref();
-        let owned: Vec<&Pod> = all.iter().map(AsRef::as_ref).filter(|pod| is_controlled_by(&pod.metadata, uid)).collect();
-        let active: Vec<&Pod> =
-            owned.iter().copied().filter(|pod| pods::is_active(pod)).collect();
+        let owned: Vec<&Pod> =
+            all.iter().map(AsRef::as_ref).filter(|pod| is_controlled_by(&pod.metadata, uid)).collect();
+        let active: Vec<&Pod> = owned.iter().copied().filter(|pod| pods::is_active(pod)).collect();
         let mut plan = Plan::default();
         if !is_deleting(&set.metadata) {
             plan.writes = scale(&set, &active, &all);

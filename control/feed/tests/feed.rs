@@ -73,7 +73,8 @@ fn endpoint(pki: &Pki, listener: &TcpListener) -> FeedEndpoint {
 }
 
 async fn create_service(client: &Client, name: &str) {
-    let service = json!({"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}});
+    let service =
+        json!({"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}});
     let service: Service = serde_json::from_value(service).expect("a service");
     let api = Api::<Service>::namespaced(client.clone(), "default");
     api.create(&PostParams::default(), &service).await.expect("created");

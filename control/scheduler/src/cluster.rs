@@ -47,6 +47,11 @@ impl Cluster {
         self.nodes.values()
     }
 
+    /// Whether any pod keeps others away.
+    pub fn repels(&self) -> bool {
+        self.places.values().any(|place| place.info.repels())
+    }
+
     /// Takes in a node; says whether anything changed that could matter to a pod.
     pub fn put_node(&mut self, node: &Node) -> bool {
         let facts = NodeFacts::new(node);

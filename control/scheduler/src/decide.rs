@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::{cluster::Cluster, filter::FILTERS, node::NodeState, pod::PodInfo, score};
+use crate::{cluster::Cluster, filter::FILTERS, interpod, node::NodeState, pod::PodInfo, score};
 
 /// Where a pod goes, or why nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +39,13 @@ pub fn decide(info: &PodInfo, cluster: &Cluster) -> Decision {
     let spec = info.spec().unwrap_or(&none);
     let mut diagnosis = Diagnosis::default();
     let mut feasible: Vec<&NodeState> = Vec::new();
+    let sociable = interpod::matters(spec, cluster);
     for node in cluster.nodes() {
         diagnosis.nodes += 1;
         let objections = FILTERS.iter().map(|filter| (filter.objections)(info, spec, node));
-        match objections.into_iter().find(|objections| !objections.is_empty()) {
+        let found = objections.into_iter().find(|objections| !objections.is_empty());
+        let others = || sociable.then(|| interpod::objection(info, spec, node, cluster)).flatten();
+        match found.or_else(|| others().map(|one| vec![one.to_owned()])) {
             None => feasible.push(node),
             Some(objections) => {
                 for objection in objections {

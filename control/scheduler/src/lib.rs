@@ -16,6 +16,7 @@ pub mod score;
 
 pub mod cluster;
 pub mod decide;
+pub mod interpod;
 pub mod queue;
 
 mod bind;

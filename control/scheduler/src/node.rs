@@ -80,6 +80,11 @@ impl NodeState {
         true
     }
 
+    /// The pods on it.
+    pub fn pods(&self) -> impl Iterator<Item = &PodInfo> {
+        self.pods.values()
+    }
+
     /// Pods that may still come; without a limit in its status a node takes none.
     pub fn pods_free(&self) -> i64 {
         self.facts.allocatable.get(PODS) - i64::try_from(self.pods.len()).unwrap_or(i64::MAX)

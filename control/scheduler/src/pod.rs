@@ -56,12 +56,7 @@ impl PodInfo {
                 port: number?,
             })
         });
-        Self {
-            request: request::of(spec),
-            weight: request::of_nonzero(spec),
-            ports: ports.collect(),
-            pod,
-        }
+        Self { request: request::of(spec), weight: request::of_nonzero(spec), ports: ports.collect(), pod }
     }
 
     /// UID; empty for an object that was never stored.
@@ -104,6 +99,15 @@ impl PodInfo {
     pub fn controller(&self) -> Option<&str> {
         let owners = self.pod.metadata.owner_references.iter().flatten();
         owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str()).next()
+    }
+
+    /// Whether it keeps some other pods away from its surroundings.
+    pub fn repels(&self) -> bool {
+        let affinity = self.spec().and_then(|spec| spec.affinity.as_ref()?.pod_anti_affinity.as_ref());
+        affinity.is_some_and(|affinity| {
+            let required = affinity.required_during_scheduling_ignored_during_execution.as_ref();
+            required.is_some_and(|terms| !terms.is_empty())
+        })
     }
 
     /// Whether both belong to one workload: the same controller or, without one, the same labels.

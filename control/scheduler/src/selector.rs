@@ -1,11 +1,8 @@
-//! Label and node selectors.
+//! Node selectors.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm},
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
-};
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 
 type Labels = BTreeMap<String, String>;
 
@@ -39,17 +36,6 @@ pub fn term_matches(term: &NodeSelectorTerm, name: &str, labels: &Labels) -> boo
         && fields.iter().all(|wanted| requirement(wanted, &fields_of))
 }
 
-/// Whether labels match a selector. A selector that says nothing matches everything.
-pub fn labels_match(selector: &LabelSelector, labels: &Labels) -> bool {
-    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let mut expressions = selector.match_expressions.iter().flatten();
-    equal
-        && expressions.all(|wanted| {
-            let values = wanted.values.as_deref().unwrap_or_default();
-            holds(labels.get(&wanted.key), &wanted.operator, values)
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,8 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_term_matches_no_node_and_an_empty_selector_everything() {
+    fn an_empty_term_matches_no_node() {
         assert!(!term_matches(&NodeSelectorTerm::default(), "n", &Labels::new()));
-        assert!(labels_match(&LabelSelector::default(), &Labels::new()));
     }
 }

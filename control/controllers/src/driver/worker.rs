@@ -16,8 +16,9 @@ pub async fn work(
 ) {
     loop {
         let key = tokio::select! {
-            key = queue.next() => key,
+            biased;
             () = shutdown.cancelled() => return,
+            key = queue.next() => key,
         };
         let plan = controller.reconcile(executor.caches(), &key, Timestamp::now());
         let again_in = plan.again_in;

@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "rows of tables read better with values")]
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -84,11 +84,11 @@ fn the_least_useful_pods_go_first() {
         ("not-ready", |pod| pod["status"]["conditions"] = json!([])),
         ("cheap", |pod| pod["metadata"]["annotations"] = json!({DELETION_COST: "-1"})),
         ("recently-ready", |pod| {
-            pod["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into()
+            pod["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into();
         }),
         ("restarted", |pod| {
             pod["status"]["containerStatuses"] =
-                json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}])
+                json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 3}]);
         }),
         ("younger", |pod| pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:05Z".into()),
         ("best", |_| ()),

@@ -13,7 +13,8 @@ async fn with_deployment() -> ControlPlane {
     let plane = ControlPlane::start(1, ControllersConfig::default()).await;
     plane.create_namespace("demo").await;
     plane.create::<Deployment>("demo", deployment("echo", 2)).await;
-    eventually("two pods exist", || async { (plane.list::<Pod>("demo").await.len() == 2).then_some(()) }).await;
+    eventually("two pods exist", || async { (plane.list::<Pod>("demo").await.len() == 2).then_some(()) })
+        .await;
     plane
 }
 

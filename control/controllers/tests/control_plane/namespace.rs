@@ -21,7 +21,8 @@ async fn a_namespace_goes_with_everything_in_it() {
     plane.create::<Deployment>("demo", deployment("echo", 3)).await;
     eventually("three pods run", || async {
         let pods = plane.list::<Pod>("demo").await;
-        let running = |pod: &&Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+        let running =
+            |pod: &&Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
         (pods.iter().filter(running).count() == 3).then_some(())
     })
     .await;
@@ -33,5 +34,11 @@ async fn a_namespace_goes_with_everything_in_it() {
     .await;
     assert!(plane.list::<Pod>("demo").await.is_empty());
     assert!(plane.list::<ReplicaSet>("demo").await.is_empty());
-    assert!(plane.list::<ConfigMap>("demo").await.iter().all(|map| map.metadata.name.as_deref() != Some("settings")));
+    assert!(
+        plane
+            .list::<ConfigMap>("demo")
+            .await
+            .iter()
+            .all(|map| map.metadata.name.as_deref() != Some("settings"))
+    );
 }

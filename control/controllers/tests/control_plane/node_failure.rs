@@ -21,10 +21,8 @@ fn on(pod: &Pod, node: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_of_a_silent_node_are_replaced_on_another_one() {
-    let config = ControllersConfig {
-        node_monitor_grace: Duration::from_secs(2),
-        ..ControllersConfig::default()
-    };
+    let config =
+        ControllersConfig { node_monitor_grace: Duration::from_secs(2), ..ControllersConfig::default() };
     let plane = ControlPlane::start(2, config).await;
     plane.create_namespace("demo").await;
     let mut impatient = deployment("echo", 2);
@@ -37,7 +35,8 @@ async fn pods_of_a_silent_node_are_replaced_on_another_one() {
             // Only one of the nodes goes on renewing its lease.
             kubelet::renew(&plane.client, "node-1").await;
             let pods = plane.list::<Pod>("demo").await;
-            let on_first = pods.iter().filter(|pod| on(pod, "node-1") && pod.metadata.deletion_timestamp.is_none());
+            let on_first =
+                pods.iter().filter(|pod| on(pod, "node-1") && pod.metadata.deletion_timestamp.is_none());
             (on_first.count() == count).then_some(())
         }
     };

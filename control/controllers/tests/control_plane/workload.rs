@@ -19,7 +19,8 @@ use crate::support::{ControlPlane, deployment, eventually};
 fn ready_addresses(slices: &[EndpointSlice]) -> Vec<String> {
     let v4 = slices.iter().filter(|slice| slice.address_type == "IPv4");
     let endpoints = v4.flat_map(|slice| slice.endpoints.iter().flatten());
-    let ready = endpoints.filter(|one| one.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true));
+    let ready =
+        endpoints.filter(|one| one.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true));
     ready.flat_map(|one| one.addresses.clone()).collect()
 }
 
@@ -43,8 +44,11 @@ async fn a_deployment_becomes_endpoints_and_survives_the_loss_of_a_pod() {
     let plane = ControlPlane::start(2, ControllersConfig::default()).await;
     plane.create_namespace("demo").await;
     plane
-        .create::<Service>("demo", json!({"metadata": {"name": "echo"}, "spec": {
-            "selector": {"app": "echo"}, "ports": [{"port": 80, "targetPort": "http"}]}}))
+        .create::<Service>(
+            "demo",
+            json!({"metadata": {"name": "echo"}, "spec": {
+            "selector": {"app": "echo"}, "ports": [{"port": 80, "targetPort": "http"}]}}),
+        )
         .await;
     plane.create::<Deployment>("demo", deployment("echo", 4)).await;
     let deployment = eventually("the deployment is complete", || available(&plane, "echo", 4)).await;
@@ -75,7 +79,8 @@ async fn a_deployment_becomes_endpoints_and_survives_the_loss_of_a_pod() {
     })
     .await;
     eventually("events tell the story", || async {
-        let reasons: Vec<_> = plane.list::<Event>("demo").await.into_iter().filter_map(|event| event.reason).collect();
+        let reasons: Vec<_> =
+            plane.list::<Event>("demo").await.into_iter().filter_map(|event| event.reason).collect();
         let expected = ["ScalingReplicaSet", "SuccessfulCreate", "Scheduled"];
         expected.iter().all(|wanted| reasons.iter().any(|reason| reason == wanted)).then_some(())
     })
@@ -110,8 +115,11 @@ async fn every_node_gets_its_pod_networks_and_serves_the_cluster_dns() {
     let nodes = Api::<Node>::all(plane.client.clone());
     let networks = eventually("both nodes have networks", || async {
         let nodes = nodes.list(&ListParams::default()).await.expect("listed").items;
-        let mut networks: Vec<_> =
-            nodes.into_iter().filter_map(|node| node.spec?.pod_cidrs).filter(|cidrs| !cidrs.is_empty()).collect();
+        let mut networks: Vec<_> = nodes
+            .into_iter()
+            .filter_map(|node| node.spec?.pod_cidrs)
+            .filter(|cidrs| !cidrs.is_empty())
+            .collect();
         networks.sort();
         (networks.len() == 2).then_some(networks)
     })
@@ -136,7 +144,9 @@ async fn a_pod_that_does_not_fit_says_why_and_is_placed_when_a_node_comes() {
         let pod = plane.api::<Pod>("demo").get("p").await.expect("it exists");
         let conditions = pod.status?.conditions?;
         let scheduled = conditions.into_iter().find(|one| one.type_ == "PodScheduled")?;
-        (scheduled.message? == "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.").then_some(())
+        (scheduled.message?
+            == "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")
+            .then_some(())
     })
     .await;
     crate::kubelet::register(&plane.client, 2).await;

@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "rows of tables read better with values")]
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -38,7 +40,7 @@ fn requests(cpu: &str) -> Value {
 #[test]
 fn each_filter_objects_in_upstreams_words() {
     let tainted = |node: &mut Value| {
-        node["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]})
+        node["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]});
     };
     let host_port =
         json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
@@ -138,4 +140,39 @@ fn a_finished_or_deleted_pod_frees_its_node() {
     bound.status.get_or_insert_default().phase = Some("Succeeded".into());
     cluster.put_pod(&Arc::new(bound));
     assert_eq!(decide(&pod("p", json!({})), &cluster), Decision::Bind("n1".into()));
+}
+
+#[test]
+fn pods_that_keep_apart_get_nodes_of_their_own() {
+    let apart = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        [{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "echo"}}}]}}});
+    let mut cluster = cluster(&[node("n1", |_| ()), node("n2", |_| ())]);
+    for uid in ["a", "b"] {
+        let info = pod(uid, apart.clone());
+        let Decision::Bind(node) = decide(&info, &cluster) else { panic!("{uid} fits") };
+        cluster.assume(info, &node);
+    }
+    let Decision::Unschedulable(diagnosis) = decide(&pod("c", apart), &cluster) else {
+        panic!("no third node")
+    };
+    assert_eq!(
+        diagnosis.to_string(),
+        "0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules."
+    );
+    let Decision::Unschedulable(diagnosis) = decide(&pod("d", json!({})), &cluster) else {
+        panic!("repelled")
+    };
+    assert!(diagnosis.to_string().contains("existing pods anti-affinity"), "{diagnosis}");
+}
+
+#[test]
+fn pods_that_keep_together_follow_the_first_one() {
+    let close = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        [{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "echo"}}}]}}});
+    let mut cluster = cluster(&[node("n1", |_| ()), node("n2", |_| ())]);
+    for uid in ["a", "b", "c"] {
+        let info = pod(uid, close.clone());
+        assert_eq!(decide(&info, &cluster), Decision::Bind("n1".into()), "{uid}");
+        cluster.assume(info, "n1");
+    }
 }

@@ -30,8 +30,11 @@ fn service() -> impl Strategy<Value = Service> {
         Just(ServiceKind::Headless),
         text().prop_map(ServiceKind::ExternalName)
     ];
-    let port =
-        (text(), protocol(), any::<u16>()).prop_map(|(name, protocol, port)| ServicePort { name, protocol, port });
+    let port = (text(), protocol(), any::<u16>()).prop_map(|(name, protocol, port)| ServicePort {
+        name,
+        protocol,
+        port,
+    });
     let policy = prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
     let distribution = prop_oneof![
         Just(TrafficDistribution::Any),
@@ -56,20 +59,24 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
     let names = (text(), text(), text(), text(), vec(text(), 0..3), vec(text(), 0..3));
-    let endpoint = (address(), any::<(bool, bool, bool)>(), names).prop_map(|(address, flags, names)| Endpoint {
-        address,
-        ready: flags.0,
-        serving: flags.1,
-        terminating: flags.2,
-        node: names.0,
-        zone: names.1,
-        hostname: names.2,
-        pod: names.3,
-        hint_nodes: names.4,
-        hint_zones: names.5,
+    let endpoint =
+        (address(), any::<(bool, bool, bool)>(), names).prop_map(|(address, flags, names)| Endpoint {
+            address,
+            ready: flags.0,
+            serving: flags.1,
+            terminating: flags.2,
+            node: names.0,
+            zone: names.1,
+            hostname: names.2,
+            pod: names.3,
+            hint_nodes: names.4,
+            hint_zones: names.5,
+        });
+    let port = (text(), protocol(), any::<u16>()).prop_map(|(name, protocol, port)| EndpointPort {
+        name,
+        protocol,
+        port,
     });
-    let port =
-        (text(), protocol(), any::<u16>()).prop_map(|(name, protocol, port)| EndpointPort { name, protocol, port });
     (name(), text(), vec(port, 0..3), vec(endpoint, 0..5))
         .prop_map(|(name, service, ports, endpoints)| EndpointSlice { name, service, ports, endpoints })
 }
@@ -82,8 +89,9 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn pod() -> impl Strategy<Value = Pod> {
-    (name(), text(), text(), vec(address(), 0..3), any::<bool>())
-        .prop_map(|(name, uid, node, addresses, host_network)| Pod { name, uid, node, addresses, host_network })
+    (name(), text(), text(), vec(address(), 0..3), any::<bool>()).prop_map(
+        |(name, uid, node, addresses, host_network)| Pod { name, uid, node, addresses, host_network },
+    )
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -148,10 +156,10 @@ fn invalid_messages_are_refused_with_the_field() {
         changes: vec![proto::Change { change }],
         ..Default::default()
     };
-    let short = proto::Pod { name: Some(Default::default()), addresses: vec![vec![1, 2, 3]], ..Default::default() };
+    let short =
+        proto::Pod { name: Some(Default::default()), addresses: vec![vec![1, 2, 3]], ..Default::default() };
     let port = proto::Port { port: 70_000, ..Default::default() };
-    let service =
-        proto::Service { name: Some(Default::default()), ports: vec![port], ..Default::default() };
+    let service = proto::Service { name: Some(Default::default()), ports: vec![port], ..Default::default() };
     let rows = [
         (None, WireError::Missing { field: "Change.change" }),
         (Some(Wire::PutPod(short)), WireError::AddressLength { field: "Pod.addresses", length: 3 }),
@@ -162,8 +170,5 @@ fn invalid_messages_are_refused_with_the_field() {
         assert_eq!(Assembly::default().push(message(change)), Err(expected));
     }
     let none = proto::WatchResponse::default();
-    assert_eq!(
-        Assembly::default().push(none),
-        Err(WireError::Missing { field: "WatchResponse.revision" })
-    );
+    assert_eq!(Assembly::default().push(none), Err(WireError::Missing { field: "WatchResponse.revision" }));
 }
