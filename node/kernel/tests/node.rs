@@ -167,7 +167,14 @@ fn a_restart_under_traffic_breaks_nothing(a: &mut RunningNode, cluster: &Cluster
     let some_more = |than: u32| eventually("traffic", || (made.load(Ordering::Relaxed) > than + 4).then_some(()));
     for _ in 0..3 {
         some_more(made.load(Ordering::Relaxed));
+        let before = a.links();
         a.restart();
+        let after = a.links();
+        assert_eq!(before.len(), after.len());
+        for (name, (link, program)) in &before {
+            assert_eq!(after[name].0, *link, "{name} is the same link");
+            assert_ne!(after[name].1, *program, "{name} has a new program");
+        }
         assert_eq!(a.sync(&cluster.view), 0, "a restart finds everything as it should be");
     }
     some_more(made.load(Ordering::Relaxed));

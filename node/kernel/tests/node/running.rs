@@ -1,6 +1,7 @@
 //! A node's kernel layer, running in the node's namespace.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process,
@@ -12,7 +13,7 @@ use fairlead_model::View;
 use fairlead_plan::{Planner, Scope, plan_routes};
 use fairlead_testkit::{
     Node,
-    netns::{NETNS_DIR, run_in},
+    netns::{NETNS_DIR, command, run_in},
     topology::UPLINK,
 };
 use tokio::runtime::Runtime;
@@ -149,6 +150,23 @@ impl RunningNode {
         // None within that time is an answer, too.
         let _ = run_in(&self.netns, || runtime.block_on(async { tokio::time::timeout(BATCH, read).await }));
         records
+    }
+
+    /// Id and program of every pinned link, by the pin's name.
+    pub(crate) fn links(&self) -> BTreeMap<String, (u64, u64)> {
+        let directory = self.footprint.bpffs_dir.join("links");
+        let pins = fs::read_dir(directory).expect("pins").map(|entry| entry.expect("an entry"));
+        pins.map(|pin| {
+            let path = pin.path().display().to_string();
+            let shown = command("bpftool", &["-j", "link", "show", "pinned", &path]);
+            let number = |field: &str| {
+                let (_, rest) = shown.split_once(&format!("\"{field}\":")).expect("a field");
+                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                digits.parse().expect("a number")
+            };
+            (pin.file_name().to_string_lossy().into_owned(), (number("id"), number("prog_id")))
+        })
+        .collect()
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {
