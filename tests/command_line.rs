@@ -1,5 +1,7 @@
 //! What the binary promises to scripts: exit codes, and one sentence when something is wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::process::{Command, Output};
 
 fn fairlead(arguments: &[&str]) -> Output {

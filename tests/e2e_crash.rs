@@ -1,5 +1,7 @@
 //! A development cluster and `kill -9`: nothing is refused while a daemon is down, and nothing is left in the end.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -55,6 +55,9 @@ pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Re
     Ok(removed)
 }
 
+/// What the kernel puts into every BPF file system.
+const KERNELS_OWN: [&str; 2] = ["maps.debug", "progs.debug"];
+
 /// How much there is of what [`sweep`] removes.
 pub(crate) fn census(paths: &ClusterPaths, record: Option<&Record>) -> Removed {
     let items = record.map_or(&[][..], |record| &record.items);
@@ -180,7 +183,7 @@ fn remove_pins(paths: &ClusterPaths, items: &[Item]) -> anyhow::Result<(usize, u
     }
     // Fails while another cluster has pins there.
     let _ = fs::remove_dir(Path::new(BPFFS).join("fairlead"));
-    let unused = fs::read_dir(BPFFS).is_ok_and(|mut entries| entries.next().is_none());
+    let unused = names_in(Path::new(BPFFS)).all(|name| KERNELS_OWN.contains(&name.as_str()));
     let ours = mounts::on(Path::new(BPFFS)).is_some_and(|mount| mount.source == OWN_BPFFS);
     let unmounted = if unused && ours { mounts::detach_below(Path::new(BPFFS)) } else { 0 };
     Ok((removed, unmounted))
