@@ -69,6 +69,7 @@ fn a_cluster_of_two_agents_serves_tells_and_survives() {
     flows_have_names(&a);
     a_killed_agent_comes_back_unnoticed(&mut a, &mut feed, &client, &near);
     only_retained_pods_stay(&a, &client, &near);
+    many_pods_at_once_get_a_place_each(&a);
 }
 
 /// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
@@ -205,4 +206,14 @@ fn only_retained_pods_stay(a: &RunningAgent, client: &Attachment, near: &Attachm
     assert_eq!(status(a).pods, 0);
     let addresses: Vec<IpAddr> = a.attach("another").addresses;
     assert!(!addresses.iter().any(|address| client.addresses.contains(address)), "an address rests");
+}
+
+fn many_pods_at_once_get_a_place_each(a: &RunningAgent) {
+    let names: Vec<String> = (0..24).map(|number| format!("many-{number}")).collect();
+    let places = a.attach_all(&names);
+    let addresses: std::collections::BTreeSet<_> = places.iter().flat_map(|place| &place.addresses).collect();
+    assert_eq!(addresses.len(), 2 * names.len());
+    assert_eq!(a.attach_all(&names), places, "a second time nothing changes");
+    a.retain(&[]);
+    assert!(places.iter().all(|place| !place.netns.exists()));
 }

@@ -97,9 +97,19 @@ impl RunningAgent {
     }
 
     pub(crate) fn attach(&self, name: &str) -> Attachment {
-        let uid = format!("uid-{name}");
-        let identity = PodIdentity { namespace: "demo".into(), name: name.into(), uid };
-        self.block_on(self.running().network.attach(&identity)).unwrap_or_else(|error| panic!("{error}"))
+        self.attach_all(&[name]).remove(0)
+    }
+
+    /// At the same time, as a kubelet does after a start.
+    pub(crate) fn attach_all(&self, names: &[impl AsRef<str> + Sync]) -> Vec<Attachment> {
+        let network = &self.running().network;
+        let attach = |name: &str| {
+            let uid = format!("uid-{name}");
+            let identity = PodIdentity { namespace: "demo".into(), name: name.into(), uid };
+            async move { network.attach(&identity).await }
+        };
+        let all = futures::future::try_join_all(names.iter().map(|name| attach(name.as_ref())));
+        self.block_on(all).unwrap_or_else(|error| panic!("{error}"))
     }
 
     pub(crate) fn detach(&self, name: &str) {
