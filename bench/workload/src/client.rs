@@ -106,13 +106,19 @@ pub(crate) fn requests(args: &Args) -> Result<(), String> {
     let count: u64 = args.option("--count", 1)?;
     let concurrency: u64 = args.option("--concurrency", 1)?;
     let addresses = url.resolve().map_err(|error| format!("cannot resolve {}: {error}", url.authority))?;
-    let address = *addresses.first().ok_or_else(|| format!("{} has no address", url.authority))?;
+    if addresses.is_empty() {
+        return Err(format!("{} has no address", url.authority));
+    }
     let next = AtomicU64::new(0);
     let tally = thread::scope(|scope| {
         let work = || {
             let mut tally = Tally::default();
-            while next.fetch_add(1, Ordering::Relaxed) < count {
-                tally.request(&url, address);
+            // In turn over all addresses, so that both families are used.
+            for address in addresses.iter().cycle() {
+                if next.fetch_add(1, Ordering::Relaxed) >= count {
+                    break;
+                }
+                tally.request(&url, *address);
             }
             tally
         };

@@ -90,11 +90,12 @@ impl Server {
         while let Some(head) = http::read_head(&mut reader)? {
             http::read_body(&mut reader, &head)?;
             let path = head.start.split(' ').nth(1).unwrap_or("/");
-            let close = head.close;
+            // Whoever holds a connection is asked for another one, which leads to a server that stays.
+            let draining = self.stop.is_set();
+            let close = head.close || draining;
             if path == "/healthz" && Instant::now() < self.ready_at {
                 http::respond(reader.get_mut(), "503 Service Unavailable", "{}", close)?;
             } else {
-                let draining = self.stop.is_set();
                 let body = json!({ "pod": self.pod, "node": self.node, "peer": peer, "path": path, "draining": draining });
                 http::respond(reader.get_mut(), "200 OK", &body.to_string(), close)?;
             }

@@ -21,6 +21,14 @@ pub(crate) struct Head {
     length: u64,
 }
 
+/// A response that says 200.
+pub(crate) struct Answer {
+    /// Its body.
+    pub(crate) body: String,
+    /// The server asks for another connection.
+    pub(crate) close: bool,
+}
+
 /// Reads one head; `None` at a clean end of the connection.
 pub(crate) fn read_head(reader: &mut impl BufRead) -> Result<Option<Head>> {
     let mut limited = reader.take(LIMIT_BYTES);
@@ -100,7 +108,7 @@ impl Url {
     pub(crate) fn get(&self, address: SocketAddr) -> Result<String> {
         let mut stream = connect(address)?;
         stream.write_all(self.request("close").as_bytes())?;
-        read_ok(&mut BufReader::new(stream))
+        read_ok(&mut BufReader::new(stream)).map(|answer| answer.body)
     }
 
     /// The bytes of a GET.
@@ -109,8 +117,8 @@ impl Url {
         format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: {connection}\r\n\r\n")
     }
 
-    /// One GET over a connection that stays open.
-    pub(crate) fn get_again(&self, stream: &mut BufReader<TcpStream>) -> Result<String> {
+    /// One GET over a connection that stays open, unless the server says that it closes it.
+    pub(crate) fn get_again(&self, stream: &mut BufReader<TcpStream>) -> Result<Answer> {
         let request = self.request("keep-alive");
         stream.get_mut().write_all(request.as_bytes())?;
         read_ok(stream)
@@ -126,12 +134,12 @@ pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn read_ok(reader: &mut impl BufRead) -> Result<String> {
+fn read_ok(reader: &mut impl BufRead) -> Result<Answer> {
     let head = read_head(reader)?
         .ok_or_else(|| Error::new(ErrorKind::UnexpectedEof, "closed without a response"))?;
     let body = read_body(reader, &head)?;
     if head.start.starts_with("HTTP/1.1 200") {
-        return Ok(body);
+        return Ok(Answer { body, close: head.close });
     }
     Err(Error::new(ErrorKind::InvalidData, head.start))
 }

@@ -65,32 +65,32 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 
 impl Load {
     fn work(&self, end: Instant) {
-        let mut known: Option<(Instant, SocketAddr)> = None;
-        while !self.stop.is_set() && Instant::now() < end {
-            let fresh = known.filter(|(at, _)| at.elapsed() < LOOK_UP);
-            let (at, address) = match fresh.map_or_else(|| self.look_up(), Ok) {
-                Ok(found) => found,
-                Err(error) => {
-                    self.failure(&format!("cannot resolve {}: {error}", self.url.authority));
-                    thread::sleep(self.pause);
-                    continue;
+        let mut looked_up = Instant::now();
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for turn in 0_usize.. {
+            if self.stop.is_set() || Instant::now() >= end {
+                break;
+            }
+            if addresses.is_empty() || looked_up.elapsed() >= LOOK_UP {
+                looked_up = Instant::now();
+                match self.url.resolve() {
+                    Ok(found) => addresses = found,
+                    Err(error) => self.failure(&format!("cannot resolve {}: {error}", self.url.authority)),
                 }
+            }
+            // In turn over all addresses, so that both families are used.
+            let Some(address) = addresses.get(turn % addresses.len().max(1)) else {
+                thread::sleep(self.pause);
+                continue;
             };
-            known = Some((at, address));
             let mut tally = Tally::default();
-            tally.request(&self.url, address);
+            tally.request(&self.url, *address);
             self.answered.fetch_add(tally.answered, Ordering::Relaxed);
             for error in &tally.errors {
                 self.failure(error);
             }
             thread::sleep(self.pause);
         }
-    }
-
-    fn look_up(&self) -> std::io::Result<(Instant, SocketAddr)> {
-        let addresses = self.url.resolve()?;
-        let first = addresses.first().copied().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
-        Ok((Instant::now(), first))
     }
 
     fn failure(&self, error: &str) {
