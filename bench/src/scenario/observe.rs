@@ -14,16 +14,16 @@ pub async fn run(cluster: &Cluster) -> Result<String> {
     flows(cluster).await?;
     counters(cluster).await?;
     let mut flows = cluster.fairlead("flows")?;
-    flows.args(["--pod", "demo/client", "--last", SHOWN]);
+    flows.args(["--pod", "demo/load", "--last", SHOWN]);
     let mut top = cluster.fairlead("top")?;
     top.args(["pods", "-n", NAMESPACE]);
     Ok(format!("{}\n{}", succeed(&mut flows).await?.trim_end(), succeed(&mut top).await?.trim_end()))
 }
 
-/// A finished flow from the client pod through the service to a backend pod, with bytes and a round-trip time.
+/// A finished flow from the load pod through the service to a backend pod, with bytes and a round-trip time.
 async fn flows(cluster: &Cluster) -> Result<()> {
     let mut command = cluster.fairlead("flows")?;
-    command.args(["--pod", "demo/client", "--last", "5000", "-o", "json"]);
+    command.args(["--pod", "demo/load", "--last", "5000", "-o", "json"]);
     let text = succeed(&mut command).await?;
     let flows =
         serde_json::Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
@@ -32,7 +32,7 @@ async fn flows(cluster: &Cluster) -> Result<()> {
         other => vec![other],
     });
     let whole = |flow: &Value| {
-        flow["source"]["pod"] == "client"
+        flow["source"]["pod"] == "load"
             && flow["service"]["name"] == "echo"
             && flow["destination"]["pod"].as_str().is_some_and(|pod| pod.starts_with("echo-"))
             && flow["verdict"] == "forwarded"
@@ -42,7 +42,7 @@ async fn flows(cluster: &Cluster) -> Result<()> {
             && flow["rtt_us"].as_u64() > Some(0)
     };
     let count = flows.filter(whole).count();
-    ensure!(count >= 100, "only {count} whole flow records of the client's 1 000 requests were found");
+    ensure!(count >= 100, "only {count} whole flow records of the load were found");
     Ok(())
 }
 
