@@ -78,6 +78,8 @@ impl Kubelet {
     /// Works until `shutdown`. Containers go on after that.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { shared, registry, server, events, events_end } = self;
+        // Ends the others when the pods cannot be worked on.
+        let shutdown = shutdown.child_token();
         let mut tasks = JoinSet::new();
         tasks.spawn(events);
         tasks.spawn(server.run(shutdown.clone()));
@@ -96,7 +98,7 @@ impl Kubelet {
             imported.notify_one();
         }));
         let result = pods::run(shared, registry, shutdown.clone()).await;
-        shutdown.cancelled().await;
+        shutdown.cancel();
         events_end.cancel();
         tasks.join_all().await;
         result

@@ -176,6 +176,23 @@ fn a_failing_container_is_restarted_and_a_pod_that_must_not_be_ends() {
 }
 
 #[test]
+fn a_container_beyond_its_memory_says_so() {
+    in_namespace(async |bench| {
+        let node = bench.start().await;
+        let path = bench.pod(
+            "greedy",
+            json!({ "restartPolicy": "Never", "containers": [{
+                "name": "main", "image": NAME, "args": ["x=$(head -c 100000000 /dev/zero | tr '\\0' a); echo ${#x}"],
+                "resources": { "limits": { "memory": "16Mi" } } }] }),
+        );
+        let pod = bench.api.pod_where(&path, "failure", |pod| phase(pod) == "Failed").await;
+        let end = container(&pod).state.unwrap().terminated.unwrap();
+        assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("OOMKilled")));
+        node.stop().await;
+    });
+}
+
+#[test]
 fn a_missing_image_is_told_with_where_archives_are_looked_for() {
     in_namespace(async |bench| {
         let node = bench.start().await;

@@ -14,7 +14,8 @@ pub(crate) fn write(path: &Path) -> io::Result<()> {
     add(&mut layer, EntryType::Directory, "bin/", &[], 0o755)?;
     add(&mut layer, EntryType::Regular, "bin/busybox", &fs::read("/bin/busybox")?, 0o755)?;
     for tool in [
-        "sh", "sleep", "echo", "cat", "httpd", "env", "id", "touch", "test", "hostname", "wget", "ls", "head",
+        "sh", "sleep", "echo", "cat", "httpd", "env", "id", "touch", "test", "hostname", "wget", "ls",
+        "head", "tr",
     ] {
         layer.append_link(&mut header(EntryType::Symlink, 0, 0o777), format!("bin/{tool}"), "busybox")?;
     }
