@@ -11,8 +11,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let object = env::var_os(VARIABLE)
-        .map_or_else(|| manifest.join("../../target/bpf/fairlead.bpf.o"), PathBuf::from);
+    let object =
+        env::var_os(VARIABLE).map_or_else(|| manifest.join("../../target/bpf/fairlead.bpf.o"), PathBuf::from);
     println!("cargo::rerun-if-changed={}", object.display());
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("fairlead.bpf.o");

@@ -249,7 +249,8 @@ fn bind_admin(path: &Path) -> Result<UnixListener, AgentError> {
         _ => {}
     }
     let bound = UnixListener::bind(path);
-    let failed = |source| AgentError::Bind { purpose: "administration", address: path.display().to_string(), source };
+    let failed =
+        |source| AgentError::Bind { purpose: "administration", address: path.display().to_string(), source };
     let listener = bound.map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .map_err(AgentError::file("restricting permissions of", path))?;

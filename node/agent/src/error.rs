@@ -11,7 +11,9 @@ pub enum AgentError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// Another agent uses the state directory.
-    #[error("{path} is locked: another agent runs with this state directory; stop it or give this one another directory")]
+    #[error(
+        "{path} is locked: another agent runs with this state directory; stop it or give this one another directory"
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,

@@ -83,7 +83,11 @@ impl Ipam {
     }
 
     /// The pod's place; a new one, on disk before this returns, unless it has one.
-    pub(crate) fn allocate(&mut self, pod: &PodIdentity, networks: &[Prefix]) -> Result<PodRecord, AgentError> {
+    pub(crate) fn allocate(
+        &mut self,
+        pod: &PodIdentity,
+        networks: &[Prefix],
+    ) -> Result<PodRecord, AgentError> {
         if let Some(record) = self.checkpoint.pods.get(&pod.uid) {
             return Ok(record.clone());
         }
@@ -133,7 +137,8 @@ impl Ipam {
         let taken: BTreeSet<IpAddr> =
             self.checkpoint.pods.values().flat_map(|record| record.addresses.iter().copied()).collect();
         let indices = round_robin(FIRST_INDEX, last, self.checkpoint.next_index);
-        let mut candidates = indices.map(|index| (index, networks.iter().map(|n| nth(n, index)).collect::<Vec<_>>()));
+        let mut candidates =
+            indices.map(|index| (index, networks.iter().map(|n| nth(n, index)).collect::<Vec<_>>()));
         candidates.find(|(_, addresses)| !addresses.iter().any(|address| taken.contains(address)))
     }
 

@@ -96,7 +96,12 @@ fn sync_metrics(text: &mut Text, stats: &SyncStats) {
     text.sample(&format!("{name}_bucket"), "{le=\"+Inf\"}", stats.count);
     text.sample(&format!("{name}_sum"), "", stats.sum.as_secs_f64());
     text.sample(&format!("{name}_count"), "", stats.count);
-    text.single("fairlead_sync_failures_total", "counter", "Updates that could not be applied.", stats.failures);
+    text.single(
+        "fairlead_sync_failures_total",
+        "counter",
+        "Updates that could not be applied.",
+        stats.failures,
+    );
     let sequence = stats.revision.sequence;
     text.single("fairlead_feed_revision", "gauge", "Revision of the feed that is applied.", sequence);
 }
@@ -153,7 +158,9 @@ mod tests {
         }
         let mut text = Text::default();
         sync_metrics(&mut text, &stats);
-        for line in ["_bucket{le=\"0.001\"} 1", "_bucket{le=\"0.004\"} 2", "_bucket{le=\"+Inf\"} 3", "_count 3"] {
+        for line in
+            ["_bucket{le=\"0.001\"} 1", "_bucket{le=\"0.004\"} 2", "_bucket{le=\"+Inf\"} 3", "_count 3"]
+        {
             let line = format!("kubeproxy_sync_proxy_rules_duration_seconds{line}\n");
             assert!(text.0.contains(&line), "{line} in {}", text.0);
         }

@@ -89,7 +89,8 @@ impl Network {
     }
 
     async fn take_back(&self, uid: &str, record: &PodRecord) -> Result<(), NetworkError> {
-        let failed = |error: AgentError| failure(&record.namespace, &record.name, "removing its network", error);
+        let failed =
+            |error: AgentError| failure(&record.namespace, &record.name, "removing its network", error);
         self.pods.detach(&record.spec()).await.map_err(|error| failed(error.into()))?;
         self.ipam().release(uid).map_err(failed)
     }

@@ -244,5 +244,6 @@ fn describe(state: &ConnectionState) -> String {
 }
 
 fn reason_name(number: u32) -> String {
-    DropReason::from_number(number).map_or_else(|| format!("reason-{number}"), |reason| reason.name().to_owned())
+    DropReason::from_number(number)
+        .map_or_else(|| format!("reason-{number}"), |reason| reason.name().to_owned())
 }

@@ -41,9 +41,8 @@ fn a_cluster_of_two_agents_serves_tells_and_survives() {
     let feed_runtime = runtime_in(&topology.a.netns.path());
     let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
     let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service()];
-    let mut feed = feed_runtime
-        .block_on(feed_runtime.spawn(Feed::start(feed_address, nodes)))
-        .expect("the feed starts");
+    let mut feed =
+        feed_runtime.block_on(feed_runtime.spawn(Feed::start(feed_address, nodes))).expect("the feed starts");
     let mut a = RunningAgent::start("a", &topology.a, feed.endpoint.clone(), directory.path());
     let b = RunningAgent::start("b", &topology.b, feed.endpoint.clone(), directory.path());
     a.wait_ready();
@@ -75,7 +74,8 @@ fn a_cluster_of_two_agents_serves_tells_and_survives() {
 /// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
 fn can_run() -> bool {
     let object = fairlead_kernel::bpf::object::embedded().is_ok();
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if object && root {
         return true;
     }
@@ -107,8 +107,9 @@ fn a_service_without_endpoints_refuses(client: &Attachment) {
 fn the_service_reaches_both_nodes(client: &Attachment) {
     run_in(&client.netns, || {
         for vip in vips() {
-            let answers: std::collections::BTreeSet<String> =
-                (0..40).map(|_| connect(vip).and_then(|mut stream| ask(&mut stream)).expect("an answer")).collect();
+            let answers: std::collections::BTreeSet<String> = (0..40)
+                .map(|_| connect(vip).and_then(|mut stream| ask(&mut stream)).expect("an answer"))
+                .collect();
             assert_eq!(answers.into_iter().collect::<Vec<_>>(), ["far", "near"], "{vip}");
         }
     });

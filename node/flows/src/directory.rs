@@ -64,10 +64,9 @@ mod tests {
         let mut view = View::default();
         let mut directory = Directory::default();
         let revision = Revision { epoch: 1, sequence: 1 };
-        for changes in [
-            vec![service("z")],
-            vec![Change::DeleteService(ObjectName::new("demo", "z")), service("a")],
-        ] {
+        for changes in
+            [vec![service("z")], vec![Change::DeleteService(ObjectName::new("demo", "z")), service("a")]]
+        {
             let touched = view.apply(Update { revision, snapshot: false, changes });
             directory.update_services(&view, &touched);
         }

@@ -1,6 +1,6 @@
 //! What connections look like to a person: ring-buffer bytes to [`fairlead_model::Flow`] to JSON.
 //!
-//! [`decode`] reads a record, [`Enricher`] finds names for its addresses, [`Recent`] keeps the last ones and tells
+//! [`decode()`] reads a record, [`Enricher`] finds names for its addresses, [`Recent`] keeps the last ones and tells
 //! followers, [`Record`] is the form that leaves the process. Nothing here talks to the kernel or the network.
 
 pub mod clock;

@@ -21,8 +21,9 @@ pub fn mount_point() -> Result<PathBuf, KernelError> {
     let text = fs::read_to_string(mounts).map_err(KernelError::file("reading", mounts))?;
     find_mount(&text).ok_or_else(|| KernelError::MissingFeature {
         feature: "a mounted cgroup v2 hierarchy",
-        remedy: "mount one with `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
-            .to_owned(),
+        remedy:
+            "mount one with `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
+                .to_owned(),
     })
 }
 

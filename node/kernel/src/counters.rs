@@ -37,7 +37,8 @@ impl Counters {
     /// # Errors
     /// The slot is out of range, or the map cannot be read.
     pub fn pod(&self, slot: u32) -> Result<PodTotals, KernelError> {
-        let values = self.pods.get(&slot, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "reading"))?;
+        let values =
+            self.pods.get(&slot, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "reading"))?;
         Ok(values.iter().fold(PodTotals::default(), add))
     }
 

@@ -20,7 +20,9 @@ pub enum KernelError {
         remedy: String,
     },
     /// The build has no eBPF object.
-    #[error("this binary was built without the eBPF programs; run `cargo xtask build` and use the binary it makes")]
+    #[error(
+        "this binary was built without the eBPF programs; run `cargo xtask build` and use the binary it makes"
+    )]
     NoObject,
     /// The pinned maps are of another version.
     #[error(
@@ -39,7 +41,9 @@ pub enum KernelError {
     #[error("loading the eBPF object: {0}")]
     Object(#[from] Box<aya::EbpfError>),
     /// The object has no such program or map.
-    #[error("the eBPF object has no {kind} {name}; object and binary are of different builds, run `cargo xtask build`")]
+    #[error(
+        "the eBPF object has no {kind} {name}; object and binary are of different builds, run `cargo xtask build`"
+    )]
     Missing {
         /// Program or map.
         kind: &'static str,
@@ -109,7 +113,10 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    pub(crate) fn map(name: &'static str, operation: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+    pub(crate) fn map(
+        name: &'static str,
+        operation: &'static str,
+    ) -> impl FnOnce(aya::maps::MapError) -> Self {
         move |source| Self::Map { name, operation, source: Box::new(source) }
     }
 

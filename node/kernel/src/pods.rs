@@ -216,14 +216,16 @@ impl Inner {
 
     /// Deletes the entries of a slot, also those of an interface or a namespace that is gone.
     fn forget(&mut self, slot: u32) -> Result<(), KernelError> {
-        remove_slot(&mut self.interfaces, slot).map_err(KernelError::map(names::INTERFACES.name, "cleaning"))?;
+        remove_slot(&mut self.interfaces, slot)
+            .map_err(KernelError::map(names::INTERFACES.name, "cleaning"))?;
         remove_slot(&mut self.namespaces, slot).map_err(KernelError::map(names::POD_NETNS.name, "cleaning"))
     }
 
     /// A slot starts at zero with each pod, and nothing else has it.
     fn reset(&mut self, slot: u32) -> Result<(), KernelError> {
         self.forget(slot)?;
-        let cpus = self.counters.get(&slot, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "reading"))?;
+        let cpus =
+            self.counters.get(&slot, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "reading"))?;
         let zeros = vec![PodCounters::default(); cpus.len()];
         let zeros = PerCpuValues::try_from(zeros).expect("as many values as the map has CPUs");
         self.counters.set(slot, zeros, 0).map_err(KernelError::map(names::POD_COUNTERS.name, "writing"))?;

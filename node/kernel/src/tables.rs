@@ -67,10 +67,8 @@ impl Tables {
                 let put = self.services.insert(key, value, 0);
                 put.map_err(KernelError::map(names::SERVICES.name, "writing"))
             }
-            Op::DeleteService { key } => {
-                ignore_absent(self.services.remove(key))
-                    .map_err(KernelError::map(names::SERVICES.name, "deleting from"))
-            }
+            Op::DeleteService { key } => ignore_absent(self.services.remove(key))
+                .map_err(KernelError::map(names::SERVICES.name, "deleting from")),
             Op::PutRoute { prefix, next_hop } => {
                 let next_hop = next_hop.map_or(Addr16::UNSPECIFIED, Addr16::from);
                 // 0 is the uplink, whatever its index is when it comes back after a change of hardware.
@@ -114,7 +112,9 @@ impl State for Tables {
 pub(crate) fn ignore_absent(result: Result<(), aya::maps::MapError>) -> Result<(), aya::maps::MapError> {
     match result {
         Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-        Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -131,7 +131,8 @@ fn key_of(prefix: &Prefix) -> lpm_trie::Key<[u8; 16]> {
 
 fn prefix_of(key: &lpm_trie::Key<[u8; 16]>) -> Prefix {
     let address = IpAddr::from(key.data()).to_canonical();
-    let length = if address.is_ipv4() { key.prefix_len().saturating_sub(MAPPED_BITS) } else { key.prefix_len() };
+    let length =
+        if address.is_ipv4() { key.prefix_len().saturating_sub(MAPPED_BITS) } else { key.prefix_len() };
     Prefix { address, length: u8::try_from(length).unwrap_or(u8::MAX) }
 }
 

@@ -106,7 +106,8 @@ fn datagrams_are_answered_by_the_service(client: &node::Pod) {
                 } else {
                     socket.send_to(b"?", vip).expect("sends");
                 }
-                let (_, from) = socket.recv_from(&mut [0; 8]).unwrap_or_else(|e| panic!("{vip} {connected}: {e}"));
+                let (_, from) =
+                    socket.recv_from(&mut [0; 8]).unwrap_or_else(|e| panic!("{vip} {connected}: {e}"));
                 assert_eq!(from, vip, "the answer comes from the service");
             }
         }
@@ -124,7 +125,10 @@ fn packets_carry_the_backend_s_address(topology: &TwoNodes, a: &RunningNode, cli
     let own = |ip: &IpAddr| client.spec.addresses.contains(ip);
     assert!(pairs.iter().any(|(source, _)| own(source)), "{pairs:?} on {}", client.spec.interface);
     for (source, destination) in pairs {
-        assert!(![VIP4, VIP6].contains(&source) && ![VIP4, VIP6].contains(&destination), "{source} {destination}");
+        assert!(
+            ![VIP4, VIP6].contains(&source) && ![VIP4, VIP6].contains(&destination),
+            "{source} {destination}"
+        );
     }
     drop(capture);
     assert!(a.counters(client).tx_packets > 0);
@@ -164,7 +168,8 @@ fn a_restart_under_traffic_breaks_nothing(a: &mut RunningNode, cluster: &Cluster
             });
         })
     };
-    let some_more = |than: u32| eventually("traffic", || (made.load(Ordering::Relaxed) > than + 4).then_some(()));
+    let some_more =
+        |than: u32| eventually("traffic", || (made.load(Ordering::Relaxed) > than + 4).then_some(()));
     for _ in 0..3 {
         some_more(made.load(Ordering::Relaxed));
         let before = a.links();
@@ -217,7 +222,11 @@ fn a_backend_that_leaves_gets_no_more_connections(
     });
 }
 
-fn a_service_without_endpoints_refuses_at_once(a: &mut RunningNode, cluster: &mut Cluster, client: &node::Pod) {
+fn a_service_without_endpoints_refuses_at_once(
+    a: &mut RunningNode,
+    cluster: &mut Cluster,
+    client: &node::Pod,
+) {
     cluster.set_endpoints(&[]);
     a.sync(&cluster.view);
     let before = a.counters(client).connections_refused;

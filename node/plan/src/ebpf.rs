@@ -109,6 +109,8 @@ pub struct Planner {
     frontends: HashMap<ServiceKey, Frontend>,
     owned: BTreeMap<ObjectName, Vec<ServiceKey>>,
     service_ids: BTreeMap<ObjectName, u32>,
+    /// The values of `service_ids`.
+    ids_in_use: BTreeSet<u32>,
     /// Services with a problem.
     waiting: BTreeSet<ObjectName>,
     slots: Slots,
@@ -167,6 +169,7 @@ impl Planner {
             frontends,
             owned: BTreeMap::new(),
             service_ids: BTreeMap::new(),
+            ids_in_use: BTreeSet::new(),
             waiting: BTreeSet::new(),
             slots,
         }
@@ -250,14 +253,22 @@ impl Planner {
                     given_up.push(key);
                 }
             }
-            if frontends.is_empty() {
-                self.service_ids.remove(*name);
+            if frontends.is_empty()
+                && let Some(id) = self.service_ids.remove(*name)
+            {
+                self.ids_in_use.remove(&id);
             }
         }
         given_up
     }
 
-    fn put(&mut self, name: &ObjectName, want: &Desired, now_ms: u64, ops: &mut Vec<Op>) -> Result<(), Problem> {
+    fn put(
+        &mut self,
+        name: &ObjectName,
+        want: &Desired,
+        now_ms: u64,
+        ops: &mut Vec<Op>,
+    ) -> Result<(), Problem> {
         let old = self.frontends.get(&want.key).cloned();
         match old.as_ref().and_then(|old| old.owner.as_ref()) {
             Some(owner) if owner != name => {
@@ -362,16 +373,17 @@ impl Planner {
         if let Some(id) = self.service_ids.get(name) {
             return *id;
         }
-        let in_use: BTreeSet<u32> = self.service_ids.values().copied().collect();
-        let readopted = old.map(|old| old.value.service_id).filter(|id| *id != 0 && !in_use.contains(id));
+        let readopted = old.map(|old| old.value.service_id);
+        let readopted = readopted.filter(|id| *id != 0 && !self.ids_in_use.contains(id));
         let id = readopted.unwrap_or_else(|| {
             loop {
                 self.last_service_id = next_non_zero(self.last_service_id);
-                if !in_use.contains(&self.last_service_id) {
+                if !self.ids_in_use.contains(&self.last_service_id) {
                     break self.last_service_id;
                 }
             }
         });
+        self.ids_in_use.insert(id);
         self.service_ids.insert(name.clone(), id);
         id
     }

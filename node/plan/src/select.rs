@@ -104,7 +104,8 @@ fn join<'a>(
         let same = |p: &&fairlead_model::EndpointPort| p.name == port.name && p.protocol == port.protocol;
         for number in slice.ports.iter().filter(same).map(|p| p.port).filter(|number| *number != 0) {
             for endpoint in slice.endpoints.iter().filter(|e| e.address.is_ipv4() == v4) {
-                let known = endpoints.entry(Target { address: endpoint.address, port: number }).or_insert(endpoint);
+                let known =
+                    endpoints.entry(Target { address: endpoint.address, port: number }).or_insert(endpoint);
                 if rank(endpoint) > rank(known) {
                     *known = endpoint;
                 }

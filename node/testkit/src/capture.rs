@@ -68,7 +68,8 @@ impl Capture {
     #[expect(unsafe_code, reason = "packet sockets have no safe wrapper")]
     fn receive(&self, buffer: &mut [u8]) -> Option<usize> {
         // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
-        let length = unsafe { libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let length =
+            unsafe { libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         usize::try_from(length).ok()
     }
 }

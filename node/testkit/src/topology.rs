@@ -34,7 +34,20 @@ impl TwoNodes {
         let (a, b) = (Netns::new("a"), Netns::new("b"));
         command(
             "ip",
-            &["link", "add", UPLINK, "netns", a.name(), "type", "veth", "peer", "name", UPLINK, "netns", b.name()],
+            &[
+                "link",
+                "add",
+                UPLINK,
+                "netns",
+                a.name(),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                UPLINK,
+                "netns",
+                b.name(),
+            ],
         );
         Self { a: Node::up(a, "172.29.0.11", "fd00:29::b"), b: Node::up(b, "172.29.0.12", "fd00:29::c") }
     }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use fairlead_model::{
-    Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Pod, Prefix, Protocol, Service, ServicePort,
+    Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Pod, Prefix, Protocol, Service,
+    ServicePort,
 };
 use fairlead_testkit::echo::TCP_PORT;
 

@@ -79,7 +79,8 @@ impl feed_server::Feed for Service {
 fn credentials(url: String) -> (ServerTlsConfig, FeedEndpoint) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signs");
+    let authority =
+        CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signs");
     let issue = |names: Vec<String>| {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(names).expect("a name");

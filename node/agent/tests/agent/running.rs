@@ -64,7 +64,8 @@ impl RunningAgent {
             health_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, HEALTH_PORT))],
             metrics_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))],
         };
-        let mut agent = Self { netns: node.netns.path(), config, runtime: runtime_in(&node.netns.path()), running: None };
+        let mut agent =
+            Self { netns: node.netns.path(), config, runtime: runtime_in(&node.netns.path()), running: None };
         agent.launch();
         agent
     }
@@ -145,7 +146,9 @@ impl RunningAgent {
     }
 
     fn http(&self, port: u16, path: &str) -> (String, String) {
-        run_in(&self.netns, || request(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"), path))
+        run_in(&self.netns, || {
+            request(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"), path)
+        })
     }
 
     fn running(&self) -> &Running {

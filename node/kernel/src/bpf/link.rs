@@ -130,7 +130,8 @@ fn create(program: BorrowedFd<'_>, target: Target<'_>, hook: u32) -> io::Result<
 
 fn pin_object(object: &OwnedFd, pin: &Path) -> io::Result<()> {
     let path = c_path(pin)?;
-    let mut attr = ObjectAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(object), ..ObjectAttr::default() };
+    let mut attr =
+        ObjectAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(object), ..ObjectAttr::default() };
     bpf(BPF_OBJ_PIN, &mut attr).map(drop)
 }
 

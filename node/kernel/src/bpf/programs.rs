@@ -45,7 +45,8 @@ impl Programs {
     /// Attaches all cgroup programs, or gives the pinned links the new ones.
     pub(crate) fn attach_cgroup(&self, directory: BorrowedFd<'_>) -> Result<(), KernelError> {
         for name in names::cgroup::ALL {
-            let hook = link::cgroup_hook(name).ok_or(KernelError::Missing { kind: "hook for program", name })?;
+            let hook =
+                link::cgroup_hook(name).ok_or(KernelError::Missing { kind: "hook for program", name })?;
             let pin = self.pins.cgroup_link(name);
             let attached = link::attach(self.fd(name)?, Target::Cgroup(directory), hook, &pin);
             attached.map_err(|source| KernelError::Link {

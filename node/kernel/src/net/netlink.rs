@@ -70,8 +70,8 @@ impl Netlink {
     /// # Errors
     /// No socket.
     pub fn connect() -> Result<Self, KernelError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(KernelError::file("opening netlink socket", "NETLINK_ROUTE"))?;
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(KernelError::file("opening netlink socket", "NETLINK_ROUTE"))?;
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
@@ -214,10 +214,6 @@ impl Netlink {
             None => route(prefix).kind(RouteType::Unreachable),
         };
         let what = format!("adding route to {}/{}", prefix.address, prefix.length);
-        // The two kinds do not replace each other in IPv6, so the other one has to go first.
-        if prefix.address.is_ipv6() {
-            self.delete_route(prefix).await?;
-        }
         self.replace(route.build(), what).await
     }
 

@@ -26,7 +26,8 @@ pub fn make_router(uplink: &str) -> Result<(), KernelError> {
     // Forwarding makes an interface ignore router advertisements unless it is told otherwise (2), and a host that
     // lives by them would lose its default route.
     let accept_ra = format!("ipv6/conf/{uplink}/accept_ra");
-    if fs::read_to_string(Path::new("/proc/sys/net").join(&accept_ra)).is_ok_and(|value| value.trim() == "1") {
+    if fs::read_to_string(Path::new("/proc/sys/net").join(&accept_ra)).is_ok_and(|value| value.trim() == "1")
+    {
         set(&accept_ra, "2")?;
     }
     set("ipv4/ip_forward", "1")?;

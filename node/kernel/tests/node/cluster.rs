@@ -61,10 +61,7 @@ impl Cluster {
             Change::PutSlice(EndpointSlice {
                 name: ObjectName::new("demo", if v4 { "echo-4" } else { "echo-6" }),
                 service: "echo".into(),
-                ports: vec![
-                    port("http", Protocol::Tcp, TCP_PORT),
-                    port("dns", Protocol::Udp, UDP_PORT),
-                ],
+                ports: vec![port("http", Protocol::Tcp, TCP_PORT), port("dns", Protocol::Udp, UDP_PORT)],
                 endpoints: endpoints.collect(),
             })
         });

@@ -8,7 +8,9 @@ use std::{
 };
 
 use fairlead_abi::event::FlowEvent;
-use fairlead_kernel::{Dataplane, DataplaneConfig, NodeFootprint, PodSpec, PodTotals, State, cgroup, remove_node};
+use fairlead_kernel::{
+    Dataplane, DataplaneConfig, NodeFootprint, PodSpec, PodTotals, State, cgroup, remove_node,
+};
 use fairlead_model::View;
 use fairlead_plan::{Planner, Scope, plan_routes};
 use fairlead_testkit::{
@@ -185,7 +187,6 @@ impl RunningNode {
     fn block_on<F: Future<Output: Send> + Send>(&self, future: F) -> F::Output {
         run_in(&self.netns, || self.runtime.block_on(future))
     }
-
 }
 
 impl Drop for RunningNode {

@@ -21,7 +21,8 @@ pub(super) fn desired(view: &View, name: &ObjectName, place: Place<'_>) -> Vec<D
     let Some(service) = view.service(name).filter(|service| service.kind == ServiceKind::ClusterIp) else {
         return Vec::new();
     };
-    let frontends = service.addresses.iter().flat_map(|address| service.ports.iter().map(move |p| (address, p)));
+    let frontends =
+        service.addresses.iter().flat_map(|address| service.ports.iter().map(move |p| (address, p)));
     let frontends = frontends.map(|(address, port)| Desired {
         key: ServiceKey {
             addr: Addr16::from(*address),

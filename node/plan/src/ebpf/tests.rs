@@ -189,10 +189,7 @@ fn a_restart_writes_nothing_and_keeps_the_service_id() {
     assert_eq!(world.restart(), Plan::default());
     assert_eq!(world.maps.services, before);
     world.change(vec![Change::PutService(service("b", &["10.96.0.2"]))]);
-    assert_ne!(
-        world.maps.services[&key("10.96.0.2")].service_id,
-        world.maps.services[&key(VIP)].service_id
-    );
+    assert_ne!(world.maps.services[&key("10.96.0.2")].service_id, world.maps.services[&key(VIP)].service_id);
 }
 
 #[test]
@@ -278,19 +275,20 @@ fn of_two_services_with_one_address_the_first_keeps_it_until_it_goes() {
 #[test]
 fn a_local_policy_is_a_flag_and_affinity_a_number() {
     let mut world = World::new();
-    let local = Service {
-        internal_policy: TrafficPolicy::Local,
-        affinity_secs: 10_800,
-        ..service("echo", &[VIP])
-    };
+    let local =
+        Service { internal_policy: TrafficPolicy::Local, affinity_secs: 10_800, ..service("echo", &[VIP]) };
     world.change(vec![Change::PutService(local), slice("echo", &[1, 2])]);
     let value = world.maps.services[&key(VIP)];
-    assert_eq!((value.flags, value.local, value.active, value.affinity_secs), (SERVICE_LOCAL_ONLY, 1, 2, 10_800));
+    assert_eq!(
+        (value.flags, value.local, value.active, value.affinity_secs),
+        (SERVICE_LOCAL_ONLY, 1, 2, 10_800)
+    );
 }
 
 fn state() -> impl Strategy<Value = Vec<(u8, char)>> {
     let one = (0u8..8, prop_oneof![Just('r'), Just('r'), Just('t'), Just('u')]);
-    proptest::collection::btree_map(0u8..8, one.prop_map(|(_, c)| c), 0..7).prop_map(|m| m.into_iter().collect())
+    proptest::collection::btree_map(0u8..8, one.prop_map(|(_, c)| c), 0..7)
+        .prop_map(|m| m.into_iter().collect())
 }
 
 #[derive(Clone, Debug)]

@@ -52,7 +52,8 @@ fn chosen(policy: TrafficPolicy, slices: &[EndpointSlice]) -> String {
 
 fn octets(selection: &Selection) -> String {
     let list = |targets: &[Target]| {
-        let octet = |target: &Target| target.address.to_string().rsplit('.').next().unwrap_or_default().to_owned();
+        let octet =
+            |target: &Target| target.address.to_string().rsplit('.').next().unwrap_or_default().to_owned();
         targets.iter().map(octet).collect::<Vec<_>>().join(" ")
     };
     [list(&selection.local), list(&selection.remote), list(&selection.terminating)].join(" | ")
