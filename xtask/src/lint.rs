@@ -16,6 +16,6 @@ pub(crate) fn run() -> Result<()> {
     step::quiet("build the documentation", &mut doc)?;
     // Advisories need a database that only a machine with access to it can fetch: `cargo deny check advisories`.
     let mut deny = Command::new(CARGO_DENY.binary());
-    deny.current_dir(paths::root()).args(["check", "bans", "licenses", "sources"]);
+    deny.current_dir(paths::root()).args(["--workspace", "check", "bans", "licenses", "sources"]);
     step::quiet("check licences and dependency edges", &mut deny)
 }

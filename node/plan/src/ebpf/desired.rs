@@ -4,7 +4,7 @@ use fairlead_abi::{
     Addr16, Be16,
     service::{SCOPE_INTERNAL, ServiceKey},
 };
-use fairlead_model::{ObjectName, ServiceKind, View};
+use fairlead_model::{ObjectName, Service, ServiceKind, View};
 
 use crate::select::{Place, Selection, select};
 
@@ -16,9 +16,10 @@ pub(super) struct Desired {
     pub(super) affinity_secs: u32,
 }
 
-/// All frontends of a service; none when it is gone, headless or an alias.
+/// All frontends of a service; none when it is gone, headless, an alias, or another proxy's.
 pub(super) fn desired(view: &View, name: &ObjectName, place: Place<'_>) -> Vec<Desired> {
-    let Some(service) = view.service(name).filter(|service| service.kind == ServiceKind::ClusterIp) else {
+    let ours = |service: &&Service| service.kind == ServiceKind::ClusterIp && !service.foreign_proxy;
+    let Some(service) = view.service(name).filter(ours) else {
         return Vec::new();
     };
     let frontends =

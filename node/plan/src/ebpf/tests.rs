@@ -237,11 +237,16 @@ fn an_endpoint_that_starts_to_drain_at_the_end_of_the_range_moves_no_slot() {
 }
 
 #[test]
-fn headless_and_alias_services_have_no_frontend_and_turning_into_one_removes_it() {
+fn services_that_are_not_ours_to_serve_have_no_frontend_and_turning_into_one_removes_it() {
     let mut world = World::new();
     world.change(vec![Change::PutService(service("echo", &[VIP])), slice("echo", &[1])]);
-    for kind in [ServiceKind::Headless, ServiceKind::ExternalName("example.org".into())] {
-        world.change(vec![Change::PutService(Service { kind, ..service("echo", &[VIP]) })]);
+    let echo = || service("echo", &[VIP]);
+    for other in [
+        Service { kind: ServiceKind::Headless, ..echo() },
+        Service { kind: ServiceKind::ExternalName("example.org".into()), ..echo() },
+        Service { foreign_proxy: true, ..echo() },
+    ] {
+        world.change(vec![Change::PutService(other)]);
         assert_eq!(world.maps.services.len(), 0);
         world.change(vec![Change::PutService(service("echo", &[VIP]))]);
         assert_eq!(octets(world.maps.active(&key(VIP))), Some(vec![1]));
