@@ -10,39 +10,53 @@ use crate::{bpf, paths, step};
 /// The only target the static workload is built for.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// A release binary of the workspace.
-#[derive(Clone, Copy)]
-pub(crate) enum Binary {
-    /// The demo and the benchmarks.
-    Bench,
+/// How the binaries are compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// With debug assertions; what the tests run, since they compile it anyway.
+    Dev,
+    /// What the demo shows and the benchmarks measure.
+    Release,
 }
 
-impl Binary {
-    /// A command that runs it with `arguments`.
-    pub(crate) fn command(self, arguments: &[&str]) -> Command {
-        let name = match self {
-            Self::Bench => "fairlead-bench",
-        };
-        let mut command = Command::new(release().join(name));
+impl Profile {
+    /// The folder of the binaries.
+    fn folder(self) -> PathBuf {
+        paths::target().join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+
+    /// The binary `fairlead`.
+    pub(crate) fn fairlead(self) -> PathBuf {
+        self.folder().join("fairlead")
+    }
+
+    /// A command that runs the demo and the benchmarks with `arguments`.
+    pub(crate) fn bench(self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.folder().join("fairlead-bench"));
         command.args(arguments);
-        command.env("FAIRLEAD_BIN", release().join("fairlead")).env("FAIRLEAD_IMAGES", paths::images());
+        command.env("FAIRLEAD_BIN", self.fairlead()).env("FAIRLEAD_IMAGES", paths::images());
         command
     }
 }
 
-/// The folder of release binaries.
-pub(crate) fn release() -> PathBuf {
-    paths::target().join("release")
-}
-
-/// Builds the object, the image and the release binaries.
-pub(crate) fn everything() -> Result<()> {
+/// Builds the object, the binaries and the image.
+pub(crate) fn everything(profile: Profile) -> Result<()> {
     bpf::build()?;
     workload()?;
     let mut cargo = cargo();
-    cargo.args(["build", "--release", "--locked", "--package", "fairlead", "--package", "fairlead-bench"]);
-    step::quiet("build the release binaries", &mut cargo)?;
-    let mut image = Binary::Bench.command(&["image"]);
+    cargo.args(["build", "--locked", "--package", "fairlead", "--package", "fairlead-bench"]);
+    let title = match profile {
+        Profile::Dev => "build the binaries for the tests",
+        Profile::Release => {
+            cargo.arg("--release");
+            "build the release binaries"
+        }
+    };
+    step::quiet(title, &mut cargo)?;
+    let mut image = profile.bench(&["image"]);
     image.arg("--workload").arg(workload_binary()).arg("--to").arg(paths::images());
     step::quiet("make the image of the demo", &mut image)
 }
@@ -56,7 +70,7 @@ pub(crate) fn cargo() -> Command {
 
 /// Removes what builds and crashed runs left behind.
 pub(crate) fn clean() -> Result<()> {
-    let fairlead = release().join("fairlead");
+    let fairlead = Profile::Release.fairlead();
     if fairlead.exists() && nix::unistd::geteuid().is_root() {
         step::attached(Command::new(fairlead).arg("down")).context("cannot remove a left-over cluster")?;
     }

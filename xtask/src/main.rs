@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{build::Binary, test::Tier};
+use crate::{build::Profile, test::Tier};
 
 /// Build, show, test and measure Fairlead.
 #[derive(Parser)]
@@ -84,22 +84,22 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => setup::run(setup::ALL),
         Command::Build => {
             setup::run(setup::BUILD)?;
-            build::everything()
+            build::everything(Profile::Release)
         }
         Command::Demo { keep } => {
             setup::need_root("the demo makes network namespaces, loads eBPF programs and starts containers")?;
             setup::run(setup::RUN)?;
-            build::everything()?;
+            build::everything(Profile::Release)?;
             let keep: &[&str] = if keep { &["--keep"] } else { &[] };
-            step::attached(&mut Binary::Bench.command(&[&["demo"], keep].concat()))
+            step::attached(&mut Profile::Release.bench(&[&["demo"], keep].concat()))
         }
         Command::Test { tier } => test::run(tier),
         Command::Bench { what: Bench::Smoke { json } } => {
             setup::need_root("the benchmark starts a cluster")?;
             setup::run(setup::RUN)?;
-            build::everything()?;
+            build::everything(Profile::Release)?;
             let json: &[&str] = if json { &["--json"] } else { &[] };
-            step::attached(&mut Binary::Bench.command(&[&["smoke"], json].concat()))
+            step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
         }
         Command::Lint => lint::run(),
         Command::Ci => {

@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use console::style;
 
-use crate::{build, paths, setup};
+use crate::{
+    build::{self, Profile},
+    paths, setup,
+};
 
 /// What a test needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -56,9 +59,9 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
             "its tests make network namespaces and load eBPF programs; `test unit` needs no root",
         )?;
         setup::run(setup::RUN)?;
-        build::everything()?;
+        build::everything(Profile::Dev)?;
     } else {
-        setup::run(setup::BUILD)?;
+        setup::run(setup::RUN)?;
     }
     let targets = integration_targets()?;
     let started = Instant::now();
@@ -95,7 +98,7 @@ fn run_cargo(kind: &[&str], targets: &[&str], count: &mut Count, broken: &mut Ve
     if kind.is_empty() {
         cargo.args(["--", "--test-threads=1"]);
     }
-    cargo.env("FAIRLEAD_BIN", build::release().join("fairlead")).env("FAIRLEAD_IMAGES", paths::images());
+    cargo.env("FAIRLEAD_BIN", Profile::Dev.fairlead()).env("FAIRLEAD_IMAGES", paths::images());
     let mut child =
         cargo.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().context("cannot start cargo test")?;
     let output = child.stdout.take().expect("piped above");

@@ -24,11 +24,11 @@ use crate::{
     running::{RunningAgent, runtime_in},
 };
 
-#[path = "agent/cluster.rs"]
+#[path = "node_agent/cluster.rs"]
 mod cluster;
-#[path = "agent/feed.rs"]
+#[path = "node_agent/feed.rs"]
 mod feed;
-#[path = "agent/running.rs"]
+#[path = "node_agent/running.rs"]
 mod running;
 
 #[test]
