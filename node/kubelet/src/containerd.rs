@@ -10,7 +10,10 @@ mod remove;
 mod snapshots;
 mod tasks;
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use containerd_client::{
     services::v1::{
@@ -39,6 +42,7 @@ pub struct Containerd {
     channel: Channel,
     namespace: AsciiMetadataValue,
     lease: Option<AsciiMetadataValue>,
+    runc_root: Option<PathBuf>,
 }
 
 impl Containerd {
@@ -57,7 +61,13 @@ impl Containerd {
         let namespace_value = namespace.parse().map_err(|_| {
             Error::unsupported("containerd namespace", format!("{namespace:?} is not printable ASCII"))
         })?;
-        Ok(Self { channel, namespace: namespace_value, lease: None })
+        Ok(Self { channel, namespace: namespace_value, lease: None, runc_root: None })
+    }
+
+    /// Lets runc keep the state of new containers in this directory and not in the one of the whole machine.
+    #[must_use]
+    pub(crate) fn with_runc_root(self, directory: PathBuf) -> Self {
+        Self { runc_root: Some(directory), ..self }
     }
 
     /// containerd's version.

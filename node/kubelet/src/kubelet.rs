@@ -52,6 +52,7 @@ impl Kubelet {
             log_dir: absolute(&config.log_dir)?,
             ..config
         };
+        let containerd = containerd.with_runc_root(config.run_dir.join("runc"));
         let events_end = CancellationToken::new();
         let (recorder, events) = Recorder::new(client.clone(), config.node_name.clone(), events_end.clone());
         let shared = Arc::new(Shared {

@@ -120,6 +120,10 @@ fn a_pod_runs_becomes_ready_logs_and_goes() {
         let (_, last) = bench.get(&node, "/containerLogs/demo/web/main?tailLines=1").await;
         assert_eq!(last, "options ndots:5\n");
         assert!(hooked_processes(bench, &pod) > 0, "the container is not where socket hooks see it");
+        assert!(
+            bench.directory.path().join("run/runc").join(NODE).is_dir(),
+            "runc's state is not the cluster's own"
+        );
         bench.api.delete(&path, 1);
         bench.api.value_where(&path, "deletion", |pod| pod.is_none()).await;
         let log = bench.network.log.lock().unwrap().clone();

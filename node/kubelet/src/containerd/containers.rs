@@ -1,6 +1,6 @@
 //! Container records: what containerd remembers of a container across restarts of everybody.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use containerd_client::{
     services::v1::{
@@ -44,7 +44,10 @@ impl Containerd {
             id: new.id.clone(),
             image: new.image,
             labels: new.labels,
-            runtime: Some(Runtime { name: "io.containerd.runc.v2".to_owned(), options: None }),
+            runtime: Some(Runtime {
+                name: "io.containerd.runc.v2".to_owned(),
+                options: self.runc_root.as_deref().map(runc_options),
+            }),
             spec: Some(spec),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: new.id.clone(),
@@ -97,5 +100,44 @@ impl Containerd {
         ignore_not_found(self.containers().delete(self.request(request)).await)
             .map_err(Error::containerd("delete container", id))?;
         self.remove_snapshot(id).await
+    }
+}
+
+/// Options of the shim `io.containerd.runc.v2`, of which only `root` is set: field 7 of `containerd.runc.v1.Options`
+/// (containerd, `runtime/v2/runc/options/oci.proto`).
+fn runc_options(root: &Path) -> Any {
+    const ROOT: u32 = 7;
+    let root = root.to_string_lossy().into_owned();
+    let mut value = Vec::new();
+    encode_string(ROOT, &root, &mut value);
+    Any { type_url: "containerd.runc.v1.Options".to_owned(), value }
+}
+
+/// A string field in protobuf's encoding.
+fn encode_string(field: u32, text: &str, out: &mut Vec<u8>) {
+    const LENGTH_DELIMITED: u64 = 2;
+    for mut number in [u64::from(field) << 3 | LENGTH_DELIMITED, text.len() as u64] {
+        while number >= 0x80 {
+            out.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        out.push(number as u8);
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_field_is_its_tag_its_length_and_its_bytes() {
+        let mut out = Vec::new();
+        encode_string(7, "/run", &mut out);
+        assert_eq!(out, b"\x3a\x04/run");
+        let long = "x".repeat(300);
+        out.clear();
+        encode_string(7, &long, &mut out);
+        assert_eq!(out[..3], [0x3a, 0xac, 0x02]);
     }
 }

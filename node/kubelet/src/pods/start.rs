@@ -149,7 +149,8 @@ impl Worker {
                 self.run_post_start(index, &id);
             }
             Err(error) => {
-                let message = error.to_string();
+                // Users know the container by its name.
+                let message = error.to_string().replace(&id, &name);
                 self.event(Some(index), true, "Failed", format!("Error: {message}"));
                 self.not_started(index, id, message).await;
             }
@@ -325,7 +326,7 @@ impl Worker {
             exit_code: EXIT_CODE_NOT_STARTED,
             reason: "StartError".to_owned(),
             message,
-            started_at: None,
+            started_at: Some(now),
             finished_at: now,
         };
         if let Err(error) = self.shared.containerd.kill_and_delete_task(&id).await {
