@@ -28,7 +28,7 @@ pub(crate) use self::{
     tasks::{Exit, TaskState},
 };
 pub use self::{
-    private::{PrivateContainerd, Running, spawn},
+    private::{PrivateContainerd, Running, answers, configuration, spawn},
     remove::remove_all,
 };
 use crate::Error;

@@ -66,7 +66,7 @@ pub async fn spawn(private: &PrivateContainerd) -> Result<Running, Error> {
             _ => Error::File { operation: "run", path: private.binary.clone(), source },
         })?;
     let ended = tokio::select! {
-        () = answering(&private.socket) => false,
+        () = answers(&private.socket) => false,
         _ = child.wait() => true,
         () = tokio::time::sleep(START_TIMEOUT) => true,
     };
@@ -76,7 +76,8 @@ pub async fn spawn(private: &PrivateContainerd) -> Result<Running, Error> {
     Ok(Running { child, socket: private.socket.clone() })
 }
 
-async fn answering(socket: &Path) {
+/// Waits until containerd answers on its socket.
+pub async fn answers(socket: &Path) {
     loop {
         if let Ok(connection) = Containerd::open(socket, "default").await
             && connection.version().await.is_ok()
@@ -87,7 +88,8 @@ async fn answering(socket: &Path) {
     }
 }
 
-fn configuration(private: &PrivateContainerd) -> String {
+/// Everything in directories of its own, and nothing that we do not use.
+pub fn configuration(private: &PrivateContainerd) -> String {
     let quote = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
     format!(
         r#"version = 2
