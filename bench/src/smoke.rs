@@ -27,6 +27,9 @@ const PODS: u32 = 20;
 /// How long one pod may take before the measurement gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The processes of a machine that is a server and a node.
+const TOGETHER: &str = "server, node-1 agent, node-1 dns";
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Smoke {
@@ -136,10 +139,19 @@ impl Smoke {
         println!("| the same, p90 | {} |", quantile(0.9));
         for row in &self.resident {
             let (all, own) = (human_bytes(row.resident_bytes), human_bytes(row.anonymous_bytes));
-            println!("| resident memory of {}, idle | {all} (anonymous {own}) |", row.process);
+            println!("| resident memory of {}, idle | {all}, of which {own} are its own |", row.process);
         }
-        let sum = |pick: fn(&Resident) -> u64| human_bytes(self.resident.iter().map(pick).sum());
-        let (all, own) = (sum(|row| row.resident_bytes), sum(|row| row.anonymous_bytes));
-        println!("| resident memory of all of them | {all} (anonymous {own}) |");
+        println!(
+            "| {TOGETHER} together, the binary's pages counted once | {} |",
+            human_bytes(self.together_bytes())
+        );
+    }
+
+    /// What a machine with a server and one node holds: each process's own pages, and the pages of files, which are those
+    /// of the one binary, as the process has them that touched most.
+    fn together_bytes(&self) -> u64 {
+        let rows = || self.resident.iter().filter(|row| TOGETHER.split(", ").any(|name| name == row.process));
+        let own: u64 = rows().map(|row| row.anonymous_bytes).sum();
+        own + rows().map(|row| row.resident_bytes - row.anonymous_bytes).max().unwrap_or_default()
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a daemon may take to end.
 const GRACE: Duration = Duration::from_secs(4);
+/// containerd's process beside each container.
+const SHIM: &str = "containerd-shim-runc-v2";
 /// Source of a BPF file system that we mounted, by which we know it again.
 pub(crate) const OWN_BPFFS: &str = "fairlead";
 
@@ -93,7 +95,9 @@ fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
     let nodes = cgroup_trees(paths);
     remove_foreign_containers(paths, record);
     ended += nodes.iter().map(|tree| kill_but_us(tree)).sum::<usize>();
-    ended + processes::end(ids(&|_| true), GRACE)
+    // A shim whose container is gone waits for a containerd that will not come: it does not listen to SIGTERM.
+    ended += processes::end(ids(&|process| process.program() != SHIM), GRACE);
+    ended + processes::end(ids(&|_| true), Duration::ZERO)
 }
 
 /// Containers in a containerd that is not ours and goes on. What ours runs ends with it.
