@@ -70,7 +70,7 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(&Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{} {error:#}", console::style("error:").red().bold());
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: &Command) -> Result<()> {
     match command {
         Command::Setup => setup::run(setup::ALL),
         Command::Build => {
@@ -90,15 +90,15 @@ fn run(command: Command) -> Result<()> {
             setup::need_root("the demo makes network namespaces, loads eBPF programs and starts containers")?;
             setup::run(setup::RUN)?;
             build::everything(Profile::Release)?;
-            let keep: &[&str] = if keep { &["--keep"] } else { &[] };
+            let keep: &[&str] = if *keep { &["--keep"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["demo"], keep].concat()))
         }
-        Command::Test { tier } => test::run(tier),
+        Command::Test { tier } => test::run(*tier),
         Command::Bench { what: Bench::Smoke { json } } => {
             setup::need_root("the benchmark starts a cluster")?;
             setup::run(setup::RUN)?;
             build::everything(Profile::Release)?;
-            let json: &[&str] = if json { &["--json"] } else { &[] };
+            let json: &[&str] = if *json { &["--json"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
         }
         Command::Lint => lint::run(),
