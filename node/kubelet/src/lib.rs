@@ -1,7 +1,7 @@
 //! Pods on containerd: images, containers, probes, logs, status.
 //!
 //! The kubelet is an ordinary client of the API for the pods of its own node. It keeps no state of its own that matters:
-//! what runs is in containerd, under labels ([`pods`]), so it can be killed and started again while containers go on.
+//! what runs is in containerd, under labels (`pods`), so it can be killed and started again while containers go on.
 //! It must never touch packets or services: a pod's network is made by whoever implements [`network::PodNetwork`].
 //!
 //! Start reading at [`Kubelet`], then `pods/worker.rs` (one pod's life) and `pods/plan.rs` (what is next, pure).
