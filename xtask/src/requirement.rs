@@ -88,6 +88,12 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
         Check::Program("protoc"),
         "compiles the feed's and containerd's messages"
     ),
+    debian!(
+        Build,
+        "libprotobuf-dev",
+        Check::File("/usr/include/google/protobuf/descriptor.proto"),
+        "the definitions that etcd's messages build on"
+    ),
     debian!(Build, "busybox-static", Check::File("/bin/busybox"), "a shell for the demo's image"),
     debian!(Build, "rustc-web", Check::Compiler("/usr/bin/rustc"), "compiles the eBPF programs"),
     debian!(
@@ -126,6 +132,7 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     ),
     debian!(Run, "iproute2", Check::Program("ip"), "shows namespaces and links in tests"),
     debian!(Run, "nftables", Check::Program("nft"), "shows in tests that no netfilter rule of ours exists"),
+    debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),
     Requirement {
         needed: Needed::Lint,

@@ -96,6 +96,40 @@ pub enum StoreError {
         #[source]
         source: Arc<std::io::Error>,
     },
+    /// The key is not below the root of this store.
+    #[error("the key {key} is not below {root}")]
+    ForeignKey {
+        /// The key.
+        key: String,
+        /// The root.
+        root: String,
+    },
+    /// etcd does not answer. A write may have happened all the same: read before writing again.
+    #[error("cannot {operation} etcd at {endpoints}: {reason}")]
+    Unavailable {
+        /// What was tried.
+        operation: &'static str,
+        /// Where.
+        endpoints: Arc<str>,
+        /// Why not.
+        reason: String,
+    },
+    /// etcd does not do this: wrong credentials, a request that is too large, a version that is too old.
+    #[error("cannot {operation} etcd at {endpoints}: {reason}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// Where.
+        endpoints: Arc<str>,
+        /// Why not.
+        reason: String,
+    },
+    /// There is no space for a write. Reads go on.
+    #[error("the store accepts no writes: {reason}")]
+    Full {
+        /// What is full, and what to do.
+        reason: String,
+    },
     /// The database failed.
     #[error("cannot {operation}")]
     Database {
@@ -111,7 +145,7 @@ impl StoreError {
     /// Whether the same call can succeed later without anybody's help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::WatchTooSlow | Self::FutureRevision { .. })
+        matches!(self, Self::WatchTooSlow | Self::FutureRevision { .. } | Self::Unavailable { .. })
     }
 }
 

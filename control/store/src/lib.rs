@@ -7,21 +7,20 @@
 //!
 //! The store never looks into a value and never answers a write before it is on disk.
 //!
-//! Start reading at [`Store`], then [`embedded::EmbeddedStore`].
+//! Start reading at [`Store`], then [`embedded::EmbeddedStore`] and [`etcd::EtcdStore`].
 
 mod error;
 mod watch;
 
 pub mod embedded;
-
-#[cfg(test)]
-mod contract;
+pub mod etcd;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use crate::embedded::{EmbeddedConfig, EmbeddedStore, Retention};
 pub use crate::error::StoreError;
+pub use crate::etcd::{EtcdConfig, EtcdStore, EtcdTls};
 pub use crate::watch::{Event, EventKind, Watch};
 
 /// The number of a committed write. Revision 0 is the empty store.
@@ -99,4 +98,9 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
 
     /// The newest committed revision.
     async fn revision(&self) -> Result<Revision, StoreError>;
+
+    /// Whether reads and writes are served now; if not, why.
+    async fn health(&self) -> Result<(), StoreError> {
+        self.revision().await.map(drop)
+    }
 }

@@ -139,6 +139,26 @@ impl Hub {
         self.published.store(last.revision, Ordering::Release);
     }
 
+    /// The newest published revision.
+    pub(crate) fn published(&self) -> Revision {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Notes that there is nothing more to publish up to `revision`.
+    pub(crate) fn advance(&self, revision: Revision) {
+        let _watchers = self.lock();
+        self.published.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// Ends every watch because events up to `revision` are missing.
+    pub(crate) fn cut_off(&self, revision: Revision) {
+        let mut watchers = self.lock();
+        for watcher in watchers.drain(..) {
+            watcher.lagged.store(true, Ordering::Release);
+        }
+        self.published.fetch_max(revision, Ordering::AcqRel);
+    }
+
     /// Ends every watch.
     pub(crate) fn close(&self) {
         self.lock().clear();

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::{EventKind, ListRequest, Store, StoreError};
+use fairlead_store::{Entry, EventKind, ListRequest, Store, StoreError};
 
-/// Runs the whole contract, each part on a fresh store from `make` (with a guard that keeps it usable).
-pub(crate) async fn check<G>(make: impl Fn() -> (Box<dyn Store>, G)) {
-    let (store, _guard) = make();
+/// Runs the whole contract, each part on an empty store from `make` (with a guard that keeps it usable). An empty
+/// store may be at any revision: etcd begins at 1, and other prefixes of one etcd raise it.
+pub(crate) async fn check<G>(make: impl AsyncFn() -> (Arc<dyn Store>, G)) {
+    let (store, _guard) = make().await;
     writes_need_their_precondition(&*store).await;
-    let (store, _guard) = make();
+    let (store, _guard) = make().await;
     lists_are_ordered_paged_and_repeatable(&*store).await;
-    let (store, _guard) = make();
-    watches_see_every_change_once(store.into()).await;
-    let (store, _guard) = make();
+    let (store, _guard) = make().await;
+    watches_see_every_change_once(store).await;
+    let (store, _guard) = make().await;
     compaction_ends_old_reads(&*store).await;
 }
 
@@ -29,10 +30,12 @@ fn failed<T: Debug>(result: Result<T, StoreError>) -> StoreError {
 }
 
 async fn writes_need_their_precondition(store: &dyn Store) {
-    assert_eq!(store.revision().await.unwrap(), 0);
+    let empty = store.revision().await.unwrap();
+    assert!(store.health().await.is_ok());
     assert!(matches!(failed(store.update("/a", value("x"), 1).await), StoreError::NotFound { .. }));
     assert!(matches!(failed(store.delete("/a", None).await), StoreError::NotFound { .. }));
     let created = store.create("/a", value("1")).await.unwrap();
+    assert_eq!(created, empty + 1);
     assert!(matches!(failed(store.create("/a", value("2")).await), StoreError::Exists { .. }));
     let updated = store.update("/a", value("2"), created).await.unwrap();
     assert!(updated > created);
@@ -54,14 +57,14 @@ async fn writes_need_their_precondition(store: &dyn Store) {
 }
 
 async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {
+    let empty = store.revision().await.unwrap();
     for key in ["/p/c", "/p/a", "/p/b", "/q/a", "/p"] {
         store.create(key, value(key)).await.unwrap();
     }
-    let keys =
-        |entries: &[crate::Entry]| -> Vec<String> { entries.iter().map(|entry| entry.key.clone()).collect() };
+    let keys = |entries: &[Entry]| -> Vec<String> { entries.iter().map(|entry| entry.key.clone()).collect() };
     let all = store.list(ListRequest::prefix("/p/")).await.unwrap();
     assert_eq!(keys(&all.entries), ["/p/a", "/p/b", "/p/c"]);
-    assert_eq!((all.revision, all.remaining), (5, 0));
+    assert_eq!((all.revision, all.remaining), (empty + 5, 0));
 
     let request = ListRequest { limit: Some(2), ..ListRequest::prefix("/p/") };
     let first = store.list(request.clone()).await.unwrap();
@@ -75,14 +78,20 @@ async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {
     assert_eq!((keys(&second.entries), second.revision), (vec!["/p/c".into()], first.revision));
     assert_eq!(second.entries[0], all.entries[2]);
 
-    let future = ListRequest { at: Some(99), ..ListRequest::prefix("/p/") };
+    let future = ListRequest { at: Some(empty + 99), ..ListRequest::prefix("/p/") };
     let error = failed(store.list(future).await);
-    assert!(matches!(error, StoreError::FutureRevision { requested: 99, current: 7 }));
+    let expected = (empty + 99, empty + 7);
+    assert!(
+        matches!(error, StoreError::FutureRevision { requested, current } if (requested, current) == expected)
+    );
+    assert_eq!(store.list(ListRequest::prefix("")).await.unwrap().entries.len(), 5);
+    assert!(store.list(ListRequest::prefix("/none/")).await.unwrap().entries.is_empty());
 }
 
 async fn watches_see_every_change_once(store: Arc<dyn Store>) {
     const WRITERS: usize = 4;
     const WRITES: usize = 25;
+    let empty = store.revision().await.unwrap();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let store = store.clone();
@@ -95,7 +104,7 @@ async fn watches_see_every_change_once(store: Arc<dyn Store>) {
     }
     // Watches that begin in the middle of the writes, each from a different revision.
     let mut watchers = JoinSet::new();
-    for after in [0, 3, 10, 20] {
+    for after in [0, 3, 10, 20].map(|writes| empty + writes) {
         while store.revision().await.unwrap() < after {
             tokio::task::yield_now().await;
         }
@@ -132,15 +141,25 @@ async fn watches_see_every_change_once(store: Arc<dyn Store>) {
 }
 
 async fn compaction_ends_old_reads(store: &dyn Store) {
+    let empty = store.revision().await.unwrap();
     for n in 1..=5 {
         store.create(&format!("/{n}"), value("x")).await.unwrap();
     }
-    store.compact(3).await.unwrap();
-    let error = failed(store.watch("/", 2).await);
-    assert!(matches!(error, StoreError::Compacted { requested: 2, compacted: 3 }));
-    let old = ListRequest { at: Some(2), ..ListRequest::prefix("/") };
-    assert!(matches!(failed(store.list(old).await), StoreError::Compacted { .. }));
-    let mut watch = store.watch("/", 3).await.unwrap();
+    let upto = empty + 3;
+    store.compact(upto).await.unwrap();
+    let error = failed(store.watch("/", upto - 1).await);
+    let expected = (upto - 1, upto);
+    assert!(
+        matches!(error, StoreError::Compacted { requested, compacted } if (requested, compacted) == expected)
+    );
+    let old = ListRequest { at: Some(upto - 1), ..ListRequest::prefix("/") };
+    let error = failed(store.list(old).await);
+    assert!(
+        matches!(error, StoreError::Compacted { requested, compacted } if (requested, compacted) == expected)
+    );
+    // What is forgotten already, and what has not happened, is no reason to complain.
+    store.compact(upto).await.unwrap();
+    let mut watch = store.watch("/", upto).await.unwrap();
     assert_eq!(watch.next().await.unwrap().key, "/4");
     assert_eq!(store.list(ListRequest::prefix("/")).await.unwrap().entries.len(), 5);
 }
