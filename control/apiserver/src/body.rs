@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
+use crate::protobuf;
 
 /// The body of an answer.
 pub type Body = axum::body::Body;
@@ -24,7 +25,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Reads a request's body whole.
 pub(crate) async fn collect<B>(body: B) -> Result<Bytes, ApiError>
@@ -56,12 +56,12 @@ pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError>
             ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
         }),
         YAML => parse_yaml(body),
-        PROTOBUF => Err(ApiError::UnsupportedMediaType(format!(
-            "this server does not read {PROTOBUF} bodies; send {JSON} or {YAML} \
-             (with kubectl: write the object to a file and use kubectl apply --validate=false -f)"
-        ))),
+        protobuf::MEDIA_TYPE => protobuf::decode(body).map_err(|error| {
+            ApiError::BadRequest(format!("the body of the request is not valid protobuf: {error}"))
+        }),
         other => Err(ApiError::UnsupportedMediaType(format!(
-            "the body of the request was in an unknown format ({other}) - accepted media types include: {JSON}, {YAML}"
+            "the body of the request was in an unknown format ({other}) - accepted media types include: {JSON}, {YAML}, {}",
+            protobuf::MEDIA_TYPE
         ))),
     }
 }

@@ -14,6 +14,7 @@ pub mod body;
 pub mod error;
 pub mod patch;
 pub mod pki;
+pub mod protobuf;
 pub mod request;
 pub mod resource;
 pub mod selector;

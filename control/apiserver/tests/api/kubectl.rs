@@ -226,12 +226,82 @@ async fn kubectl_says_what_is_wrong() {
         assert!(taken.contains("provided IP is already allocated"), "{taken}");
         assert!(kubectl.refused("get pods --field-selector=spec.foo=1").contains("field label not supported"));
         assert!(kubectl.refused("logs nothing").contains("pods \"nothing\" not found"));
-        assert!(kubectl.refused("create configmap a").contains("does not read application/vnd.kubernetes.protobuf"));
         kubectl.apply(MANIFEST);
         let mut patch = kubectl.command("patch deploy echo -n demo --type=json -p");
         let patch = patch.arg("[{\"op\":\"test\",\"path\":\"/spec/replicas\",\"value\":9}]").output().unwrap();
         let refused = String::from_utf8(patch.stderr).unwrap();
         assert!(refused.contains("the patch does not apply"), "{refused}");
+    })
+    .await;
+}
+
+/// Typed commands send protobuf, and what they say about the object must arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_creates_without_a_manifest() {
+    with_kubectl(|kubectl| {
+        let rows = [
+            ("create namespace demo", "get ns demo", "{.status.phase}", "Active"),
+            ("create configmap c -n demo --from-literal=a=b", "get cm c -n demo", "{.data.a}", "b"),
+            (
+                "create secret generic s -n demo --from-literal=a=b",
+                "get secret s -n demo",
+                "{.type}/{.data.a}",
+                "Opaque/Yg==",
+            ),
+            (
+                "create secret tls t -n demo --cert=/dev/null --key=/dev/null --dry-run=server",
+                "get ns demo",
+                "",
+                "tls",
+            ),
+            ("create serviceaccount robot -n demo", "get sa robot -n demo", "{.metadata.name}", "robot"),
+            (
+                "create deployment web -n demo --image=web:1 --replicas=0 --port=8080",
+                "get deploy web -n demo",
+                "{.spec.replicas}/{.spec.strategy.type}/{.spec.selector.matchLabels.app}/\
+                 {.spec.template.spec.containers[0].ports[0].containerPort}",
+                "0/RollingUpdate/web/8080",
+            ),
+            (
+                "expose deployment web -n demo --port=80 --target-port=http",
+                "get svc web -n demo",
+                "{.spec.ports[0].port}/{.spec.ports[0].targetPort}/{.spec.selector.app}",
+                "80/http/web",
+            ),
+            (
+                "create service clusterip plain -n demo --tcp=5678:8080",
+                "get svc plain -n demo",
+                "{.spec.type}/{.spec.sessionAffinity}/{.spec.ports[0].targetPort}",
+                "ClusterIP/None/8080",
+            ),
+            (
+                "create service clusterip headless -n demo --clusterip=None",
+                "get svc headless -n demo",
+                "{.spec.clusterIP}",
+                "None",
+            ),
+            (
+                "run one -n demo --image=web:1 --restart=Never --env=A=b --labels=x=y",
+                "get pod one -n demo",
+                "{.spec.restartPolicy}/{.spec.containers[0].env[0].value}/{.metadata.labels.x}",
+                "Never/b/y",
+            ),
+        ];
+        for (create, get, path, expected) in rows {
+            let created = kubectl.output(create);
+            let errors = String::from_utf8_lossy(&created.stderr);
+            if path.is_empty() {
+                assert!(errors.contains(expected), "{create}: {errors}");
+                continue;
+            }
+            assert!(created.status.success(), "{create}: {errors}");
+            assert_eq!(kubectl.ok(&format!("{get} -o jsonpath={path}")), expected, "{create}");
+        }
+        let again = kubectl.refused("create configmap c -n demo");
+        assert!(again.contains("configmaps \"c\" already exists"), "{again}");
+        let invalid = kubectl.refused("create namespace UPPER");
+        assert!(invalid.contains("The Namespace \"UPPER\" is invalid: metadata.name"), "{invalid}");
+        kubectl.ok("delete pod one -n demo");
     })
     .await;
 }
