@@ -163,9 +163,17 @@ async fn report_node(shared: Arc<Shared>, mut health: watch::Receiver<Health>) {
                 };
             }
             Ok(()) = health.changed() => due = Instant::now(),
-            _ = renewal.tick() => if let Err(error) = writer.renew_lease().await {
-                tracing::warn!(%error, "lease not renewed");
-            }
+            _ = renewal.tick() => match renew(&writer).await {
+                Ok(true) => due = Instant::now(),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "lease not renewed"),
+            },
         }
     }
+}
+
+/// Renews the lease; true when the status has to be written again.
+async fn renew(writer: &NodeWriter) -> Result<bool, Error> {
+    writer.renew_lease().await?;
+    writer.is_overruled().await
 }

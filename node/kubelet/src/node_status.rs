@@ -237,6 +237,19 @@ impl NodeWriter {
         Ok(())
     }
 
+    /// True when the API does not say what was written last: the control plane took this node for silent, or the Node is
+    /// gone.
+    pub(crate) async fn is_overruled(&self) -> Result<bool, Error> {
+        let name = &self.config.node_name;
+        let api: Api<Node> = Api::all(self.client.clone());
+        let found = api.get_opt(name).await.map_err(Error::api("get", format!("node {name}")))?;
+        let stored = found.and_then(|node| node.status?.conditions).unwrap_or_default();
+        Ok(self
+            .conditions
+            .iter()
+            .any(|own| !stored.iter().any(|there| there.type_ == own.type_ && there.status == own.status)))
+    }
+
     /// Renews the lease.
     pub(crate) async fn renew_lease(&self) -> Result<(), Error> {
         let name = &self.config.node_name;

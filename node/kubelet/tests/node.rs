@@ -8,8 +8,6 @@ mod node {
     pub(crate) mod image;
 }
 
-use std::time::Instant;
-
 use fairlead_testkit::Netns;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use node::{
@@ -346,27 +344,5 @@ fn a_killed_containerd_takes_no_pod_with_it() {
         assert_eq!(container(&before), container(&after));
         node.stop().await;
         // The clean-up of the test finds and ends both.
-    });
-}
-
-/// Prints how long pods take to Ready: `cargo test -p fairlead-kubelet --test node -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn time_from_creation_to_ready() {
-    in_namespace(async |bench| {
-        let node = bench.start().await;
-        let mut times = Vec::new();
-        for number in 0..15 {
-            let begin = Instant::now();
-            let path = bench.pod(&format!("p{number}"), json!({ "terminationGracePeriodSeconds": 0, "containers": [{
-                "name": "main", "image": NAME, "args": [format!("exec httpd -f -p {} -h /etc", 20000 + number)],
-                "readinessProbe": { "httpGet": { "path": "/passwd", "port": 20000 + number } } }] }));
-            bench.api.pod_where(&path, "ready", ready).await;
-            times.push(begin.elapsed());
-        }
-        println!("first {:?}", times.remove(0));
-        times.sort();
-        println!("p50 {:?}, slowest {:?}", times[times.len() / 2], times.last().unwrap());
-        node.stop().await;
     });
 }
