@@ -57,7 +57,11 @@ pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<()
         ensure(api, "/api/v1/namespaces", namespace).await?;
     }
     ensure(api, "/api/v1/namespaces/default/services", kubernetes_service(config, port)).await?;
-    for (family, addresses) in by_family(&config.advertise) {
+    let (own, reachable): (Vec<_>, Vec<_>) = config.advertise.iter().partition(|a| a.is_loopback());
+    if reachable.is_empty() && !own.is_empty() {
+        tracing::warn!(advertise = ?own, "only this machine reaches the advertised address: pods do not reach the API");
+    }
+    for (family, addresses) in by_family(&reachable) {
         let slice = kubernetes_slice(family, &addresses, port);
         apply(api, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await?;
     }
@@ -147,8 +151,10 @@ async fn ensure(api: &Arc<Api>, path: &str, object: Value) -> Result<(), Bootstr
 
 /// Creates an object or replaces it.
 async fn apply(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
-    if call(api, "POST", path, &object).await.0 == StatusCode::CREATED {
-        return Ok(());
+    match call(api, "POST", path, &object).await {
+        (StatusCode::CREATED, _) => return Ok(()),
+        (StatusCode::CONFLICT, _) => {}
+        (_, message) => return Err(BootstrapError::Refused { path: path.to_owned(), message }),
     }
     let path = format!("{path}/{}", object::meta(&object, "name"));
     match call(api, "PUT", &path, &object).await {
