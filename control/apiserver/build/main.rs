@@ -3,6 +3,7 @@
 //! `k8s-pb`. Neither has to be compiled for that.
 
 mod messages;
+mod openapi;
 mod schemas;
 mod sources;
 mod table;
@@ -18,4 +19,5 @@ fn main() {
     let messages = messages::read(&sources.protobuf.join("src"));
     let table = table::Table::of(&messages, &schemas);
     std::fs::write(out.join("protobuf_table.rs"), table.to_rust()).expect("the build directory takes files");
+    openapi::write(&out, &messages, &schemas);
 }

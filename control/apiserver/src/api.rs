@@ -19,7 +19,7 @@ use crate::kubelet::Kubelets;
 use crate::negotiate::{self, Form};
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
-use crate::{discovery, object, subresource, table, verbs};
+use crate::{discovery, object, openapi, subresource, table, verbs};
 
 /// What every request needs.
 #[derive(Debug)]
@@ -121,12 +121,15 @@ async fn no_object(
         path @ ("/healthz" | "/livez" | "/readyz") => {
             health(api, &path[1..], info.query.has("verbose")).await
         }
-        path => discovery::answer(path, headers).ok_or(ApiError::UnknownPath),
+        path => match openapi::answer(path, &info.query, headers) {
+            Some(answer) => answer,
+            None => discovery::answer(path, headers).ok_or(ApiError::UnknownPath),
+        },
     }
 }
 
 async fn health(api: &Api, name: &str, verbose: bool) -> Result<Response<Body>, ApiError> {
-    let store = api.store.revision().await;
+    let store = api.store.health().await;
     let draining = name == "readyz" && api.draining.is_cancelled();
     let healthy = store.is_ok() && !draining;
     let mut text = String::new();

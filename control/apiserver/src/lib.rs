@@ -29,6 +29,7 @@ mod expiry;
 mod kubelet;
 mod negotiate;
 mod object;
+mod openapi;
 mod server;
 mod subresource;
 mod verbs;

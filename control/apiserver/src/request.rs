@@ -91,7 +91,7 @@ impl Target {
 }
 
 impl Query {
-    fn parse(uri: &Uri) -> Result<Self, ApiError> {
+    pub(crate) fn parse(uri: &Uri) -> Result<Self, ApiError> {
         axum::extract::Query::try_from_uri(uri)
             .map(|query| Self(query.0))
             .map_err(|error| ApiError::BadRequest(format!("cannot read the query: {error}")))

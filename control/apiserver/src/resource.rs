@@ -25,6 +25,8 @@ pub use convert::{from_storage, to_storage};
 pub use decode::{TypeError, check_types, prune, unknown_fields};
 pub use defaults::default;
 pub use error::{FieldError, FieldErrorReason, aggregate};
+#[cfg(test)]
+pub(crate) use merge::merge_rules;
 pub use merge::{ListMerge, MergeRule};
 pub use strategy::{prepare_for_create, prepare_for_update};
 pub use validate::validate;

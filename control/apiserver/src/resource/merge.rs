@@ -36,6 +36,13 @@ pub(crate) fn list_merge(resource: &Resource, path: &str) -> ListMerge {
         .map_or(ListMerge::Atomic, |rule| rule.merge)
 }
 
+/// Every row that applies to a kind, with its place.
+#[cfg(test)]
+pub(crate) fn merge_rules(resource: &Resource) -> impl Iterator<Item = (&'static str, &'static MergeRule)> {
+    let tables = resource.strategy.merge.iter().chain(META);
+    tables.flat_map(|table| table.rules.iter().map(|rule| (table.at, rule)))
+}
+
 fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
     if at.is_empty() { Some(path) } else { path.strip_prefix(at)?.strip_prefix('.') }
 }

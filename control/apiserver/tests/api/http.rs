@@ -98,7 +98,7 @@ async fn discovery_is_plain_or_aggregated_as_the_client_asks() {
     let version = value(get(&client, "/version/", "*/*").await).await;
     assert_eq!(version.as_object().unwrap().len(), 9);
     assert_eq!(get(&client, "/apis/apps/v9", "*/*").await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(get(&client, "/openapi/v3", "*/*").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(get(&client, "/openapi/v3/apis/apps/v9", "*/*").await.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

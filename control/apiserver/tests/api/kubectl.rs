@@ -83,7 +83,7 @@ impl Kubectl<'_> {
     }
 
     fn apply(&self, manifest: &str) -> String {
-        let output = self.with_input("apply --validate=false -f -", manifest);
+        let output = self.with_input("apply -f -", manifest);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{errors}");
         String::from_utf8(output.stdout).unwrap()
@@ -209,17 +209,26 @@ async fn kubectl_watches_and_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_says_what_is_wrong() {
     with_kubectl(|kubectl| {
-        let bad = |manifest: &str| {
-            let output = kubectl.with_input("apply --validate=false -f -", manifest);
+        let applied = |flags: &str, manifest: &str| {
+            let output = kubectl.with_input(&format!("apply{flags} -f -"), manifest);
             assert!(!output.status.success());
             String::from_utf8(output.stderr).unwrap()
         };
-        let unknown = bad("apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n");
+        let bad = |manifest: &str| applied("", manifest);
+        let unknown =
+            applied(" --validate=false", "apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n");
         assert!(unknown.contains("no matches for kind \"Nothing\""), "{unknown}");
         let nowhere = bad("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: gone}\n");
         assert!(nowhere.contains("namespaces \"gone\" not found"), "{nowhere}");
         let invalid = bad("apiVersion: v1\nkind: Pod\nmetadata: {name: A_b}\nspec: {containers: [{name: c, image: i}]}\n");
         assert!(invalid.contains("The Pod \"A_b\" is invalid: metadata.name"), "{invalid}");
+        let unknown = bad(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, colour: red}\nspec: {prots: [], ports: [{port: 1, prot: 2}]}\n",
+        );
+        for field in ["metadata.colour", "spec.ports[0].prot", "spec.prots"] {
+            assert!(unknown.contains(&format!("unknown field \"{field}\"")), "{unknown}");
+        }
+        assert!(unknown.contains("strict decoding error: "), "{unknown}");
         let typed = bad("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 7}\n");
         assert!(typed.contains("cannot be handled as a Service"), "{typed}");
         let taken = bad("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 1}]}\n");
@@ -302,6 +311,25 @@ async fn kubectl_creates_without_a_manifest() {
         let invalid = kubectl.refused("create namespace UPPER");
         assert!(invalid.contains("The Namespace \"UPPER\" is invalid: metadata.name"), "{invalid}");
         kubectl.ok("delete pod one -n demo");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_explains_every_kind() {
+    with_kubectl(|kubectl| {
+        let text = kubectl.ok("explain pod.spec.containers");
+        for words in ["VERSION:    v1", "FIELD: containers <[]Container>", "imagePullPolicy\t<string>"] {
+            assert!(text.contains(words), "{text}");
+        }
+        let resources = kubectl.ok("api-resources -o name");
+        for resource in resources.lines() {
+            let name = resource.split('.').next().unwrap();
+            let text = kubectl.ok(&format!("explain {name}"));
+            assert!(text.contains("DESCRIPTION:") && text.contains("metadata\t<ObjectMeta>"), "{text}");
+        }
+        assert!(kubectl.ok("explain deployment --recursive").contains("matchLabels"));
+        assert!(kubectl.refused("explain pod.spec.nothing").contains("field \"nothing\" does not exist"));
     })
     .await;
 }
