@@ -4,6 +4,7 @@
 //! transaction with one fsync (group commit), publishes it, and then answers. So an answer means: on disk, and
 //! visible to every watch.
 
+mod import;
 mod lock;
 mod reader;
 mod schema;

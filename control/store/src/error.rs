@@ -124,6 +124,23 @@ pub enum StoreError {
         /// Why not.
         reason: String,
     },
+    /// A copy would mix with what is there.
+    #[error("the target has {entries} entries already, such as {key}; copy into an empty store")]
+    NotEmpty {
+        /// How many.
+        entries: u64,
+        /// One of them.
+        key: String,
+    },
+    /// The embedded store has been written to.
+    #[error("the target has been used (its revision is {revision}); copy into a new directory")]
+    Used {
+        /// Its revision.
+        revision: Revision,
+    },
+    /// A copy ended before its source did.
+    #[error("the copy is not complete; nothing of it was kept")]
+    Incomplete,
     /// There is no space for a write. Reads go on.
     #[error("the store accepts no writes: {reason}")]
     Full {

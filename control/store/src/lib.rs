@@ -14,6 +14,7 @@ mod watch;
 
 pub mod embedded;
 pub mod etcd;
+pub mod transfer;
 
 use async_trait::async_trait;
 use bytes::Bytes;
