@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     completions, container_log, dns, down, flows, kubeconfig, node,
     paths::{ClusterPaths, DEFAULT_CLUSTER},
-    server, status, top, up,
+    server, status, store, top, up,
 };
 
 const ABOUT: &str = "A Kubernetes-compatible cluster whose network lives in the kernel";
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Flows(flows::FlowsArgs),
     /// Show traffic
     Top(top::TopArgs),
+    /// Save, restore and move what the server stores
+    Store(store::StoreArgs),
     /// Print a kubeconfig signed by the CA of a state directory
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Print a shell's completion script
@@ -81,6 +83,7 @@ impl Command {
             Self::Status(args) => status::run(&args),
             Self::Flows(args) => flows::run(&args),
             Self::Top(args) => top::run(&args),
+            Self::Store(args) => store::run(&args),
             Self::Kubeconfig(args) => kubeconfig::run(&args),
             Self::Completions(args) => completions::run(&args),
             Self::ContainerLog(args) => container_log::run(&args),

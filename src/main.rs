@@ -20,6 +20,7 @@ mod output;
 mod paths;
 mod server;
 mod status;
+mod store;
 mod system;
 mod top;
 mod up;

@@ -4,7 +4,6 @@
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -13,7 +12,6 @@ use fairlead_apiserver::{ApiServer, Config};
 use fairlead_controllers::{Controllers, ControllersConfig};
 use fairlead_feed::{Feed, FeedConfig, FeedTls};
 use fairlead_scheduler::Scheduler;
-use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store};
 use ipnet::IpNet;
 use kube::Client;
 
@@ -23,6 +21,7 @@ use crate::{
     identity::FEED_PORT,
     listen::{self, Inherited},
     paths,
+    store::select::{EtcdArgs, Kind},
     up::credentials,
 };
 
@@ -33,6 +32,8 @@ const EXAMPLES: &str = "\
 Examples:
   fairlead server --advertise-address 192.0.2.10
   fairlead server --listen 127.0.0.1:6443 --state-dir ./state --kubeconfig ./kubeconfig
+  fairlead server --store etcd --etcd-endpoints https://192.0.2.1:2379,https://192.0.2.2:2379 \\
+      --etcd-cafile etcd-ca.crt --etcd-certfile client.crt --etcd-keyfile client.key
 
 Sockets passed by systemd (Sockets= with FileDescriptorName=api or feed) are used besides those of --listen and
 --feed-listen; then no default address is bound.";
@@ -75,14 +76,22 @@ pub(crate) struct ServerArgs {
     /// The server's URL in that kubeconfig [default: the first advertised address]
     #[arg(long, value_name = "URL")]
     kubeconfig_server: Option<String>,
+    /// Where objects are stored: in a file below the state directory, or in etcd
+    #[arg(long, value_name = "STORE", value_enum, default_value_t)]
+    store: Kind,
+    /// Where etcd is.
+    #[command(flatten)]
+    etcd: EtcdArgs,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let sockets = Sockets::open(args)?;
     daemon::run(async |shutdown| {
-        let store: Arc<dyn Store> =
-            Arc::new(EmbeddedStore::open(&EmbeddedConfig::new(args.state_dir.join("store")))?);
+        let store = tokio::select! {
+            opened = args.store.open(&args.state_dir, &args.etcd) => opened?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
         let tls = feed_tls(args)?;
         let api = ApiServer::new(api_config(args, sockets.api)?, store).await?;
         let client = Client::new(api.in_process(), "default");

@@ -44,7 +44,9 @@ fn a_failure_exits_with_1_and_one_sentence() {
 
 #[test]
 fn every_subcommand_has_help_with_examples() {
-    for command in ["up", "down", "server", "node", "dns", "status", "flows", "kubeconfig", "completions"] {
+    for command in
+        ["up", "down", "server", "node", "dns", "status", "flows", "kubeconfig", "completions", "store"]
+    {
         let output = fairlead(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
         assert!(text(&output.stdout).contains("Examples:\n"), "{command}");

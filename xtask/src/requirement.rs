@@ -133,6 +133,7 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Run, "iproute2", Check::Program("ip"), "shows namespaces and links in tests"),
     debian!(Run, "nftables", Check::Program("nft"), "shows in tests that no netfilter rule of ours exists"),
     debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
+    debian!(Run, "etcd-client", Check::Program("etcdctl"), "shows in tests what is in etcd"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),
     Requirement {
         needed: Needed::Lint,

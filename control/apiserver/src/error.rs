@@ -268,6 +268,9 @@ impl From<StoreError> for ApiError {
                 Self::FutureResourceVersion { requested, current }
             }
             StoreError::Closed => Self::Unavailable("the server is shutting down".to_owned()),
+            error @ (StoreError::Unavailable { .. } | StoreError::Full { .. }) => {
+                Self::Unavailable(chain_of(&error))
+            }
             StoreError::Exists { .. } | StoreError::NotFound { .. } | StoreError::Conflict { .. } => {
                 Self::TryAgain("the object was changed by another writer, please try again".to_owned())
             }

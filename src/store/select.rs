@@ -1,0 +1,107 @@
+//! The flags that choose a store.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use fairlead_store::{EmbeddedConfig, EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, Store};
+
+use crate::cli::absolute_path;
+
+/// The kinds of store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Kind {
+    /// A file below the state directory
+    #[default]
+    Embedded,
+    /// etcd, version 3.4 or later
+    Etcd,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "etcd")]
+pub(crate) struct EtcdArgs {
+    /// Client URL of a member of etcd; may be repeated, or several with commas
+    #[arg(long, global = true, value_name = "URL", value_delimiter = ',')]
+    etcd_endpoints: Vec<String>,
+    /// What every key in etcd begins with
+    #[arg(long, global = true, value_name = "PREFIX", default_value = "/registry", value_parser = prefix)]
+    etcd_prefix: String,
+    /// Authorities that etcd's certificate is checked against, PEM
+    #[arg(long, global = true, value_name = "FILE", value_parser = absolute_path)]
+    etcd_cafile: Option<PathBuf>,
+    /// Certificate to show to etcd, PEM
+    #[arg(long, global = true, value_name = "FILE", value_parser = absolute_path, requires = "etcd_keyfile")]
+    etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate, PEM
+    #[arg(long, global = true, value_name = "FILE", value_parser = absolute_path, requires = "etcd_certfile")]
+    etcd_keyfile: Option<PathBuf>,
+}
+
+impl Kind {
+    /// Opens or connects to the store of a server.
+    pub(crate) async fn open(self, state_dir: &Path, etcd: &EtcdArgs) -> anyhow::Result<Arc<dyn Store>> {
+        match self {
+            Self::Embedded => {
+                if !etcd.etcd_endpoints.is_empty() {
+                    bail!("--etcd-endpoints is of no use without --store etcd");
+                }
+                Ok(Arc::new(EmbeddedStore::open(&embedded_config(state_dir))?))
+            }
+            Self::Etcd => Ok(Arc::new(etcd.connect().await?)),
+        }
+    }
+}
+
+impl EtcdArgs {
+    /// Connects, waiting for etcd for a while.
+    pub(crate) async fn connect(&self) -> anyhow::Result<EtcdStore> {
+        if self.etcd_endpoints.is_empty() {
+            bail!("etcd needs --etcd-endpoints, such as https://192.0.2.1:2379");
+        }
+        Ok(EtcdStore::connect(&self.config()).await?)
+    }
+
+    fn config(&self) -> EtcdConfig {
+        EtcdConfig {
+            prefix: self.etcd_prefix.clone(),
+            tls: EtcdTls {
+                ca_file: self.etcd_cafile.clone(),
+                cert_file: self.etcd_certfile.clone(),
+                key_file: self.etcd_keyfile.clone(),
+            },
+            ..EtcdConfig::new(self.etcd_endpoints.clone())
+        }
+    }
+}
+
+/// The embedded store of a state directory.
+pub(crate) fn embedded_config(state_dir: &Path) -> EmbeddedConfig {
+    EmbeddedConfig::new(state_dir.join("store"))
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    if trimmed.len() > 1 && trimmed.starts_with('/') {
+        Ok(trimmed.to_owned())
+    } else {
+        Err("begin with a slash and a name, as /registry does".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix;
+
+    #[test]
+    fn a_prefix_is_a_path() {
+        assert_eq!(prefix("/registry/").unwrap(), "/registry");
+        for bad in ["", "/", "registry"] {
+            assert!(prefix(bad).is_err(), "{bad:?}");
+        }
+    }
+}
