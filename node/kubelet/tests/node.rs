@@ -88,7 +88,6 @@ fn a_node_registers_and_is_ready_when_its_network_is() {
 fn a_pod_runs_becomes_ready_logs_and_goes() {
     in_namespace(async |bench| {
         let node = bench.start().await;
-        let begin = Instant::now();
         let path = bench.pod(
             "web",
             json!({ "containers": [{
@@ -107,7 +106,6 @@ fn a_pod_runs_becomes_ready_logs_and_goes() {
             json!({ "metadata": { "name": "pages" }, "data": { "index.html": "hello" } }),
         );
         let pod = bench.api.pod_where(&path, "ready", ready).await;
-        println!("first pod ready after {:?}", begin.elapsed());
         assert_eq!(phase(&pod), "Running");
         assert_eq!(pod.status.as_ref().unwrap().pod_ip.as_deref(), Some("127.0.0.1"));
         let (code, log) = bench.get(&node, "/containerLogs/demo/web/main").await;
@@ -296,13 +294,11 @@ fn a_terminating_pod_is_unready_at_once_and_ends_in_its_own_time() {
             json!({ "containers": [shell("trap 'sleep 0.3; exit 0' TERM; while true; do sleep 0.05; done")] }),
         );
         bench.api.pod_where(&path, "ready", ready).await;
-        let begin = Instant::now();
-        bench.api.delete(&path, 30);
+        // Only its own exit can end it while the test waits, not the end of its grace period.
+        bench.api.delete(&path, 3600);
         let pod = bench.api.pod_where(&path, "unreadiness", |pod| !ready(pod)).await;
         assert!(container(&pod).state.unwrap().running.is_some());
         bench.api.value_where(&path, "deletion", |pod| pod.is_none()).await;
-        // It was its own exit, not the end of its grace period.
-        assert!(begin.elapsed().as_secs() < 20);
         node.stop().await;
     });
 }
