@@ -4,10 +4,11 @@
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::RangedI64ValueParser};
 use fairlead_apiserver::{ApiServer, Config};
 use fairlead_controllers::{Controllers, ControllersConfig};
 use fairlead_feed::{Feed, FeedConfig, FeedTls};
@@ -27,6 +28,8 @@ use crate::{
 
 /// Port of the API.
 const API_PORT: u16 = 6443;
+/// Upstream's grace for a node that shows no sign of life.
+pub(crate) const NODE_MONITOR_GRACE_SECS: u32 = 40;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,6 +73,9 @@ pub(crate) struct ServerArgs {
     /// Domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
+    /// Seconds without a sign of life after which a node is not Ready; a node gives one every 10 s
+    #[arg(long, value_name = "SECS", default_value_t = NODE_MONITOR_GRACE_SECS, value_parser = node_monitor_grace())]
+    node_monitor_grace: u32,
     /// Where to write an administrator's kubeconfig [default: admin.kubeconfig in the state directory]
     #[arg(long, value_name = "FILE", value_parser = absolute_path)]
     kubeconfig: Option<PathBuf>,
@@ -82,6 +88,11 @@ pub(crate) struct ServerArgs {
     /// Where etcd is.
     #[command(flatten)]
     etcd: EtcdArgs,
+}
+
+/// A node's lease is renewed every 10 s: a shorter grace would call every node silent.
+pub(crate) fn node_monitor_grace() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(12..=3600)
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -157,7 +168,11 @@ fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<
 }
 
 fn controllers_config(args: &ServerArgs) -> ControllersConfig {
-    ControllersConfig { cluster_cidrs: args.cluster_cidr.clone(), ..ControllersConfig::default() }
+    ControllersConfig {
+        cluster_cidrs: args.cluster_cidr.clone(),
+        node_monitor_grace: Duration::from_secs(args.node_monitor_grace.into()),
+        ..ControllersConfig::default()
+    }
 }
 
 /// The feed serves under the same addresses as the API, with a certificate of its own.

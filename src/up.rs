@@ -12,6 +12,7 @@ use crate::{
     daemon,
     down::sweep,
     paths::ClusterPaths,
+    server::{NODE_MONITOR_GRACE_SECS, node_monitor_grace},
 };
 
 pub(crate) mod ledger;
@@ -63,6 +64,9 @@ pub(crate) struct UpArgs {
     /// Use this containerd and do not start a private one
     #[arg(long, value_name = "SOCKET", value_parser = absolute_path)]
     pub(crate) containerd: Option<PathBuf>,
+    /// Seconds without a sign of life after which a node is not Ready; a node gives one every 10 s
+    #[arg(long, value_name = "SECS", default_value_t = NODE_MONITOR_GRACE_SECS, value_parser = node_monitor_grace())]
+    pub(crate) node_monitor_grace: u32,
     /// Return when the nodes are Ready and leave the cluster running
     #[arg(long)]
     pub(crate) detach: bool,

@@ -31,7 +31,7 @@ pub(crate) fn server(
     paths: &ClusterPaths,
     program: OsString,
     sockets: Vec<(String, TcpListener)>,
-    api_port: u16,
+    args: &UpArgs,
 ) -> ChildSpec {
     ChildSpec {
         role: "server".to_owned(),
@@ -44,7 +44,8 @@ pub(crate) fn server(
                 ("--advertise-address", FABRIC_V4.to_string().into()),
                 ("--advertise-address", FABRIC_V6.to_string().into()),
                 ("--kubeconfig", paths.kubeconfig().into()),
-                ("--kubeconfig-server", host_url(api_port).into()),
+                ("--kubeconfig-server", host_url(args.api_port).into()),
+                ("--node-monitor-grace", args.node_monitor_grace.to_string().into()),
             ],
         ),
         sockets: Arc::new(sockets),
@@ -135,7 +136,7 @@ mod tests {
     fn every_child_understands_its_command_line() {
         let paths = ClusterPaths::new("blue", None, None);
         for spec in [
-            server(&paths, "fairlead".into(), Vec::new(), 6443),
+            server(&paths, "fairlead".into(), Vec::new(), &up_args()),
             node(&paths, "fairlead".into(), &up_args(), 1),
             dns(&paths, "fairlead".into(), 2),
         ] {

@@ -105,11 +105,7 @@ impl Cluster {
 
         let program: OsString = std::env::current_exe().context("cannot find this program's file")?.into();
         let sockets = self.bind(&checked.api).await?;
-        keep(
-            &mut self.server,
-            &supervisor,
-            children::server(&self.paths, program.clone(), sockets, args.api_port),
-        );
+        keep(&mut self.server, &supervisor, children::server(&self.paths, program.clone(), sockets, args));
         for index in 1..=args.nodes {
             keep(&mut self.nodes, &supervisor, children::dns(&self.paths, program.clone(), index));
         }
