@@ -42,6 +42,7 @@ pub(crate) fn check(
 ) -> anyhow::Result<Preflight> {
     require_root("up")?;
     let cgroup2 = require_cgroup2()?;
+    fairlead_kernel::require_kernel()?;
     match &args.containerd {
         Some(socket) => require_socket(socket)?,
         None => require_programs()?,

@@ -27,6 +27,16 @@ const TCX_SINCE: (u32, u32) = (6, 6);
 /// # Errors
 /// The first requirement that does not hold, with the remedy.
 pub fn require_features(bpffs_dir: &Path) -> Result<(), KernelError> {
+    require_kernel()?;
+    cgroup::mount_point()?;
+    require_bpffs(bpffs_dir)
+}
+
+/// Checks what only another user or another kernel would cure; changes nothing.
+///
+/// # Errors
+/// The first requirement that does not hold, with the remedy.
+pub fn require_kernel() -> Result<(), KernelError> {
     let uid = geteuid();
     if !uid.is_root() {
         return Err(KernelError::NotRoot { uid: uid.as_raw() });
@@ -38,8 +48,7 @@ pub fn require_features(bpffs_dir: &Path) -> Result<(), KernelError> {
             remedy: format!("{KERNEL_BTF} does not exist; use a kernel built with CONFIG_DEBUG_INFO_BTF=y"),
         });
     }
-    cgroup::mount_point()?;
-    require_bpffs(bpffs_dir)
+    Ok(())
 }
 
 fn require_release() -> Result<(), KernelError> {

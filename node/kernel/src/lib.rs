@@ -28,7 +28,7 @@ pub use dataplane::{Dataplane, DataplaneConfig, ProgramSummary};
 pub use error::KernelError;
 pub use events::Events;
 pub use fake::FakeState;
-pub use features::require_features;
+pub use features::{require_features, require_kernel};
 pub use logs::ProgramLogs;
 pub use pods::{PodSpec, Pods};
 pub use state::State;
