@@ -6,12 +6,15 @@ mod messages;
 mod openapi;
 mod schemas;
 mod sources;
+#[path = "../src/openapi/swagger.rs"]
+mod swagger;
 mod table;
 
 use std::path::PathBuf;
 
 fn main() {
     println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=src/openapi/swagger.rs");
     println!("cargo::rerun-if-changed=Cargo.toml");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     let sources = sources::Sources::find();

@@ -45,7 +45,7 @@ pub(crate) fn read(folder: &Path) -> BTreeMap<String, Message> {
 }
 
 fn read_file(module: &[&str], text: &str, all: &mut BTreeMap<String, Message>) {
-    let package = format!("io.k8s.{}", module.join("."));
+    let package = format!("io.k8s.{}", module.join(".").replace('_', "-"));
     let mut lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     let mut current = None;
     while let Some(line) = lines.next() {
@@ -119,5 +119,5 @@ fn resolve(module: &[&str], of: &str) -> String {
     let mut name: Vec<&str> = std::iter::once("io.k8s").collect();
     name.extend(module);
     name.extend(rest.split("::"));
-    name.join(".")
+    name.join(".").replace('_', "-")
 }

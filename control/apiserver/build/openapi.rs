@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::messages::Message;
 use crate::schemas::{REFERENCE, Schemas};
+use crate::swagger::{self, named, put};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -60,33 +61,56 @@ const MERGE: &[(&str, &str, &str, &str)] = &[
     ("StatefulSetStatus", "conditions", "merge", "type"),
 ];
 
-/// Writes a file for each version of each group, and `openapi_table.rs`, which includes them.
+/// Writes a file for each version of each group and one for version 2, and `openapi_table.rs`, which includes them.
 pub(crate) fn write(out: &Path, messages: &BTreeMap<String, Message>, schemas: &Schemas) {
+    let mut definitions = Map::new();
     let mut rows = String::from("static PARTS: &[Part] = &[\n");
     for (package, api_version) in packages(messages) {
-        let document = head(&package, &api_version, messages, schemas);
-        let file = out.join(format!("openapi_{}.deflate", api_version.replace(['/', '.'], "_")));
-        let write = || -> std::io::Result<()> {
-            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-            encoder.write_all(document.as_bytes())?;
-            encoder.flush()?;
-            std::fs::write(&file, encoder.get_ref())
-        };
-        write().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let mut crc = Crc::new();
-        crc.update(document.as_bytes());
-        let mut digest = DefaultHasher::new();
-        document.hash(&mut digest);
-        let (crc, length, digest) = (crc.sum(), document.len(), digest.finish());
-        writeln!(
-            rows,
-            "    Part {{ api_version: {api_version:?}, package: {package:?}, deflated: include_bytes!({file:?}), \
-             crc: {crc}, length: {length}, digest: {digest} }},"
-        )
-        .expect("memory");
+        let all = components(&package, &api_version, messages, schemas);
+        let name = format!("openapi_{}.deflate", api_version.replace(['/', '.'], "_"));
+        let part = part(&out.join(name), head(&all).as_bytes());
+        writeln!(rows, "    Part {{ api_version: {api_version:?}, package: {package:?}, head: {part} }},")
+            .expect("memory");
+        for (name, schema) in all {
+            // Types of other groups are there too, but only in their own documents with their kinds.
+            if name.starts_with(&format!("{package}.")) || !definitions.contains_key(&name) {
+                definitions.insert(name, schema);
+            }
+        }
     }
-    rows.push_str("];\n");
+    let version_2 = part(&out.join("openapi_v2_definitions.deflate"), &swagger_head(&definitions));
+    writeln!(rows, "];\n\nstatic SWAGGER: Head = {version_2};").expect("memory");
     std::fs::write(out.join("openapi_table.rs"), rows).expect("the build directory takes files");
+}
+
+/// Compresses the first part of a document into a file; returns the Rust expression that describes it.
+fn part(file: &Path, document: &[u8]) -> String {
+    let write = || -> std::io::Result<()> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(document)?;
+        encoder.flush()?;
+        std::fs::write(file, encoder.get_ref())
+    };
+    write().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut crc = Crc::new();
+    crc.update(document);
+    let mut digest = DefaultHasher::new();
+    document.hash(&mut digest);
+    let (crc, length, digest) = (crc.sum(), document.len(), digest.finish());
+    format!("Head {{ deflated: include_bytes!({file:?}), crc: {crc}, length: {length}, digest: {digest} }}")
+}
+
+/// The fields `swagger`, `info` and `definitions` of the protobuf document of version 2.
+fn swagger_head(definitions: &Map<String, Value>) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, 1, "2.0");
+    put(&mut out, 2, named("Kubernetes", b"v1.36.0"));
+    let mut all = Vec::new();
+    for (name, schema) in definitions {
+        put(&mut all, 1, named(name, &swagger::schema(schema)));
+    }
+    put(&mut out, 9, all);
+    out
 }
 
 /// The stable versions of the groups: where their types are, and what they are called.
@@ -94,7 +118,9 @@ fn packages(messages: &BTreeMap<String, Message>) -> BTreeMap<String, String> {
     let kinds = messages.iter().filter_map(|(name, message)| Some((name, message.kind.as_ref()?)));
     let packages = kinds.filter_map(|(name, (api_version, _))| Some((name.rsplit_once('.')?.0, api_version)));
     let stable = |package: &str| {
-        package.starts_with("io.k8s.api.") && (package.ends_with(".v1") || package.ends_with(".v2"))
+        let known = ["io.k8s.api.", "io.k8s.apiextensions-apiserver."];
+        known.iter().any(|start| package.starts_with(start))
+            && (package.ends_with(".v1") || package.ends_with(".v2"))
     };
     packages
         .filter(|(package, _)| stable(package))
@@ -103,7 +129,25 @@ fn packages(messages: &BTreeMap<String, Message>) -> BTreeMap<String, String> {
 }
 
 /// A document up to its paths.
-fn head(package: &str, api_version: &str, messages: &BTreeMap<String, Message>, schemas: &Schemas) -> String {
+fn head(all: &Map<String, Value>) -> String {
+    let mut text = json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": "v1.36.0" },
+        "components": { "schemas": all },
+    })
+    .to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"paths\":");
+    text
+}
+
+/// The types of the kinds of one version, and what they are made of.
+fn components(
+    package: &str,
+    api_version: &str,
+    messages: &BTreeMap<String, Message>,
+    schemas: &Schemas,
+) -> Map<String, Value> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let gvk = |kind: &str| json!([{ "group": group, "kind": kind, "version": version }]);
     let mut roots: BTreeSet<String> = ["DeleteOptions", "ListMeta", "Status"]
@@ -139,15 +183,7 @@ fn head(package: &str, api_version: &str, messages: &BTreeMap<String, Message>, 
             "type": "object",
         }),
     );
-    let mut text = json!({
-        "openapi": "3.0.0",
-        "info": { "title": "Kubernetes", "version": "v1.36.0" },
-        "components": { "schemas": all },
-    })
-    .to_string();
-    text.truncate(text.len() - 1);
-    text.push_str(",\"paths\":");
-    text
+    all
 }
 
 /// The schema of a list of objects; the types have one for all lists.

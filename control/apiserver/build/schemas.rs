@@ -111,7 +111,7 @@ impl Reader<'_> {
     fn reference(&mut self) -> Option<Value> {
         self.eat("__gen.subschema_for::<crate::")?;
         let end = self.text.find('>')?;
-        let name = format!("io.k8s.{}", self.text[..end].replace("::", "."));
+        let name = format!("io.k8s.{}", self.text[..end].replace("::", ".").replace('_', "-"));
         self.text = &self.text[end..];
         self.eat(">()")?;
         Some(json!({ "$ref": format!("{REFERENCE}{name}") }))

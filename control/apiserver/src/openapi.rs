@@ -1,12 +1,15 @@
-//! `/openapi/v3`: what the objects and paths look like, a document for each version of each group.
+//! `/openapi/v3`: what the objects and paths look like, a document for each version of each group; and `/openapi/v2`, one
+//! document in protobuf for everything, which kubectl asks when version 3 does not know a kind.
 //!
 //! The schemas, by far the most of it, are made and compressed by the build script. The paths follow from the table of
 //! resources; they are compressed when a document is first asked for, appended, and kept. Nothing is ever held
 //! uncompressed.
 
 mod paths;
+mod swagger;
 #[cfg(test)]
 mod tests;
+mod v2;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -16,8 +19,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzDecoder};
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, HeaderMap, HeaderValue,
-    IF_NONE_MATCH, LOCATION, VARY,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, HeaderMap, HeaderName,
+    HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
 };
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
@@ -28,20 +31,30 @@ use crate::error::ApiError;
 use crate::request::Query;
 use crate::resource::RESOURCES;
 
-/// The first part of a document: everything up to its paths.
+/// The media type of the document of version 2, as clients ask for it, and as it is sent.
+const SWAGGER_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const SWAGGER_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// What one version of a group looks like.
 #[derive(Debug)]
 struct Part {
     /// Such as `apps/v1`.
     api_version: &'static str,
     /// Where its types are, such as `io.k8s.api.apps.v1`.
     package: &'static str,
+    head: Head,
+}
+
+/// The first part of a document: everything up to its paths.
+#[derive(Debug)]
+struct Head {
     /// Compressed (RFC 1951), without a last block.
     deflated: &'static [u8],
-    /// Of the text.
+    /// Of the document.
     crc: u32,
-    /// Of the text.
+    /// Of the document.
     length: u32,
-    /// Of the text.
+    /// Of the document.
     digest: u64,
 }
 
@@ -58,12 +71,15 @@ struct Document {
     compressed: OnceLock<Bytes>,
 }
 
-/// The answer to a GET below `/openapi/v3`, `None` for other paths.
+/// The answer to a GET below `/openapi`, `None` for other paths. Version 2 is there in protobuf only.
 pub(crate) fn answer(
     path: &str,
     query: &Query,
     headers: &HeaderMap,
 ) -> Option<Result<Response<Body>, ApiError>> {
+    if path == "/openapi/v2" {
+        return accepts(headers, &ACCEPT, &[SWAGGER_ASKED]).then(|| swagger_answer(headers));
+    }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
         return Some(Ok(body::json(StatusCode::OK, &root())));
@@ -95,7 +111,7 @@ impl Document {
     fn of(part: &'static Part) -> Self {
         let root = if part.api_version.contains('/') { "apis" } else { "api" };
         let mut hasher = DefaultHasher::new();
-        (part.digest, ending(part)).hash(&mut hasher);
+        (part.head.digest, ending(part)).hash(&mut hasher);
         Self {
             path: format!("{root}/{}", part.api_version),
             hash: format!("{:016X}", hasher.finish()),
@@ -105,12 +121,9 @@ impl Document {
     }
 
     fn answer(&self, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
-        let accepts = |name, wanted: &[&str]| {
-            let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-            let mut all = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
-            all.any(|one| wanted.contains(&one))
-        };
-        if headers.contains_key(ACCEPT) && !accepts(ACCEPT, &["application/json", "application/*", "*/*"]) {
+        if headers.contains_key(ACCEPT)
+            && !accepts(headers, &ACCEPT, &["application/json", "application/*", "*/*"])
+        {
             return Err(ApiError::NotAcceptable);
         }
         let mut response = Response::new(Body::empty());
@@ -124,17 +137,10 @@ impl Document {
         if headers.get(IF_NONE_MATCH).is_some_and(|known| known == tag.as_str()) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         } else {
-            let compressed = self.compressed()?;
-            let gzip = accepts(ACCEPT_ENCODING, &["gzip", "*"]);
-            let bytes = if gzip { compressed } else { inflate(&compressed)? };
-            response = body::json_bytes(StatusCode::OK, bytes);
-            if gzip {
-                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            }
+            response = encoded(headers, body::JSON, self.compressed()?)?;
         }
         let headers = response.headers_mut();
         headers.insert(ETAG, value(&tag));
-        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
         if query.get("hash").is_some() {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
             let expires = Timestamp::now() + SignedDuration::from_hours(24 * 365);
@@ -144,29 +150,29 @@ impl Document {
         Ok(response)
     }
 
-    /// The document in gzip's format (RFC 1952).
+    /// The document in gzip's format.
     fn compressed(&self) -> Result<Bytes, ApiError> {
         if let Some(bytes) = self.compressed.get() {
             return Ok(bytes.clone());
         }
-        let bytes = self.compress().map_err(|error| {
-            ApiError::Internal(format!("cannot compress the OpenAPI document {}: {error}", self.path))
-        })?;
+        let bytes = self.part.head.compress(ending(self.part).as_bytes())?;
         Ok(self.compressed.get_or_init(|| bytes).clone())
     }
+}
 
-    fn compress(&self) -> std::io::Result<Bytes> {
-        let part = self.part;
-        let ending = ending(part);
+impl Head {
+    /// The document that begins with this, in gzip's format (RFC 1952).
+    fn compress(&self, ending: &[u8]) -> Result<Bytes, ApiError> {
         // No name, no time, an unknown system.
         let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-        out.extend(part.deflated);
+        out.extend(self.deflated);
         let mut encoder = DeflateEncoder::new(out, Compression::default());
-        encoder.write_all(ending.as_bytes())?;
-        let mut out = encoder.finish()?;
-        out.extend(crc32(part.crc, ending.as_bytes()).to_le_bytes());
+        let deflated = encoder.write_all(ending).and_then(|()| encoder.finish());
+        let mut out = deflated
+            .map_err(|error| ApiError::Internal(format!("cannot compress an OpenAPI document: {error}")))?;
+        out.extend(crc32(self.crc, ending).to_le_bytes());
         // Modulo 2^32, as the format says.
-        let length = part.length.wrapping_add(ending.len() as u32);
+        let length = self.length.wrapping_add(ending.len() as u32);
         out.extend(length.to_le_bytes());
         Ok(out.into())
     }
@@ -184,6 +190,30 @@ fn crc32(before: u32, bytes: &[u8]) -> u32 {
 /// What follows the first part.
 fn ending(part: &Part) -> String {
     Value::Object(paths::paths(part)).to_string() + "}"
+}
+
+/// The document of version 2. It is asked for too rarely to be kept.
+fn swagger_answer(headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+    let paths = documents().iter().flat_map(|document| paths::paths(document.part)).collect();
+    encoded(headers, SWAGGER_SENT, SWAGGER.compress(&v2::paths(&paths))?)
+}
+
+/// A compressed document, inflated if the client does not take gzip.
+fn encoded(headers: &HeaderMap, media_type: &'static str, gzip: Bytes) -> Result<Response<Body>, ApiError> {
+    let takes_gzip = accepts(headers, &ACCEPT_ENCODING, &["gzip", "*"]);
+    let bytes = if takes_gzip { gzip } else { inflate(&gzip)? };
+    let mut response = body::with_type(StatusCode::OK, media_type, Body::from(bytes));
+    if takes_gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    Ok(response)
+}
+
+/// Whether a header that lists what a client takes names one of these.
+fn accepts(headers: &HeaderMap, name: &HeaderName, wanted: &[&str]) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([',', ';'])).any(|one| wanted.contains(&one.trim()))
 }
 
 /// For the rare client that does not take gzip.

@@ -22,7 +22,8 @@ fn schema<'d>(document: &'d Value, reference: &Value) -> &'d Value {
 fn follow(document: &Value, value: &Value) {
     match value {
         Value::Object(entries) => {
-            if entries.contains_key("$ref") {
+            // A schema of schemas has a property of that name.
+            if entries.get("$ref").is_some_and(Value::is_string) {
                 schema(document, value);
             }
             entries.values().for_each(|value| follow(document, value));
@@ -52,7 +53,7 @@ fn every_reference_leads_to_a_schema_and_every_operation_has_a_name_of_its_own()
 /// kubectl asks a document which kinds can be patched with fieldValidation, and leaves the checks to the server.
 #[test]
 fn every_kind_is_found_by_its_paths_and_its_schema() {
-    for resource in RESOURCES {
+    for resource in RESOURCES.iter().filter(|row| row.verbs.contains(&"patch")) {
         let document = document(&resource.api_version());
         let kind = json!({ "group": resource.group, "version": resource.version, "kind": resource.kind });
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
@@ -92,7 +93,7 @@ fn package(resource: &Resource) -> &'static str {
 
 #[test]
 fn schemas_and_patches_agree_on_how_lists_merge() {
-    for resource in RESOURCES {
+    for resource in RESOURCES.iter().filter(|row| row.verbs.contains(&"patch")) {
         let document = document(&resource.api_version());
         for (at, MergeRule { path, merge }) in merge_rules(resource) {
             let path = format!("{at}.{path}");

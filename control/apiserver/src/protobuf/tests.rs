@@ -214,7 +214,7 @@ proptest! {
 
 #[test]
 fn every_kind_of_the_table_of_resources_has_a_message() {
-    for resource in crate::resource::RESOURCES {
+    for resource in crate::resource::RESOURCES.iter().filter(|row| row.verbs.contains(&"create")) {
         assert!(find(&resource.api_version(), resource.kind).is_some(), "{}", resource.kind);
     }
     for (api_version, kind) in [("v1", "Binding"), ("policy/v1", "Eviction"), ("autoscaling/v1", "Scale")] {

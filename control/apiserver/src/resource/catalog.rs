@@ -1,6 +1,7 @@
 //! Every kind, one row each.
 
 use k8s_openapi::api::{apps, coordination, core, discovery, events};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 
 use super::decode::decode;
 use super::path::Below;
@@ -13,6 +14,8 @@ use crate::table::columns;
 
 const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Of kinds that clients look for, and of which there are none.
+const READ_VERBS: &[&str] = &["get", "list", "watch"];
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
 /// Every kind the API serves.
@@ -136,6 +139,22 @@ pub static RESOURCES: &[Resource] = &[
         has_generation: true,
         strategy: &REPLICA_SET,
         ..plain("ReplicaSet", "ReplicaSetList", "replicasets", "replicaset")
+    },
+    // kubectl looks here before it says that it does not know a kind.
+    Resource {
+        group: "apiextensions.k8s.io",
+        short_names: &["crd", "crds"],
+        namespaced: false,
+        verbs: READ_VERBS,
+        storage_prefix: "apiextensions.k8s.io/customresourcedefinitions",
+        columns: columns::CUSTOM_RESOURCE_DEFINITION,
+        strategy: &CUSTOM_RESOURCE_DEFINITION,
+        ..plain(
+            "CustomResourceDefinition",
+            "CustomResourceDefinitionList",
+            "customresourcedefinitions",
+            "customresourcedefinition",
+        )
     },
 ];
 
@@ -382,3 +401,6 @@ static REPLICA_SET: Strategy = Strategy {
     decode: decode::<apps::v1::ReplicaSet>,
     ..PLAIN
 };
+
+static CUSTOM_RESOURCE_DEFINITION: Strategy =
+    Strategy { decode: decode::<apiextensions::v1::CustomResourceDefinition>, ..PLAIN };

@@ -55,6 +55,10 @@ pub(crate) const NODE: &[Column] = &[
 pub(crate) const NAMESPACE: &[Column] =
     &[NAME, column("Status", Cell::At("/status/phase"), "Active, or Terminating."), AGE];
 
+/// Custom resource definitions.
+pub(crate) const CUSTOM_RESOURCE_DEFINITION: &[Column] =
+    &[NAME, column("Created At", Cell::At("/metadata/creationTimestamp"), "When the object was created.")];
+
 /// Services.
 pub(crate) const SERVICE: &[Column] = &[
     NAME,

@@ -209,14 +209,13 @@ async fn kubectl_watches_and_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_says_what_is_wrong() {
     with_kubectl(|kubectl| {
-        let applied = |flags: &str, manifest: &str| {
-            let output = kubectl.with_input(&format!("apply{flags} -f -"), manifest);
+        let bad = |manifest: &str| {
+            let output = kubectl.with_input("apply -f -", manifest);
             assert!(!output.status.success());
             String::from_utf8(output.stderr).unwrap()
         };
-        let bad = |manifest: &str| applied("", manifest);
         let unknown =
-            applied(" --validate=false", "apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n");
+            bad("apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n");
         assert!(unknown.contains("no matches for kind \"Nothing\""), "{unknown}");
         let nowhere = bad("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: gone}\n");
         assert!(nowhere.contains("namespaces \"gone\" not found"), "{nowhere}");
@@ -328,6 +327,11 @@ async fn kubectl_explains_every_kind() {
             let text = kubectl.ok(&format!("explain {name}"));
             assert!(text.contains("DESCRIPTION:") && text.contains("metadata\t<ObjectMeta>"), "{text}");
         }
+        let older = kubectl.ok("explain pod.spec.containers --output=plaintext-openapiv2");
+        assert!(
+            older.contains("RESOURCE: containers <[]Object>") && older.contains("imagePullPolicy"),
+            "{older}"
+        );
         assert!(kubectl.ok("explain deployment --recursive").contains("matchLabels"));
         assert!(kubectl.refused("explain pod.spec.nothing").contains("field \"nothing\" does not exist"));
     })

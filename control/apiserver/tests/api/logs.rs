@@ -116,12 +116,13 @@ async fn a_kubelets_refusal_is_passed_on() {
     let kubelet = Kubelet::new(&server).await;
     let pods = pod_on(&server, kubelet.port()).await;
     let params = LogParams::default();
-    let (logs, ()) = tokio::join!(pods.logs("p", &params), async {
+    let (logs, _open) = tokio::join!(pods.logs("p", &params), async {
         let (_, mut stream) = kubelet.request().await;
         let text = "container \"c\" in pod \"p\" is waiting to start: ContainerCreating";
         let answer = format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{text}", text.len());
         stream.write_all(answer.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
+        stream
     });
     let kube::Error::Api(status) = logs.unwrap_err() else { panic!("not an answer of the API") };
     assert_eq!(status.code, 400);
