@@ -33,7 +33,7 @@ pub struct Cluster {
 }
 
 /// The binary under test: `FAIRLEAD_BIN`, else the one beside this executable.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     let beside = || Some(env::current_exe().ok()?.parent()?.join("fairlead"));
     let path = env::var_os("FAIRLEAD_BIN").map(PathBuf::from).or_else(beside).unwrap_or_default();
     ensure!(path.is_file(), "there is no fairlead binary at {}: run `cargo xtask build`", path.display());
@@ -49,11 +49,9 @@ fn images() -> Result<PathBuf> {
 impl Cluster {
     /// Starts a cluster and waits until its nodes are Ready. What `fairlead up` prints is shown when `show` is set.
     pub async fn up(spec: ClusterSpec, show: bool) -> Result<Self> {
-        let mut cluster = Self { spec, started_in: Duration::ZERO };
+        let mut cluster = Self::planned(spec);
         let started = Instant::now();
-        let mut command = cluster.fairlead("up")?;
-        command.args(["--detach", "--nodes", &cluster.spec.nodes.to_string()]);
-        command.args(["--api-port", &cluster.spec.api_port.to_string()]).arg("--images").arg(images()?);
+        let mut command = cluster.up_command()?;
         if show {
             ensure!(
                 command.status().await?.success(),
@@ -65,6 +63,19 @@ impl Cluster {
         }
         cluster.started_in = started.elapsed();
         Ok(cluster)
+    }
+
+    /// A cluster that is not started: its places and command lines.
+    pub fn planned(spec: ClusterSpec) -> Self {
+        Self { spec, started_in: Duration::ZERO }
+    }
+
+    /// The command line that starts it and returns when it is Ready.
+    pub fn up_command(&self) -> Result<Command> {
+        let mut command = self.fairlead("up")?;
+        command.args(["--detach", "--nodes", &self.spec.nodes.to_string()]);
+        command.args(["--api-port", &self.spec.api_port.to_string()]).arg("--images").arg(images()?);
+        Ok(command)
     }
 
     /// A command line of `fairlead SUBCOMMAND` for this cluster.
