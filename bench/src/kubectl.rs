@@ -49,7 +49,7 @@ impl Kubectl {
             .await
             .with_context(|| format!("cannot write {}", file.display()))?;
         let path = file.to_string_lossy().into_owned();
-        self.run(&["apply", "--validate=false", "-f", &path]).await
+        self.run(&["apply", "-f", &path]).await
     }
 }
 

@@ -29,6 +29,7 @@ async fn check(cluster: &Cluster) -> Result<()> {
     follows_logs(cluster).await?;
     scales_under_a_watch(cluster).await?;
     applies_again(cluster).await?;
+    creates_without_a_manifest(cluster).await?;
     says_what_is_wrong(cluster).await?;
     deletes(cluster).await
 }
@@ -134,6 +135,41 @@ async fn applies_again(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Commands that make an object of their arguments, which kubectl sends as protobuf, and what they must lead to.
+const CREATES: &[(&str, &str)] = &[
+    ("create configmap made --from-literal=a=b", "get cm made -o jsonpath={.data.a} == b"),
+    ("create secret generic made --from-literal=a=b", "get secret made -o jsonpath={.data.a} == Yg=="),
+    ("create serviceaccount made", "get sa made -o name == serviceaccount/made"),
+    (
+        "create deployment made --image=fairlead.dev/workload:demo --replicas=0 --port=8080",
+        "get deploy made -o jsonpath={.spec.replicas}/{.spec.strategy.type} == 0/RollingUpdate",
+    ),
+    ("expose deployment made --port=80", "get svc made -o jsonpath={.spec.ports[0].targetPort} == 80"),
+    (
+        "create service clusterip plain --tcp=5678:8080",
+        "get svc plain -o jsonpath={.spec.ports[0].targetPort} == 8080",
+    ),
+    (
+        "run made --image=fairlead.dev/workload:demo --restart=Never --command -- /bin/sh -c exit",
+        "wait --for=jsonpath={.status.phase}=Succeeded pod/made -o name --timeout=30s == pod/made",
+    ),
+];
+
+async fn creates_without_a_manifest(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let in_demo =
+        |command: &'static str| ["-n", "demo"].into_iter().chain(command.split(' ')).collect::<Vec<_>>();
+    for (create, check) in CREATES {
+        kubectl.run(&in_demo(create)).await?;
+        let (check, expected) = check.split_once(" == ").context("a check says what it expects")?;
+        let found = kubectl.run(&in_demo(check)).await?;
+        ensure!(found.trim() == expected, "after {create:?}, {check:?} printed {found:?}");
+    }
+    let text = kubectl.run(&["explain", "pod.spec.containers.image"]).await?;
+    ensure!(text.contains("FIELD: image <string>"), "explain printed:\n{text}");
+    Ok(())
+}
+
 /// Manifests and commands that are wrong, and the words of the one sentence that says so.
 const WRONG: &[(&str, &str)] = &[
     (r#"{"apiVersion":"v1","kind":"Gadget","metadata":{"name":"x"}}"#, "no matches for kind \"Gadget\""),
@@ -144,6 +180,10 @@ const WRONG: &[(&str, &str)] = &[
     (
         r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"UPPER","namespace":"demo"},"spec":{"ports":[{"port":80}]}}"#,
         "metadata.name: Invalid value",
+    ),
+    (
+        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","namespace":"demo"},"spec":{"containers":[{"name":"c","image":"i","imagePulPolicy":"Never"}]}}"#,
+        "strict decoding error: unknown field \"spec.containers[0].imagePulPolicy\"",
     ),
     (
         r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"nowhere"}}"#,
@@ -163,7 +203,7 @@ async fn says_what_is_wrong(cluster: &Cluster) -> Result<()> {
         };
         ensure!(error.to_string().contains(words), "{manifest}\nwas refused without {words:?}: {error}");
     }
-    let clash = kubectl.run(&["create", "-f", &write(cluster, CLASH).await?, "--validate=false"]).await;
+    let clash = kubectl.run(&["create", "-f", &write(cluster, CLASH).await?]).await;
     let error = clash.err().context("a second namespace of the same name was created")?.to_string();
     ensure!(error.contains("already exists"), "a name clash said: {error}");
     Ok(())
