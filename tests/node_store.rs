@@ -1,4 +1,4 @@
-//! The server on etcd, and what moves objects between stores. etcd is a private one, on the loopback.
+//! The server on etcd, on a full disk, and what moves objects between stores. etcd is a private one, on the loopback.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -198,4 +199,53 @@ fn objects_move_between_stores_and_nothing_else_changes() {
     std::fs::write(&file, bytes).unwrap();
     refused(&["restore", &file, &dir("fifth")], "is damaged");
     assert!(!etcd.path("fifth").exists());
+}
+
+/// A small file system of its own.
+struct Disk(TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        let dir = TempDir::with_prefix("fairlead-store-disk-").unwrap();
+        let options = Some("size=80m,mode=0700");
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::MS_NOSUID, options).expect("root can mount");
+        Self(dir)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_server_on_a_full_disk_says_so_and_goes_on_when_there_is_space() {
+    const CREATES_MAX: usize = 40;
+    let disk = Disk::new();
+    let ballast = disk.0.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 40 << 20]).unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    let payload = elsewhere.path().join("payload");
+    std::fs::write(&payload, vec![b'x'; 900 << 10]).unwrap();
+    let server = Server::start(&disk.0.path().join("state"), &[]);
+    let from_file = format!("--from-file={}", payload.display());
+    let mut stored = 0;
+    let refusal = loop {
+        let output = server.kubectl(&["create", "configmap", &format!("large-{stored}"), &from_file]);
+        if !output.status.success() {
+            break text(&output.stderr);
+        }
+        stored += 1;
+        assert!(stored < CREATES_MAX, "the disk does not fill up");
+    };
+    assert!(refusal.contains("accepts no writes") && refusal.contains("free some space"), "{refusal}");
+    assert!(stored > 0);
+    server.eventually_says("/readyz", "[-]store failed");
+    assert_eq!(server.must(&["get", "--raw", "/livez"]), "ok");
+    server.must(&["get", "configmap", "large-0", "-o=name"]);
+    std::fs::remove_file(&ballast).unwrap();
+    server.eventually_says("/readyz", "ok");
+    server.must(&["create", "configmap", "after", &from_file]);
+    server.must(&["get", "configmap", &format!("large-{}", stored - 1), "-o=name"]);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fairlead_store::{Entry, Revision, Store};
+use fairlead_store::{Entry, Revision, Store, StoreError};
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -129,7 +129,11 @@ async fn no_object(
 }
 
 async fn health(api: &Api, name: &str, verbose: bool) -> Result<Response<Body>, ApiError> {
-    let store = api.store.health().await;
+    let store = match api.store.health().await {
+        // It still serves reads, and starting it again would not help.
+        Err(StoreError::Full { .. }) if name != "readyz" => Ok(()),
+        store => store,
+    };
     let draining = name == "readyz" && api.draining.is_cancelled();
     let healthy = store.is_ok() && !draining;
     let mut text = String::new();

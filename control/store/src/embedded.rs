@@ -3,11 +3,17 @@
 //! Reads run in the caller's task on redb's snapshots. Writes go to one thread, which commits what is queued as one
 //! transaction with one fsync (group commit), publishes it, and then answers. So an answer means: on disk, and
 //! visible to every watch.
+//!
+//! When the disk is nearly full, creates and updates are refused and everything else goes on. When it fails all the
+//! same, redb serves nothing more, so the writer opens the file again, as often as it takes: what was not answered is
+//! then there as a whole or not at all, and watches are told what they missed.
 
 mod import;
 mod lock;
 mod reader;
 mod schema;
+mod slot;
+mod space;
 mod writer;
 
 use std::fs::File;
@@ -21,10 +27,11 @@ use bytes::Bytes;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::During;
 use crate::watch::Hub;
 use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch};
 use lock::DirectoryLock;
+use slot::Slot;
+use space::Space;
 use writer::{Command, Operation, Writer};
 
 /// How the embedded store is set up.
@@ -38,6 +45,9 @@ pub struct EmbeddedConfig {
     pub cache_bytes: usize,
     /// How many events may wait for one watcher before it is cut off.
     pub watch_queue_len_max: usize,
+    /// Creates and updates are refused when the file system has less space than this; deletions may use it. With 0 only
+    /// the disk itself refuses.
+    pub space_reserved_bytes: u64,
 }
 
 /// How much history to keep. A change is forgotten when it is beyond `revisions_max`, or when it is both older than
@@ -69,6 +79,7 @@ impl EmbeddedConfig {
             retention: Retention::default(),
             cache_bytes: 8 << 20,
             watch_queue_len_max: 1_024,
+            space_reserved_bytes: 16 << 20,
         }
     }
 }
@@ -76,7 +87,7 @@ impl EmbeddedConfig {
 /// The store on one redb file.
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    database: Arc<Database>,
+    slot: Arc<Slot>,
     hub: Arc<Hub>,
     /// Closing it ends the writer.
     commands: Option<mpsc::Sender<Command>>,
@@ -93,21 +104,18 @@ impl EmbeddedStore {
     pub fn open(config: &EmbeddedConfig) -> Result<Self, StoreError> {
         let lock = DirectoryLock::acquire(&config.dir)?;
         let path = config.dir.join("store.redb");
-        let database = Database::builder()
-            .set_cache_size(config.cache_bytes)
-            .create(&path)
-            .during("open the database store.redb")?;
-        let revision = schema::prepare(&database, &path)?;
+        let space = Space::new(config.dir.clone(), config.space_reserved_bytes);
+        let (slot, revision) = Slot::open(path.clone(), config.cache_bytes, space)?;
         // The name of a new file is durable only when its directory is.
         File::open(&config.dir).and_then(|dir| dir.sync_all()).map_err(|error| StoreError::Directory {
             operation: "sync the directory",
             path: config.dir.clone(),
             source: Arc::new(error),
         })?;
-        let database = Arc::new(database);
+        let slot = Arc::new(slot);
         let hub = Arc::new(Hub::new(revision, config.watch_queue_len_max));
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
-        let writer = Writer::new(database.clone(), hub.clone(), config.retention);
+        let writer = Writer::new(slot.clone(), hub.clone(), config.retention);
         let writer = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
@@ -116,7 +124,7 @@ impl EmbeddedStore {
                 path,
                 source: Arc::new(error),
             })?;
-        Ok(Self { database, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
+        Ok(Self { slot, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
     }
 
     async fn write(&self, key: &str, operation: Operation) -> Result<Revision, StoreError> {
@@ -135,7 +143,7 @@ impl EmbeddedStore {
         &self,
         read: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = self.database.clone();
+        let database = self.slot.get()?;
         let task = tokio::task::spawn_blocking(move || read(&database));
         task.await.map_err(|_| StoreError::Closed)?
     }
@@ -156,7 +164,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        reader::get(&self.database, key)
+        reader::get(&*self.slot.get()?, key)
     }
 
     async fn list(&self, request: ListRequest) -> Result<Listing, StoreError> {
@@ -178,7 +186,12 @@ impl Store for EmbeddedStore {
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
-        reader::revision(&self.database)
+        reader::revision(&*self.slot.get()?)
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        self.revision().await?;
+        self.slot.space.check()
     }
 }
 

@@ -166,6 +166,27 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether the disk failed under the database.
+    pub(crate) fn is_io(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => matches!(**source, redb::Error::Io(_) | redb::Error::PreviousIo),
+            _ => false,
+        }
+    }
+
+    /// Whether it failed for lack of space.
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Database { source, .. } => {
+                matches!(&**source, redb::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Names the operation that failed in redb.
 pub(crate) trait During<T> {
     /// Wraps the error with what was tried.

@@ -21,7 +21,7 @@ impl EmbeddedStore {
         pages: &mut mpsc::Receiver<Page>,
         complete: impl FnOnce(&Summary) -> bool,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write().during(IMPORTING)?;
+        let mut transaction = self.slot.get()?.begin_write().during(IMPORTING)?;
         transaction.set_durability(Durability::Immediate).during(IMPORTING)?;
         let summary = write(&transaction, revision, pages)?;
         if !complete(&summary) {

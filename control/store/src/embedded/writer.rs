@@ -1,14 +1,16 @@
 //! The one thread that writes: group commit, history, compaction.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Retention;
 use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
+use super::slot::Slot;
+use super::{Retention, reader};
 use crate::error::During;
 use crate::watch::Hub;
 use crate::{Event, EventKind, Revision, StoreError};
@@ -28,12 +30,39 @@ pub(super) enum Operation {
     Delete { expected: Option<Revision> },
 }
 
+impl Command {
+    /// Whether it needs space for good.
+    fn grows(&self) -> bool {
+        let Self::Write { operation, .. } = self else { return false };
+        matches!(operation, Operation::Create { .. } | Operation::Update { .. })
+    }
+
+    fn value_len(&self) -> usize {
+        match self {
+            Self::Write {
+                operation: Operation::Create { value } | Operation::Update { value, .. }, ..
+            } => value.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Answers commands that are not executed. A caller that went away needs no answer.
+fn refuse(commands: Vec<Command>, error: &StoreError) {
+    for command in commands {
+        match command {
+            Command::Write { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Compact { reply, .. } => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// The state of the writer thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    database: Arc<Database>,
+    slot: Arc<Slot>,
     hub: Arc<Hub>,
     retention: Retention,
     trimmed: Instant,
@@ -57,10 +86,13 @@ const BATCH_LEN_MAX: usize = 256;
 const TRIM_EVERY_WRITES: usize = 1_000;
 const TRIM_EVERY_SECS: u64 = 30;
 const TRIM_LEN_MAX: usize = 4_000;
+/// How often a database that the disk failed is tried to be opened, and how often commands are answered meanwhile.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+const REFUSE_EVERY: Duration = Duration::from_millis(20);
 
 impl Writer {
-    pub(super) fn new(database: Arc<Database>, hub: Arc<Hub>, retention: Retention) -> Self {
-        Self { database, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
+    pub(super) fn new(slot: Arc<Slot>, hub: Arc<Hub>, retention: Retention) -> Self {
+        Self { slot, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
     }
 
     /// Serves commands until the store is dropped.
@@ -72,41 +104,95 @@ impl Writer {
             {
                 commands.push(command);
             }
-            self.commit(commands);
+            let commands = self.refuse_without_space(commands);
+            if let Err(error) = self.commit(commands)
+                && error.is_io()
+            {
+                self.recover(&error, &mut queue);
+            }
         }
         self.hub.close();
     }
 
-    fn commit(&mut self, commands: Vec<Command>) {
+    /// Answers the writes that there is no space for, and returns the other commands.
+    fn refuse_without_space(&self, commands: Vec<Command>) -> Vec<Command> {
+        let bytes = commands.iter().map(Command::value_len).sum::<usize>() as u64;
+        match self.slot.space.admit(bytes) {
+            Ok(()) => commands,
+            Err(error) => {
+                let (growing, others) = commands.into_iter().partition(Command::grows);
+                refuse(growing, &error);
+                others
+            }
+        }
+    }
+
+    /// Opens the database again after the disk failed. Meanwhile every command is answered with the reason.
+    fn recover(&self, error: &StoreError, queue: &mut mpsc::Receiver<Command>) {
+        let reason = if error.is_out_of_space() { self.slot.space.exhausted() } else { error.clone() };
+        tracing::error!(%reason, "the disk failed; the store is closed until it can be opened again");
+        self.slot.close(reason.clone());
+        let mut due = Instant::now();
+        loop {
+            while let Ok(command) = queue.try_recv() {
+                refuse(vec![command], &reason);
+            }
+            if queue.is_closed() {
+                return;
+            }
+            if Instant::now() >= due {
+                due = Instant::now() + REOPEN_EVERY;
+                match self.reopen() {
+                    Ok(()) => return tracing::info!("the store is open again"),
+                    Err(error) => tracing::warn!(%error, "the store cannot be opened yet"),
+                }
+            }
+            thread::sleep(REFUSE_EVERY);
+        }
+    }
+
+    /// Opens the database and publishes what was committed although its commit failed.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let (database, revision) = self.slot.reopen()?;
+        let published = self.hub.published();
+        if revision > published {
+            let missed = reader::history(&database, "", published, revision)?;
+            self.hub.publish(&Vec::from(missed));
+        }
+        self.slot.serve(database);
+        Ok(())
+    }
+
+    fn commit(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
+        if commands.is_empty() {
+            return Ok(());
+        }
         let mut batch = Batch::default();
         let outcome = self.apply(commands, &mut batch);
         match &outcome {
             Ok(()) => self.hub.publish(&batch.events),
-            Err(error) => {
-                tracing::error!(%error, source = ?error, "a commit failed; nothing of it was stored");
-            }
+            Err(error) => tracing::error!(%error, source = ?error, "a commit failed"),
         }
+        let answer = match &outcome {
+            Err(error) if error.is_out_of_space() => Err(self.slot.space.exhausted()),
+            outcome => outcome.clone(),
+        };
         // A caller that went away needs no answer.
         for (reply, result) in batch.writes {
-            let _ = reply.send(outcome.clone().and(result));
+            let _ = reply.send(answer.clone().and(result));
         }
         for (reply, result) in batch.compactions {
-            let _ = reply.send(outcome.clone().and(result));
+            let _ = reply.send(answer.clone().and(result));
         }
+        outcome
     }
 
     fn apply(&mut self, commands: Vec<Command>, batch: &mut Batch) -> Result<(), StoreError> {
         let mut pending = commands.into_iter();
         let outcome = self.transact(&mut pending, batch);
         if let Err(error) = &outcome {
-            for command in pending {
-                match command {
-                    Command::Write { reply, .. } => batch.writes.push((reply, Err(error.clone()))),
-                    Command::Compact { reply, .. } => {
-                        batch.compactions.push((reply, Err(error.clone())));
-                    }
-                }
-            }
+            let error = if error.is_out_of_space() { self.slot.space.exhausted() } else { error.clone() };
+            refuse(pending.collect(), &error);
         }
         outcome
     }
@@ -116,7 +202,8 @@ impl Writer {
         commands: &mut impl Iterator<Item = Command>,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write().during(WRITING)?;
+        let database = self.slot.get()?;
+        let mut transaction = database.begin_write().during(WRITING)?;
         transaction.set_durability(Durability::Immediate).during(WRITING)?;
         {
             let mut tables = Tables::open(&transaction)?;
