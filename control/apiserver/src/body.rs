@@ -12,6 +12,8 @@ use tokio::time::timeout;
 use crate::error::ApiError;
 use crate::protobuf;
 
+mod strict;
+
 /// The body of an answer.
 pub type Body = axum::body::Body;
 
@@ -51,25 +53,36 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
 
 /// The object in a request's body.
 pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    parse_strict(headers, body).map(|(object, _)| object)
+}
+
+/// The object in a request's body, and the paths of the keys that are there twice.
+pub(crate) fn parse_strict(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     match content_type(headers) {
-        JSON => serde_json::from_slice(body).map_err(|error| {
-            ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
-        }),
-        YAML => parse_yaml(body),
-        protobuf::MEDIA_TYPE => protobuf::decode(body).map_err(|error| {
-            ApiError::BadRequest(format!("the body of the request is not valid protobuf: {error}"))
-        }),
+        JSON => {
+            let mut from = serde_json::Deserializer::from_slice(body);
+            let read = strict::read(&mut from).and_then(|read| from.end().map(|()| read));
+            read.map_err(|error| {
+                ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
+            })
+        }
+        YAML => {
+            let read = strict::read(serde_yaml_ng::Deserializer::from_slice(body));
+            read.map_err(|error| {
+                ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}"))
+            })
+        }
+        protobuf::MEDIA_TYPE => {
+            let object = protobuf::decode(body).map_err(|error| {
+                ApiError::BadRequest(format!("the body of the request is not valid protobuf: {error}"))
+            })?;
+            Ok((object, Vec::new()))
+        }
         other => Err(ApiError::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format ({other}) - accepted media types include: {JSON}, {YAML}, {}",
             protobuf::MEDIA_TYPE
         ))),
     }
-}
-
-/// A YAML document; JSON is one.
-pub(crate) fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
-    serde_yaml_ng::from_slice(body)
-        .map_err(|error| ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}")))
 }
 
 /// A JSON answer.

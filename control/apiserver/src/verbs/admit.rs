@@ -8,8 +8,13 @@ use crate::object;
 use crate::resource::{Resource, check_types, find, prune};
 
 /// Checks that a body is an object of the path's kind, in the path's namespace, with fields of the right types, and
-/// removes the fields that the kind does not have. Returns warnings for the client.
-pub(crate) fn incoming(call: &Call<'_>, object: &mut Value) -> Result<Vec<String>, ApiError> {
+/// removes the fields that the kind does not have. Returns warnings for the client, also of the duplicate keys that
+/// were met when the body was read.
+pub(crate) fn incoming(
+    call: &Call<'_>,
+    object: &mut Value,
+    duplicates: &[String],
+) -> Result<Vec<String>, ApiError> {
     let resource = call.resource;
     object::metadata_mut(object)?;
     same_kind(resource, object)?;
@@ -19,16 +24,18 @@ pub(crate) fn incoming(call: &Call<'_>, object: &mut Value) -> Result<Vec<String
     let metadata = object::metadata_mut(object)?;
     metadata.remove("managedFields");
     metadata.remove("selfLink");
-    let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    let duplicates = duplicates.iter().map(|path| format!("duplicate field \"{path}\""));
+    let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+    let problems: Vec<String> = duplicates.chain(unknown).collect();
     match call.info.query.get("fieldValidation") {
-        Some("Strict") if !unknown.is_empty() => Err(ApiError::BadRequest(format!(
+        Some("Strict") if !problems.is_empty() => Err(ApiError::BadRequest(format!(
             "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
             resource.kind,
             resource.version,
             resource.kind,
-            unknown.join(", ")
+            problems.join(", ")
         ))),
-        None | Some("Strict" | "Warn") => Ok(unknown),
+        None | Some("Strict" | "Warn") => Ok(problems),
         Some("Ignore") => Ok(Vec::new()),
         Some(other) => Err(ApiError::BadRequest(format!(
             "invalid fieldValidation {other:?}: must be one of Ignore, Warn, Strict"

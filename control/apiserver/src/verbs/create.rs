@@ -22,8 +22,8 @@ const GENERATE_ATTEMPTS: usize = 8;
 
 /// Answers a create.
 pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let mut object = body::parse(call.headers, &call.body)?;
-    let warnings = admit::incoming(call, &mut object)?;
+    let (mut object, duplicates) = body::parse_strict(call.headers, &call.body)?;
+    let warnings = admit::incoming(call, &mut object, &duplicates)?;
     let (object, revision) = insert(call, object).await?;
     let mut object = object;
     object::set_version(&mut object, revision);

@@ -27,8 +27,8 @@ pub(crate) type Written = (Value, Revision);
 
 /// Answers a PUT of an object, or of a subresource that has the object's form.
 pub(crate) async fn replace(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
-    let mut sent = body::parse(call.headers, &call.body)?;
-    let warnings = admit::incoming(call, &mut sent)?;
+    let (mut sent, duplicates) = body::parse_strict(call.headers, &call.body)?;
+    let warnings = admit::incoming(call, &mut sent, &duplicates)?;
     let written = modify(call, subresource, |_| Ok(sent.clone())).await?;
     respond(call, written, &warnings)
 }
@@ -39,7 +39,7 @@ pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<
     let mut warnings = Vec::new();
     let written = modify(call, subresource, |old| {
         let mut patched = patch::apply(call.resource, kind, old, &patch)?;
-        warnings = admit::incoming(call, &mut patched)?;
+        warnings = admit::incoming(call, &mut patched, &[])?;
         Ok(patched)
     })
     .await?;

@@ -140,6 +140,14 @@ async fn unknown_fields_are_warned_of_refused_or_ignored() {
     assert_eq!(response.headers()["warning"], "299 - \"unknown field \\\"foo\\\"\"");
     assert_eq!(value(response).await["foo"], Value::Null);
     object["metadata"]["name"] = json!("b");
+    let twice = r#"{"metadata":{"name":"twice"},"data":{"a":"1","a":"2"}}"#;
+    let response = send(&client, Request::post(format!("{MAPS}?fieldValidation=Strict")), twice).await;
+    let status = value(response).await;
+    let message = status["message"].as_str().unwrap();
+    assert!(message.ends_with("strict decoding error: duplicate field \"data.a\""), "{message}");
+    let response = send(&client, Request::post(MAPS), twice).await;
+    assert_eq!(response.headers()["warning"], "299 - \"duplicate field \\\"data.a\\\"\"");
+    assert_eq!(value(response).await["data"]["a"], "2");
     let response = post(&client, &format!("{MAPS}?fieldValidation=Ignore"), object).await;
     assert!(response.headers().get("warning").is_none());
 }
