@@ -82,11 +82,12 @@ pub(crate) fn census(paths: &ClusterPaths, record: Option<&Record>) -> Removed {
     }
 }
 
-/// Daemons first, so that nothing is restarted; then what containers run; then whatever is left.
+/// Daemons first, so that nothing is restarted; then what containers run; then shims; then whatever is left. Writers of
+/// logs end when nobody is left to write to them, and not before.
 fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
     let recorded: HashSet<ProcessId> = record.iter().flat_map(|record| record.processes()).collect();
     let own = |process: &Process| recorded.contains(&process.id) || is_ours(process, paths);
-    let daemon = |process: &Process| process.program() == "fairlead";
+    let daemon = |process: &Process| process.program() == "fairlead" && !is_log_writer(process);
 
     let ids = |wanted: &dyn Fn(&Process) -> bool| {
         processes::others().iter().filter(|p| own(p) && wanted(p)).map(|p| p.id).collect::<Vec<_>>()
@@ -96,8 +97,14 @@ fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
     remove_foreign_containers(paths, record);
     ended += nodes.iter().map(|tree| kill_but_us(tree)).sum::<usize>();
     // A shim whose container is gone waits for a containerd that will not come: it does not listen to SIGTERM.
-    ended += processes::end(ids(&|process| process.program() != SHIM), GRACE);
-    ended + processes::end(ids(&|_| true), Duration::ZERO)
+    ended += processes::end(ids(&|process| process.program() != SHIM && !is_log_writer(process)), GRACE);
+    ended += processes::end(ids(&|process| process.program() == SHIM), Duration::ZERO);
+    ended + processes::end(ids(&|_| true), GRACE)
+}
+
+/// The process that writes a container's output to its log.
+fn is_log_writer(process: &Process) -> bool {
+    process.program() == "fairlead" && process.arguments.get(1).is_some_and(|command| command == "container-log")
 }
 
 /// Containers in a containerd that is not ours and goes on. What ours runs ends with it.
