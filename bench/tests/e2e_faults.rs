@@ -41,6 +41,11 @@ async fn what_the_server_acknowledged_survives_kill_9_and_nodes_do_not_notice() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_half_a_start_has_made_is_removed() -> Result<()> {
+    crash::in_the_middle_of_a_start(17_470).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_cluster_is_removed_whole_beside_another_that_goes_on() -> Result<()> {
     with_cluster("calm", 17_462, &[], async |calm| crash::run(calm, 17_463).await).await
 }

@@ -1,13 +1,56 @@
 //! One cluster is killed in several ways and removed or started again, while another one beside it goes on.
 
+use std::{os::unix::process::ExitStatusExt, path::Path, process::Stdio};
+
 use anyhow::{Context, Result, ensure};
 use fairlead_bench::{
     cluster::Cluster,
     scenario::{apply, load::Load},
 };
 use nix::sys::signal::Signal;
+use tokio::time::timeout;
 
-use crate::support::{ensure_nothing_left, eventually, is_alive, pids, signal, spec, start, supervisor};
+use crate::support::{
+    PATIENCE, ensure_nothing_left, eventually, is_alive, leftovers, pids, signal, spec, start, supervisor,
+};
+
+/// `up` is told to end, or killed, while it makes its cluster; what it had made by then goes.
+pub(crate) async fn in_the_middle_of_a_start(api_port: u16) -> Result<()> {
+    for ending in [Signal::SIGINT, Signal::SIGKILL] {
+        for fabric in ["node-1", "node-2"] {
+            let cluster = Cluster::planned(spec("halfway", api_port));
+            let outcome = end_when_made(&cluster, ending, fabric).await;
+            let left = leftovers(cluster.spec());
+            let removed = cluster.down().await;
+            outcome?;
+            removed.with_context(|| format!("`down` after {ending}"))?;
+            let is_orderly = ending == Signal::SIGINT;
+            ensure!(!is_orderly || left.is_empty(), "an interrupted `up` left {left:?}");
+            ensure!(is_orderly || !left.is_empty(), "the kill came too late to test anything");
+            ensure_nothing_left(&spec("halfway", api_port))?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts `up` in the foreground and ends it as soon as the namespace of `node` is there.
+async fn end_when_made(cluster: &Cluster, ending: Signal, node: &str) -> Result<()> {
+    let mut command = cluster.fairlead("up")?;
+    command.args(["--api-port", &cluster.spec().api_port.to_string()]);
+    let mut up = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let own = i32::try_from(up.id().context("`up` ended at once")?)?;
+    let namespace = Path::new("/run/netns").join(format!("{}-{node}", cluster.spec().name));
+    while !namespace.exists() && up.try_wait()?.is_none() {
+        tokio::task::yield_now().await;
+    }
+    signal(own, ending)?;
+    let ended =
+        timeout(PATIENCE, up.wait()).await.with_context(|| format!("`up` does not end after {ending}"))??;
+    let expected =
+        if ending == Signal::SIGINT { ended.success() } else { ended.signal() == Some(ending as i32) };
+    ensure!(expected, "`up` ended with {ended} after {ending}");
+    Ok(())
+}
 
 /// Load runs on `calm` while the cluster at `api_port` is killed.
 pub(crate) async fn run(calm: &Cluster, api_port: u16) -> Result<()> {
@@ -83,7 +126,7 @@ async fn down_keeps_state(cluster: &Cluster) -> Result<()> {
         !cluster.run_dir().exists() && cluster.kubeconfig().exists(),
         "`down` removed too much or too little"
     );
-    let left = crate::support::leftovers(cluster.spec());
+    let left = leftovers(cluster.spec());
     ensure!(left.is_empty(), "`down` left {left:?}");
     Ok(())
 }

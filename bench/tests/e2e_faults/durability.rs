@@ -55,9 +55,32 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
 
     let after = (nodes_processes(cluster).await?, containers(cluster).await?);
     ensure!(before == after, "nodes or pods noticed the server's absence: {before:?} became {after:?}");
+    let total = load.keeps_going(cluster).await?;
+    ensure!(total.breaks == 0, "services noticed the server's absence: {total}");
+
+    kill_what_nodes_stand_on(cluster).await?;
+    ensure!(after.1 == containers(cluster).await?, "containers ended with containerd");
     let total = load.finish(cluster).await?;
-    ensure!(total.failed == 0 && total.breaks == 0, "services noticed the server's absence: {total}");
+    ensure!(total.breaks == 0, "services noticed that containerd was killed: {total}");
     Ok(())
+}
+
+/// containerd and the resolvers are started again, and a new pod starts under them.
+async fn kill_what_nodes_stand_on(cluster: &Cluster) -> Result<()> {
+    for daemon in ["containerd", "node-1 dns", "node-2 dns"] {
+        let killed = pid_of(cluster, daemon).await?;
+        signal(killed, Signal::SIGKILL)?;
+        eventually(&format!("{daemon} is started again"), async || {
+            Ok(pid_of(cluster, daemon).await.ok().filter(|pid| *pid != killed))
+        })
+        .await?;
+    }
+    let kubectl = cluster.kubectl();
+    kubectl
+        .run(&["run", "late", "--image=fairlead.dev/workload:demo", "--restart=Never", "--", "echo"])
+        .await?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/late", "--timeout=40s"]).await?;
+    kubectl.run(&["delete", "pod", "late", "--grace-period=1", "--timeout=40s"]).await.map(drop)
 }
 
 async fn kill_again_and_again(
