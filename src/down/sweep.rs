@@ -104,7 +104,8 @@ fn end_processes(paths: &ClusterPaths, record: Option<&Record>) -> usize {
 
 /// The process that writes a container's output to its log.
 fn is_log_writer(process: &Process) -> bool {
-    process.program() == "fairlead" && process.arguments.get(1).is_some_and(|command| command == "container-log")
+    process.program() == "fairlead"
+        && process.arguments.get(1).is_some_and(|command| command == "container-log")
 }
 
 /// Containers in a containerd that is not ours and goes on. What ours runs ends with it.
