@@ -89,6 +89,7 @@ impl Agent {
             node: config.node_name.clone(),
             events: dataplane.events,
             cluster: Arc::clone(&cluster),
+            network: Arc::clone(&network),
             recent: Arc::clone(&recent),
             malformed: Arc::clone(&malformed),
         };

@@ -10,14 +10,15 @@ use fairlead_flows::{Clock, Enricher, Recent, decode};
 use fairlead_kernel::{Events, clock::monotonic_ns};
 use tokio_util::sync::CancellationToken;
 
-use crate::{AgentError, cluster::Cluster};
+use crate::{AgentError, cluster::Cluster, network::Network};
 
 /// Reads records, finds names for them and remembers them.
-#[derive(Debug)]
 pub(crate) struct FlowPump {
     pub(crate) node: String,
     pub(crate) events: Events,
     pub(crate) cluster: Arc<Cluster>,
+    /// Knows the pods of this node before the cluster does, and a moment longer.
+    pub(crate) network: Arc<Network>,
     pub(crate) recent: Arc<Recent>,
     /// Records that could not be read.
     pub(crate) malformed: Arc<AtomicU64>,
@@ -43,11 +44,18 @@ impl FlowPump {
 
     fn publish(&self, records: &mut Vec<FlowEvent>) {
         let clock = Clock::now(monotonic_ns());
-        let flows: Vec<_> = self.cluster.read(|inner| {
+        let mut flows: Vec<_> = self.cluster.read(|inner| {
             let enricher =
                 Enricher { node: &self.node, view: &inner.view, directory: &inner.directory, clock };
             records.drain(..).map(|event| enricher.flow(&event)).collect()
         });
+        let ends = flows.iter_mut().flat_map(|flow| [&mut flow.source, &mut flow.destination]);
+        for end in ends.filter(|end| end.pod.is_none() && end.node.is_none()) {
+            if let Some(name) = self.network.pod_at(end.address.ip()) {
+                end.pod = Some(name);
+                end.node = Some(self.node.clone());
+            }
+        }
         flows.into_iter().for_each(|flow| self.recent.push(flow));
     }
 }

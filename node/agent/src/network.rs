@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use fairlead_kernel::{Pods, cleanup::pod_namespaces};
 use fairlead_kubelet::network::{Attachment, NetworkError, PodIdentity, PodNetwork};
-use fairlead_model::Prefix;
+use fairlead_model::{ObjectName, Prefix};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -65,6 +66,13 @@ impl Network {
     /// Pods that have a place, by UID.
     pub(crate) fn records(&self) -> BTreeMap<String, PodRecord> {
         self.ipam().pods().clone()
+    }
+
+    /// The pod that has this address on this node.
+    pub(crate) fn pod_at(&self, address: IpAddr) -> Option<ObjectName> {
+        let ipam = self.ipam();
+        let record = ipam.pods().values().find(|record| record.addresses.contains(&address))?;
+        Some(ObjectName::new(&record.namespace, &record.name))
     }
 
     /// The kernel's view of the programs.
