@@ -126,6 +126,11 @@ async fn is_refused_at_once(cluster: &Cluster) -> Result<()> {
         Ok(flows.as_array().into_iter().flatten().any(named).then_some(()))
     })
     .await?;
+    // A pod has its name from its first connection on, before the cluster knows its address.
+    let flows = cluster.json(&["flows", "--verdict", "denied", "--last", "10000"]).await?;
+    let unnamed = |flow: &&Value| flow["service"]["name"] == "empty" && flow["source"]["pod"] != "caller";
+    let found = flows.as_array().into_iter().flatten().find(unnamed);
+    ensure!(found.is_none(), "a flow does not name its pod: {found:?}");
     let line = succeed(cluster.fairlead("flows")?.args(["--verdict", "denied", "--last", "1"])).await?;
     ensure!(
         line.contains("default/empty") && line.contains("denied: no-endpoints"),
