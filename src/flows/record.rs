@@ -21,11 +21,14 @@ impl fmt::Display for Line<'_> {
         let record = self.0;
         let time: Timestamp = record.time.parse().unwrap_or_default();
         let time = time.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.3f").to_string();
-        write!(f, "{time}  {} → ", End { end: &record.source, with_node: false })?;
+        write!(f, "{time}  {}", End { end: &record.source, with_node: false })?;
         if let Some(service) = &record.service {
-            write!(f, "{} → ", Service(service))?;
+            write!(f, " → {}", Service(service))?;
         }
-        write!(f, "{}", End { end: &record.destination, with_node: true })?;
+        // A connection that was refused before a backend was chosen has none.
+        if record.service.is_none() || !record.destination.ip.is_unspecified() {
+            write!(f, " → {}", End { end: &record.destination, with_node: true })?;
+        }
         if record.protocol != "TCP" {
             write!(f, "  {}", record.protocol)?;
         }
@@ -35,6 +38,7 @@ impl fmt::Display for Line<'_> {
         }
         match record.state.as_str() {
             "started" => write!(f, "  begins")?,
+            _ if record.bytes_sent == 0 && record.bytes_received == 0 => {}
             _ => write!(f, "  {} ↑ {} ↓", bytes(record.bytes_sent), bytes(record.bytes_received))?,
         }
         if record.rtt_us > 0 {
@@ -56,15 +60,18 @@ struct End<'a> {
 impl fmt::Display for End<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RecordEnd { namespace, pod, node, ip, port } = self.end;
+        // A socket that was refused in `connect` has no port yet.
+        let port_text = if *port == 0 { String::new() } else { format!(":{port}") };
         match (pod, node) {
             (Some(pod), node) => {
                 write!(f, "{}/{pod}", namespace.as_deref().unwrap_or_default())?;
                 match node {
-                    Some(node) if self.with_node => write!(f, "@{node}:{port}"),
-                    _ => write!(f, ":{port}"),
+                    Some(node) if self.with_node => write!(f, "@{node}{port_text}"),
+                    _ => write!(f, "{port_text}"),
                 }
             }
-            (None, Some(node)) => write!(f, "{node}:{port}"),
+            (None, Some(node)) => write!(f, "{node}{port_text}"),
+            (None, None) if *port == 0 => write!(f, "{ip}"),
             (None, None) => write!(f, "{}", SocketAddr::new(*ip, *port)),
         }
     }
@@ -133,6 +140,16 @@ mod tests {
             "node-1:9 → [fd00:96::5]:80 → 192.0.2.1:80  UDP  denied: no-endpoints  1.2 KiB ↑ 340 B ↓  2 retransmitted"
         );
         assert!(line(&record(json!({"state": "started"}))).contains("forwarded  begins  rtt"));
+    }
+
+    #[test]
+    fn a_connection_refused_before_it_began_has_neither_port_nor_backend() {
+        let refused = record(json!({
+            "source": {"namespace": "demo", "pod": "client-abc", "node": "node-1", "ip": "10.244.1.3", "port": 0},
+            "destination": {"ip": "::", "port": 0}, "bytes_sent": 0, "bytes_received": 0, "rtt_us": 0,
+            "verdict": "denied", "reason": "no-endpoints"
+        }));
+        assert_eq!(line(&refused), "demo/client-abc → demo/echo (10.96.3.4:80)  denied: no-endpoints");
     }
 
     #[test]
