@@ -1,8 +1,10 @@
 //! A client pod resolves the names through the cluster DNS address and makes a thousand requests to the service.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, runtime::wait::await_condition};
 use serde_json::Value;
 
 use super::{NAMESPACE, apply::Placed};
@@ -15,6 +17,9 @@ const MANIFEST: &str = include_str!("../../manifests/client.yaml");
 
 /// Requests that the manifest asks for.
 const REQUESTS: u64 = 1_000;
+
+/// How long the client may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the client pod reported.
 pub struct Report {
@@ -30,13 +35,13 @@ pub struct Report {
 pub async fn run(cluster: &Cluster) -> Result<Report> {
     let kubectl = cluster.kubectl();
     kubectl.apply(MANIFEST).await?;
-    let done = [
-        "wait",
-        "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}",
-        "--timeout=60s",
-        "pod/client",
-    ];
-    kubectl.run(&[&["-n", NAMESPACE], &done[..]].concat()).await?;
+    // Not `kubectl wait`: the kubectl of Debian 12 waits for conditions only, and a pod that ends has none for it.
+    let pods: Api<Pod> = Api::namespaced(cluster.client().await?, NAMESPACE);
+    let ended = await_condition(pods, "client", |pod: Option<&Pod>| {
+        let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    });
+    tokio::time::timeout(PATIENCE, ended).await.context("the client pod did not end")??;
     let text = kubectl.run(&["-n", NAMESPACE, "logs", "client"]).await?;
     let report = Report::read(&text).with_context(|| format!("the client pod printed:\n{text}"))?;
     report.check(cluster).await.with_context(|| format!("the client pod printed:\n{text}"))?;
