@@ -61,9 +61,14 @@ pub(crate) fn everything(profile: Profile) -> Result<()> {
     step::quiet("make the image of the demo", &mut image)
 }
 
-/// A cargo command in the workspace.
+/// A cargo command in the workspace, with the environment that a person's own `cargo` has: what `cargo run` sets for xtask
+/// itself would make build scripts run again, and everything after them be compiled again.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars().filter(|(name, _)| own(name)) {
+        command.env_remove(name);
+    }
     command.current_dir(paths::root());
     command
 }

@@ -54,9 +54,9 @@ pub struct Flow {
     pub service: Option<(Option<ObjectName>, IpAddr, u16)>,
     /// What became of it.
     pub verdict: Verdict,
-    /// Payload bytes from source to destination.
+    /// Bytes from source to destination, as the socket counts them: SYN and FIN are one each.
     pub bytes_sent: u64,
-    /// Payload bytes from destination to source.
+    /// Bytes from destination to source, counted in the same way.
     pub bytes_received: u64,
     /// Smoothed round-trip time in microseconds; 0 when unmeasured.
     pub rtt_us: u32,

@@ -26,9 +26,9 @@ pub struct FlowEvent {
     pub start_ns: u64,
     /// Socket cookie, which joins the records of one socket.
     pub cookie: u64,
-    /// Payload bytes that the peer acknowledged (`tcp_sock.bytes_acked`).
+    /// Bytes that the peer acknowledged (`tcp_sock.bytes_acked`), in which the kernel counts SYN and FIN as one each.
     pub bytes_sent: u64,
-    /// Payload bytes received (`tcp_sock.bytes_received`).
+    /// Bytes received (`tcp_sock.bytes_received`), in which the kernel counts a FIN as one.
     pub bytes_received: u64,
     /// Address of the socket that is described.
     pub local: Addr16,
