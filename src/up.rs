@@ -151,10 +151,13 @@ fn prepare_run_dir(paths: &ClusterPaths) -> anyhow::Result<()> {
 }
 
 fn summarise(args: &UpArgs, paths: &ClusterPaths, report: Report) {
-    let option = match paths.name.as_str() {
+    let mut option = match paths.name.as_str() {
         crate::paths::DEFAULT_CLUSTER => String::new(),
         name => format!(" --name {name}"),
     };
+    if paths.run != ClusterPaths::new(&paths.name, None, None).run {
+        option += &format!(" --run-dir {}", paths.run.display());
+    }
     let ready = match args.nodes {
         1 => "1 node is".to_owned(),
         n => format!("{n} nodes are"),

@@ -83,10 +83,8 @@ async fn demo(keep: bool) -> Result<()> {
     println!();
     if keep {
         println!("The cluster is running:\n\n    export KUBECONFIG={}\n", cluster.kubeconfig().display());
-        let folder = cluster.spec().folder.display();
-        println!(
-            "Remove it with\n\n    fairlead down --name demo --state-dir {folder}/state --run-dir {folder}/run --purge\n"
-        );
+        let run_dir = cluster.run_dir();
+        println!("Remove it with\n\n    fairlead down --name demo --run-dir {} --purge\n", run_dir.display());
         return outcome;
     }
     let logs = outcome.is_err().then(|| save_logs(&cluster)).transpose()?;
