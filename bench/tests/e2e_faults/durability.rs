@@ -58,23 +58,21 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
     let total = load.keeps_going(cluster).await?;
     ensure!(total.breaks == 0, "services noticed the server's absence: {total}");
 
-    kill_what_nodes_stand_on(cluster).await?;
+    kill_containerd(cluster).await?;
     ensure!(after.1 == containers(cluster).await?, "containers ended with containerd");
     let total = load.finish(cluster).await?;
     ensure!(total.breaks == 0, "services noticed that containerd was killed: {total}");
     Ok(())
 }
 
-/// containerd and the resolvers are started again, and a new pod starts under them.
-async fn kill_what_nodes_stand_on(cluster: &Cluster) -> Result<()> {
-    for daemon in ["containerd", "node-1 dns", "node-2 dns"] {
-        let killed = pid_of(cluster, daemon).await?;
-        signal(killed, Signal::SIGKILL)?;
-        eventually(&format!("{daemon} is started again"), async || {
-            Ok(pid_of(cluster, daemon).await.ok().filter(|pid| *pid != killed))
-        })
-        .await?;
-    }
+/// containerd is started again, and a new pod starts under it.
+async fn kill_containerd(cluster: &Cluster) -> Result<()> {
+    let killed = pid_of(cluster, "containerd").await?;
+    signal(killed, Signal::SIGKILL)?;
+    eventually("containerd is started again", async || {
+        Ok(pid_of(cluster, "containerd").await.ok().filter(|pid| *pid != killed))
+    })
+    .await?;
     let kubectl = cluster.kubectl();
     kubectl
         .run(&["run", "late", "--image=fairlead.dev/workload:demo", "--restart=Never", "--", "echo"])
