@@ -18,6 +18,9 @@ impl Addr16 {
     /// `::`, which stands for "no address".
     pub const UNSPECIFIED: Self = Self([0; 4]);
 
+    /// `0.0.0.0`, mapped.
+    pub const UNSPECIFIED_V4: Self = Self::from_v4_be(0);
+
     /// From an IPv4 address as the kernel holds it: one word in network order.
     #[inline(always)]
     pub const fn from_v4_be(word: u32) -> Self {
@@ -28,6 +31,12 @@ impl Addr16 {
     #[inline(always)]
     pub const fn from_v6_be(words: [u32; 4]) -> Self {
         Self(words)
+    }
+
+    /// A cookie of the kernel in place of an address: in `ff00::/8`, where no client's address is (RFC 4291 §2.7).
+    #[inline(always)]
+    pub const fn from_cookie(cookie: u64) -> Self {
+        Self([0xff00_0000_u32.to_be(), 0, (cookie >> 32) as u32, cookie as u32])
     }
 
     /// Whether this is a mapped IPv4 address.
