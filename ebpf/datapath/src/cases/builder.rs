@@ -241,7 +241,7 @@ impl PacketBuilder {
         header[2..4].copy_from_slice(&(len as u16 + words as u16 * 4).to_be_bytes());
         if let Some((id, offset, more)) = self.fragment {
             header[4..6].copy_from_slice(&(id as u16).to_be_bytes());
-            header[6..8].copy_from_slice(&(offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+            header[6..8].copy_from_slice(&((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
         }
         if self.do_not_fragment {
             header[6] |= 0x40;
