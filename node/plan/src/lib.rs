@@ -5,11 +5,13 @@
 //! module per proxy mode; [`ebpf`] is the one that exists. Start reading at [`ebpf::Planner::plan`]; which endpoints a
 //! service uses is [`select`], the pod networks of other nodes are [`routes`].
 
+pub mod ebpf;
 pub mod mode;
 pub mod op;
 pub mod routes;
 pub mod select;
 
+pub use ebpf::{Changes, Limits, LocalNode, ObservedServices, Owner, Plan, Planner, Problem, Scope, Usage};
 pub use mode::{ProxyMode, UnknownMode};
 pub use op::Op;
 pub use routes::{ObservedRoutes, plan_routes};
