@@ -206,7 +206,7 @@ pub(super) fn table() -> Vec<Case> {
         ]
         .concat()
     });
-    of_family.collect::<Vec<_>>().concat()
+    of_family.flatten().map(only_on_the_host_over_the_overlay).collect()
 }
 
 fn name(family: &Family, text: &str) -> &'static str {
@@ -323,7 +323,7 @@ fn handed_over(family: &Family) -> Vec<Case> {
     ];
     let mut cases = conversation(with(family, TCP, Where::Nowhere, 0), turns);
     cases.push(stranger);
-    cases.into_iter().map(only_on_the_host_over_the_overlay).collect()
+    cases
 }
 
 /// A test run has no tunnel that a packet came by.

@@ -151,7 +151,8 @@ fn a_process_may_not_listen_where_a_node_port_is() {
         ("0.0.0.0", 30_080, UDP, true),
         ("0.0.0.0", 30_081, TCP, true),
         ("0.0.0.0", 8_080, TCP, true),
-        ("::", 30_080, TCP, true),
+        ("::", 30_080, TCP, false),
+        ("fd00:29::b", 30_080, TCP, true),
     ];
     for (addr, port, proto, allowed) in rows {
         assert_eq!(
