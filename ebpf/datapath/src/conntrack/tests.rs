@@ -32,10 +32,7 @@ fn a_client_is_masqueraded_where_kube_proxy_does_so_and_only_when_told_to() {
     ];
     for (name, place, flags, expected) in rows {
         assert_eq!(masquerades(flags, place, FORWARD_MASQUERADED), expected, "{name}");
-        assert!(
-            !masquerades(flags, place, FORWARD_ENCAPSULATED),
-            "{name}: the client's address stays"
-        );
+        assert!(!masquerades(flags, place, FORWARD_ENCAPSULATED), "{name}: the client's address stays");
     }
 }
 
