@@ -25,9 +25,11 @@ use tracing::Instrument;
 
 use crate::{
     AgentError, Config, admin,
+    check_ports::CheckPorts,
     cluster::Cluster,
     flow_pump::FlowPump,
-    health, metrics,
+    health::{self, Health},
+    metrics,
     network::Network,
     report::Reporter,
     stats::Stats,
@@ -96,8 +98,7 @@ impl Agent {
         let reporter = Reporter {
             node: config.node_name.clone(),
             mode: config.proxy_mode,
-            cluster,
-            stats,
+            health: Arc::new(Health::new(config.node_name.clone(), cluster, stats, ready.clone())),
             recent,
             network: Arc::clone(&network),
             counters: dataplane.counters,
@@ -160,8 +161,10 @@ impl Agent {
         }
         let router = admin::router(Arc::clone(&self.reporter), stop.clone());
         tasks.spawn(serve("administration", self.admin, router, stop.clone()).in_current_span());
+        let check_ports = CheckPorts::new(Arc::clone(&self.reporter.health), Vec::new());
+        tasks.spawn(check_ports.run(stop.clone()).in_current_span());
         for listener in self.health {
-            let router = health::router(Arc::clone(&self.reporter));
+            let router = health::router(Arc::clone(&self.reporter.health));
             tasks.spawn(serve("health checks", listener, router, stop.clone()).in_current_span());
         }
         for listener in self.metrics {

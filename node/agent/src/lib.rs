@@ -6,12 +6,14 @@
 
 mod admin;
 mod agent;
+mod check_ports;
 mod cluster;
 mod config;
 mod error;
 mod flow_pump;
 mod health;
 mod ipam;
+mod locals;
 mod metrics;
 mod network;
 mod report;

@@ -18,7 +18,7 @@ use fairlead_wire::client::ConnectionState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{cluster::Cluster, network::Network, stats::Stats};
+use crate::{health::Health, network::Network};
 
 /// State of a node's agent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -51,8 +51,10 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Event records that were lost because nobody read them in time.
     pub events_lost: u64,
-    /// Completed and failed syncs.
+    /// Completed syncs.
     pub syncs: u64,
+    /// From the arrival of the last update until it was in the kernel, in microseconds.
+    pub last_sync_us: u64,
     /// Failed ones.
     pub sync_failures: u64,
     /// Why the last one failed, if it did.
@@ -124,8 +126,7 @@ pub struct PodReport {
 pub(crate) struct Reporter {
     pub(crate) node: String,
     pub(crate) mode: ProxyMode,
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) health: Arc<Health>,
     pub(crate) recent: Arc<Recent>,
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
@@ -138,7 +139,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The agent's state.
     pub(crate) fn status(&self) -> Result<Status, KernelError> {
-        let stats = self.stats.read();
+        let stats = self.health.stats.read();
         let feed = self.feed.borrow().clone();
         let networks = self.networks.borrow().iter().map(|n| format!("{}/{}", n.address, n.length)).collect();
         let programs = self.network.programs().into_iter().map(|program| ProgramReport {
@@ -162,7 +163,8 @@ impl Reporter {
             programs: programs.collect(),
             drops: self.drops(None)?,
             events_lost: self.events_lost()?,
-            syncs: stats.count,
+            syncs: stats.syncs.count,
+            last_sync_us: u64::try_from(stats.last_took.as_micros()).unwrap_or(u64::MAX),
             sync_failures: stats.failures,
             last_error: stats.last_error,
             problems: stats.problems,
@@ -218,7 +220,7 @@ impl Reporter {
 
     /// How full the maps are that user space fills.
     pub(crate) fn maps(&self) -> Vec<MapFill> {
-        let stats = self.stats.read();
+        let stats = self.health.stats.read();
         let addresses = self.network.records().values().map(|record| record.addresses.len() as u64).sum();
         let fills = [
             (names::SERVICES, stats.usage.frontends as u64),

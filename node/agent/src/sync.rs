@@ -18,10 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cluster::{Changed, Cluster},
-    stats::Stats,
-};
+use crate::{cluster::Cluster, stats::Stats};
 
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
@@ -97,13 +94,12 @@ impl<S: State> SyncLoop<S> {
     }
 
     fn take_in(&mut self, update: Update) {
-        let Changed { services, nodes, everything } = self.outputs.cluster.apply(update, &self.node);
-        self.pending.services.extend(services);
-        self.pending.nodes |= nodes;
-        self.pending.all |= everything;
-        self.outputs.stats.update(|stats| {
-            stats.pending_since.get_or_insert_with(Instant::now);
-        });
+        let arrived = Instant::now();
+        let changed = self.outputs.cluster.apply(update, &self.node);
+        self.outputs.stats.update(|stats| stats.queued(&changed, arrived));
+        self.pending.services.extend(changed.services);
+        self.pending.nodes |= changed.nodes;
+        self.pending.all |= changed.everything;
         if let Some(node) = self.outputs.cluster.node(&self.node) {
             self.outputs.networks.send_if_modified(|networks| {
                 let changed = *networks != node.pod_networks;
@@ -133,10 +129,7 @@ impl<S: State> SyncLoop<S> {
                     tracing::warn!("{problem}");
                 }
                 self.outputs.stats.update(|stats| {
-                    stats.observe(begin.elapsed());
-                    stats.pending_since = None;
-                    stats.last_success = Some(Instant::now());
-                    stats.last_error = None;
+                    stats.applied(begin.elapsed());
                     stats.problems = problems;
                     stats.revision = revision;
                     (stats.usage, stats.routes) = (usage, routes);
