@@ -17,9 +17,9 @@ use crate::{
     identity::Identity,
 };
 
-mod place;
+pub(crate) mod place;
 
-use place::Place;
+use place::{Place, Wanted};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,9 +30,9 @@ The kubeconfig holds the node's certificate (`fairlead kubeconfig --node NAME` o
 client certificate for the API and the feed, and the server certificate for `kubectl logs`.";
 
 /// Where kube-proxy serves its health, for load balancers.
-const HEALTH_PORT: u16 = 10256;
+pub(crate) const HEALTH_PORT: u16 = 10256;
 /// Where kube-proxy serves its mode and metrics.
-const METRICS_PORT: u16 = 10249;
+pub(crate) const METRICS_PORT: u16 = 10249;
 /// Where a kubelet serves logs.
 const KUBELET_PORT: u16 = 10250;
 
@@ -93,7 +93,7 @@ pub(crate) struct NodeArgs {
 /// Serves until SIGINT or SIGTERM. What is in the kernel stays there, so that a restart is not seen.
 pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let identity = Identity::read(&args.kubeconfig)?;
-    let place = place::find(args, &identity)?;
+    let place = place::find(wanted(args), &identity.host()?)?;
     let feed = identity.feed(args.feed.as_deref())?;
     daemon::run(async |shutdown| {
         let agent = Agent::new(agent_config(args, &place, feed)).await?;
@@ -109,10 +109,23 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     })
 }
 
+fn wanted(args: &NodeArgs) -> Wanted {
+    Wanted {
+        name: args.name.clone(),
+        addresses: args.node_ip.clone(),
+        uplink: args.uplink.clone(),
+        state: args.state_dir.clone(),
+        run: args.run_dir.clone(),
+        bpffs: args.bpffs.clone(),
+        cgroup: args.cgroup.clone(),
+    }
+}
+
 fn agent_config(args: &NodeArgs, place: &Place, feed: FeedEndpoint) -> AgentConfig {
     AgentConfig {
         node_name: place.name.clone(),
-        feed,
+        feed: feed.into(),
+        pod_network: true,
         bpffs_dir: place.bpffs.clone(),
         cgroup_dir: place.cgroup.clone().into(),
         netns_dir: place.run.join("netns"),

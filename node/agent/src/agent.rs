@@ -99,6 +99,7 @@ impl Agent {
             node: config.node_name.clone(),
             mode: config.proxy_mode,
             health: Arc::new(Health::new(config.node_name.clone(), cluster, stats, ready.clone())),
+            bpffs_dir: config.bpffs_dir.clone(),
             recent,
             network: Arc::clone(&network),
             counters: dataplane.counters,
@@ -109,7 +110,7 @@ impl Agent {
         };
         Ok(Self {
             subscription,
-            sync: SyncLoop::new(config.node_name, dataplane.tables, outputs),
+            sync: SyncLoop::new(config.node_name, dataplane.tables, outputs).with_routes(config.pod_network),
             flows,
             logs: dataplane.logs,
             network,

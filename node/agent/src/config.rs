@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use fairlead_kernel::{DataplaneConfig, NodeFootprint};
 use fairlead_plan::ProxyMode;
-use fairlead_wire::client::FeedEndpoint;
+use fairlead_wire::client::FeedSource;
 
 /// Everything the agent must be told. The process already is in the node's network namespace.
 #[derive(Clone, Debug)]
@@ -12,7 +12,10 @@ pub struct Config {
     /// Name of the node, as the API knows it.
     pub node_name: String,
     /// Where the feed is.
-    pub feed: FeedEndpoint,
+    pub feed: FeedSource,
+    /// Whether pods get their network from this agent. If not, nothing is routed to other nodes' pods and nothing is
+    /// taken back: they are another one's.
+    pub pod_network: bool,
     /// Pin directory on a bpf file system, e.g. `/sys/fs/bpf/fairlead/<node>`.
     pub bpffs_dir: PathBuf,
     /// The node's cgroup, relative to the cgroup-v2 mount, e.g. `fairlead/<node>`.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +19,11 @@ use fairlead_wire::client::ConnectionState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{health::Health, network::Network};
+use crate::{
+    health::Health,
+    inspect::{self, Dump, Kind, Names},
+    network::Network,
+};
 
 /// State of a node's agent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -127,6 +132,7 @@ pub(crate) struct Reporter {
     pub(crate) node: String,
     pub(crate) mode: ProxyMode,
     pub(crate) health: Arc<Health>,
+    pub(crate) bpffs_dir: PathBuf,
     pub(crate) recent: Arc<Recent>,
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
@@ -169,6 +175,12 @@ impl Reporter {
             last_error: stats.last_error,
             problems: stats.problems,
         })
+    }
+
+    /// A map, decoded, with names of services.
+    pub(crate) fn inspect(&self, kind: Kind) -> Result<Dump, KernelError> {
+        let names = self.health.cluster.read(|inner| Names::of(&inner.view));
+        inspect::read(&self.bpffs_dir, kind, &names)
     }
 
     /// Counters of every pod that has a place on the network, by namespace and name.

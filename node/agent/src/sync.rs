@@ -54,6 +54,8 @@ pub(crate) struct SyncLoop<S> {
     /// None until the kernel has been observed, and after a failure.
     planner: Option<Planner>,
     routes: Option<ObservedRoutes>,
+    /// Whether routes to pods are ours.
+    routing: bool,
     pending: Pending,
     retry_at: Option<Instant>,
     started: Instant,
@@ -63,7 +65,14 @@ impl<S: State> SyncLoop<S> {
     pub(crate) fn new(node: String, state: S, outputs: Outputs) -> Self {
         let started = Instant::now();
         let pending = Pending::default();
-        Self { node, state, outputs, planner: None, routes: None, pending, retry_at: None, started }
+        let (planner, routes) = (None, None);
+        Self { node, state, outputs, planner, routes, routing: true, pending, retry_at: None, started }
+    }
+
+    /// Whether routes to pods are ours; they are unless it is said.
+    pub(crate) fn with_routes(mut self, routing: bool) -> Self {
+        self.routing = routing;
+        self
     }
 
     /// Runs until it is told to stop or the sender of updates is gone.
@@ -175,7 +184,7 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_routes(&mut self, pending: &Pending) -> Result<(), KernelError> {
-        if self.routes.is_some() && !pending.nodes && !pending.all {
+        if !self.routing || (self.routes.is_some() && !pending.nodes && !pending.all) {
             return Ok(());
         }
         let observed = match self.routes.take() {
