@@ -213,7 +213,9 @@ mod tests {
 
     #[test]
     fn runs_of_backends_are_short() {
-        for (list, text) in [(&[][..], "-"), (&[5], "5"), (&[1, 2, 3, 7, 9, 10], "1-3,7,9-10"), (&[4, 3], "4,3")] {
+        for (list, text) in
+            [(&[][..], "-"), (&[5], "5"), (&[1, 2, 3, 7, 9, 10], "1-3,7,9-10"), (&[4, 3], "4,3")]
+        {
             assert_eq!(indexes(list), text);
         }
     }

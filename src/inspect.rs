@@ -1,6 +1,9 @@
 //! Where `fairlead bpf` and `fairlead service` read: from the agent of a node, or from its pinned maps.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;

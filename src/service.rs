@@ -70,7 +70,9 @@ pub(crate) fn run(args: &ServiceArgs) -> anyhow::Result<()> {
     match &args.command {
         Command::List { node, namespace, output } => {
             let mut frontends = runtime.block_on(frontends(node))?;
-            frontends.retain(|one| namespace.is_none() || of(one, |service| Some(&service.namespace) == namespace.as_ref()));
+            frontends.retain(|one| {
+                namespace.is_none() || of(one, |service| Some(&service.namespace) == namespace.as_ref())
+            });
             output::print(*output, &frontends, |frontends| list(frontends))
         }
         Command::Get { service, node, namespace, output } => {
@@ -102,7 +104,9 @@ async fn get(node: &NodeArgs, namespace: &str, service: &str) -> anyhow::Result<
     }
     let frontends: Vec<_> = all.into_iter().filter(|one| ids.contains(&one.id)).collect();
     let backends = match inspect::read(node, Kind::Backends).await? {
-        Dump::Backends(backends) => backends.into_iter().filter(|one| one.id.is_some_and(|id| ids.contains(&id))),
+        Dump::Backends(backends) => {
+            backends.into_iter().filter(|one| one.id.is_some_and(|id| ids.contains(&id)))
+        }
         _ => bail!("the agent answered with something else; is it of another version?"),
     };
     Ok(Shown { frontends, backends: backends.collect() })
@@ -145,7 +149,8 @@ fn detail(shown: &Shown) -> String {
         ]
     });
     let backends = shown.backends.iter().map(|one| {
-        let cell = |flag: &str, yes: &str| if one.flags.iter().any(|f| f == flag) { yes } else { "-" }.to_owned();
+        let cell =
+            |flag: &str, yes: &str| if one.flags.iter().any(|f| f == flag) { yes } else { "-" }.to_owned();
         vec![
             format!("{}/{}", std::net::SocketAddr::new(one.address, one.port), one.protocol),
             one.index.to_string(),

@@ -67,9 +67,11 @@ pub fn run(json: Option<&Path>) -> Result<()> {
     for mode in MODES {
         for family in [Family::Ipv4, Family::Ipv6] {
             for (services, endpoints, changes) in SIZES {
-                let title = format!("{}, {}: {services} services × {endpoints} endpoints", mode.0, family.name());
+                let title =
+                    format!("{}, {}: {services} services × {endpoints} endpoints", mode.0, family.name());
                 let step = Step::begin(title);
-                let run = Run { binary: &binary, mode: *mode, family, services: *services, endpoints: *endpoints };
+                let run =
+                    Run { binary: &binary, mode: *mode, family, services: *services, endpoints: *endpoints };
                 rows.extend(run.measure(*changes, &step)?);
                 step.done();
             }
@@ -103,8 +105,7 @@ impl Run<'_> {
     fn measure(&self, changes: bool, step: &Step) -> Result<Vec<Row>> {
         let directory = tempfile::tempdir().context("cannot make a folder")?;
         let topology = TwoNodes::new();
-        let mut cluster =
-            Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
+        let mut cluster = Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
         let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), cluster.snapshot())?;
         let agent = Agent::start(self, &topology, directory.path())?;
         step.note("cold load");
@@ -161,7 +162,15 @@ impl<'a> Agent<'a> {
         let id = format!("flbench-programming-{}", std::process::id());
         let bpffs = Path::new("/sys/fs/bpf").join(&id);
         let mut command = Command::new(run.binary);
-        command.args(["proxy", "--node", synthetic::NODE, "--uplink", UPLINK, "--health-listen", "127.0.0.1:10256"]);
+        command.args([
+            "proxy",
+            "--node",
+            synthetic::NODE,
+            "--uplink",
+            UPLINK,
+            "--health-listen",
+            "127.0.0.1:10256",
+        ]);
         command.args(run.mode.1).arg("--cgroup").arg(&id).arg("--bpffs").arg(&bpffs);
         for address in &topology.a.addresses {
             command.arg("--node-ip").arg(address.to_string());

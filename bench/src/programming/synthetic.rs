@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fairlead_model::{
-    Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Revision, Service, ServicePort,
-    Update,
+    Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Revision, Service,
+    ServicePort, Update,
 };
 
 /// Name of the node whose agent is measured.

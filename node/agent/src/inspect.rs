@@ -8,7 +8,8 @@ use std::{
 };
 
 use fairlead_abi::{
-    Addr16, conntrack::{self, ConntrackKey, ConntrackValue},
+    Addr16,
+    conntrack::{self, ConntrackKey, ConntrackValue},
     service::{self, BackendValue, SCOPE_NODE_PORT, ServiceKey, ServiceValue},
 };
 use fairlead_kernel::{Inspector, KernelError, clock::monotonic_ns};
@@ -235,7 +236,8 @@ fn services(maps: &Inspector, names: &Names) -> Result<Vec<Frontend>, KernelErro
         one.service = one.service.take().or_else(|| known.get(&one.id).cloned());
     }
     all.sort_by(|a, b| {
-        let order = |f: &Frontend| (f.service.clone(), f.scope.clone(), f.address, f.port, f.protocol.clone());
+        let order =
+            |f: &Frontend| (f.service.clone(), f.scope.clone(), f.address, f.port, f.protocol.clone());
         order(a).cmp(&order(b))
     });
     Ok(all)
@@ -387,10 +389,7 @@ fn map_rows(maps: &Inspector) -> Result<Vec<MapRow>, KernelError> {
 }
 
 /// Blocks of a service by name: the ids of its ports, one for each address family.
-pub fn blocks_of<'a>(
-    frontends: &'a [Frontend],
-    wanted: impl Fn(&ServiceRef) -> bool + 'a,
-) -> BTreeSet<u32> {
+pub fn blocks_of<'a>(frontends: &'a [Frontend], wanted: impl Fn(&ServiceRef) -> bool + 'a) -> BTreeSet<u32> {
     frontends.iter().filter(|one| one.service.as_ref().is_some_and(&wanted)).map(|one| one.id).collect()
 }
 
@@ -406,23 +405,32 @@ mod tests {
             name: ObjectName::new("demo", "web"),
             addresses: vec!["10.96.0.1".parse().expect("v4"), "fd00:96::1".parse().expect("v6")],
             external_addresses: vec!["192.0.2.1".parse().expect("v4")],
-            ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: 30_080 }],
+            ports: vec![ServicePort {
+                name: "http".into(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                node_port: 30_080,
+            }],
             ..Service::default()
         };
         let mut view = View::default();
         let revision = Revision { epoch: 1, sequence: 1 };
         view.apply(Update { revision, snapshot: true, changes: vec![Change::PutService(service)] });
         let names = Names::of(&view);
-        let mut found: Vec<_> = names.0.keys().map(|key| (key.addr.to_ip().to_string(), key.port.get(), key.scope)).collect();
+        let mut found: Vec<_> =
+            names.0.keys().map(|key| (key.addr.to_ip().to_string(), key.port.get(), key.scope)).collect();
         found.sort();
         let row = |address: &str, port, scope| (address.to_owned(), port, scope);
-        assert_eq!(found, [
-            row("0.0.0.0", 30_080, 1),
-            row("10.96.0.1", 80, 0),
-            row("192.0.2.1", 80, 0),
-            row("::", 30_080, 1),
-            row("fd00:96::1", 80, 0),
-        ]);
+        assert_eq!(
+            found,
+            [
+                row("0.0.0.0", 30_080, 1),
+                row("10.96.0.1", 80, 0),
+                row("192.0.2.1", 80, 0),
+                row("::", 30_080, 1),
+                row("fd00:96::1", 80, 0),
+            ]
+        );
     }
 
     #[test]

@@ -3,14 +3,12 @@
 use std::{
     collections::HashMap,
     fs,
+    hash::Hash,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
 };
 
-use aya::{
-    Pod,
-    maps::{Map, MapData},
-};
+use aya::maps::MapData;
 use fairlead_abi::{
     LAYOUT_VERSION,
     conntrack::{ConntrackKey, ConntrackValue},
@@ -18,12 +16,11 @@ use fairlead_abi::{
     service::{AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue, SlotValue},
 };
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::{
     KernelError,
-    bpf::{
-        batch::{count_keys, read_array},
-        pins::Pins,
-    },
+    bpf::{batch::read_all, count::count_keys, pins::Pins},
 };
 
 /// Reads the maps under a pin directory.
@@ -129,35 +126,28 @@ impl Inspector {
         Ok(MapSummary { name: spec.name, kind, capacity, used, memory_bytes: memory_bytes(fd)? })
     }
 
-    fn entries<K: Pod + std::hash::Hash + Eq, V: Pod>(
-        &self,
-        spec: MapSpec,
-    ) -> Result<HashMap<K, V>, KernelError> {
-        let failed = || KernelError::map(spec.name, "reading");
-        let map = Map::from_map_data(self.data(spec)?).map_err(failed())?;
-        let map = aya::maps::HashMap::<MapData, K, V>::try_from(map).map_err(failed())?;
-        let mut entries = HashMap::new();
-        // When the entry at hand is deleted meanwhile, the kernel begins anew; that must have an end.
-        for entry in map.iter().take(2 * spec.capacity as usize) {
-            let (key, value) = entry.map_err(failed())?;
-            entries.insert(key, value);
-        }
-        Ok(entries)
+    fn entries<K: Plain + Hash + Eq, V: Plain>(&self, spec: MapSpec) -> Result<HashMap<K, V>, KernelError> {
+        Ok(self.read(spec)?.into_iter().collect())
     }
 
-    fn array<V>(&self, spec: MapSpec) -> Result<Vec<V>, KernelError>
-    where
-        V: zerocopy::FromBytes + zerocopy::IntoBytes + Copy,
-    {
+    fn array<V: Plain>(&self, spec: MapSpec) -> Result<Vec<V>, KernelError> {
+        Ok(self.read::<u32, V>(spec)?.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn read<K: Plain, V: Plain>(&self, spec: MapSpec) -> Result<Vec<(K, V)>, KernelError> {
         let map = self.data(spec)?;
-        read_array(map.fd().as_fd(), spec.capacity)
-            .map_err(KernelError::file("reading eBPF map", spec.name))
+        read_all(map.fd().as_fd()).map_err(KernelError::file("reading eBPF map", spec.name))
     }
 
     fn data(&self, spec: MapSpec) -> Result<MapData, KernelError> {
         MapData::from_pin(self.pins.map(spec.name)).map_err(KernelError::map(spec.name, "opening"))
     }
 }
+
+/// What a map holds: bytes that may be anything.
+trait Plain: FromBytes + IntoBytes + Immutable + Copy {}
+
+impl<T: FromBytes + IntoBytes + Immutable + Copy> Plain for T {}
 
 fn memory_bytes(map: BorrowedFd<'_>) -> Result<u64, KernelError> {
     let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
