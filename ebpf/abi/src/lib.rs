@@ -54,6 +54,7 @@ mod user {
         crate::conntrack::FragmentValue,
         crate::node::AddressValue,
         crate::node::NodeValue,
+        crate::node::AnswersValue,
         crate::pod::PodValue,
         crate::pod::InterfaceValue,
         crate::pod::PodCounters,

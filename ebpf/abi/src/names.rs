@@ -45,6 +45,11 @@ pub const INTERFACES: MapSpec = MapSpec { name: "INTERFACES", capacity: 1_024 };
 /// Pod networks of other nodes: prefix to [`crate::route::RouteValue`]. `LPM_TRIE`, key `Key<[u8; 16]>` with the
 /// prefix length counted over the 128-bit mapped form.
 pub const ROUTES: MapSpec = MapSpec { name: "ROUTES", capacity: 16_384 };
+/// Whether a connection of the pod in a slot was ever translated by the link programs (`u32`, 0 or 1; slot 0 is the host):
+/// packets of other pods are not looked up. `ARRAY`.
+pub const TRACKED: MapSpec = MapSpec { name: "TRACKED", capacity: 1_024 };
+/// How many ICMP errors the node may still answer with: [`crate::node::AnswersValue`]. `PERCPU_ARRAY`.
+pub const ANSWERS: MapSpec = MapSpec { name: "ANSWERS", capacity: 1 };
 /// Counters per pod slot: [`crate::pod::PodCounters`]. `PERCPU_ARRAY`.
 pub const POD_COUNTERS: MapSpec = MapSpec { name: "POD_COUNTERS", capacity: 1_024 };
 /// Drops: [`crate::pod::DropKey`] to a `u64` count. `PERCPU_HASH`.
@@ -67,6 +72,8 @@ pub const MAPS: &[MapSpec] = &[
     ORIGINS,
     CONNTRACK,
     FRAGMENTS,
+    TRACKED,
+    ANSWERS,
     PODS,
     POD_NETNS,
     INTERFACES,

@@ -38,3 +38,21 @@ pub struct NodeValue {
 }
 
 const _: () = assert!(size_of::<NodeValue>() == 40);
+
+/// VXLAN network identifier of the overlay.
+pub const OVERLAY_VNI: u32 = 0xfa1;
+
+/// A token bucket of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct AnswersValue {
+    /// When tokens were last added: nanoseconds of `CLOCK_MONOTONIC`.
+    pub filled_ns: u64,
+    /// Tokens left.
+    pub tokens: u64,
+}
+
+const _: () = assert!(size_of::<AnswersValue>() == 16);
+
+/// ICMP errors a second and CPU, and how many may come at once: the kernel's own default (`net.ipv4.icmp_msgs_per_sec`).
+pub const ANSWERS_PER_SEC: u64 = 1_000;
