@@ -6,12 +6,15 @@
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     conntrack::{
-        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey, ConntrackValue,
-        FragmentKey, FragmentValue,
+        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey,
+        ConntrackValue, FragmentKey, FragmentValue,
     },
     names::globals::{FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
     node::NodeValue,
-    service::{BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL, ServiceValue, TCP},
+    service::{
+        BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL, ServiceValue,
+        TCP,
+    },
 };
 
 use crate::{
@@ -387,3 +390,6 @@ pub(crate) fn follow<C: Connections>(connections: &C, via: &Addr16, work: &mut W
         && connections.add_connection(other_key, other, true) == Added::Done;
     if added { Ok(()) } else { Err(Refusal { reason: DropReason::ConntrackFull, service_id: 0 }) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,8 @@ pub(crate) fn rewrite<P: Packet + ?Sized>(
     }
     let (at, optional) = match transport.proto {
         TCP => (TCP_CHECKSUM, false),
-        UDP => (UDP_CHECKSUM, matches!(network.family, Family::V4)),
+        // None over IPv4 (RFC 768), and over IPv6 in tunnels (RFC 6935 §5).
+        UDP => (UDP_CHECKSUM, true),
         SCTP if ports_stay => return Some(()),
         _ => return None,
     };
@@ -204,9 +205,7 @@ pub(crate) fn rewrite_error<P: Packet + ?Sized>(
         }
         Family::V6 => {
             for word in 0..4 {
-                inner = inner
-                    .and(answer.dst.0[word], to.dst.0[word])
-                    .and(answer.src.0[word], to.src.0[word]);
+                inner = inner.and(answer.dst.0[word], to.dst.0[word]).and(answer.src.0[word], to.src.0[word]);
             }
             packet.store_at::<[[u32; 4]; 2]>(quoted.network + 8, [to.dst.0, to.src.0])?;
             // ICMPv6 covers a pseudo header, ICMP does not.

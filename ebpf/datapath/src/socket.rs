@@ -141,7 +141,8 @@ pub fn sender<S: Sockets>(sockets: &S, key: &OriginKey) -> Option<OriginValue> {
 /// change.
 #[inline(always)]
 pub fn peer(socket: &SocketValue, addr: &Addr16, port: Be16) -> Option<(Addr16, Be16)> {
-    let translated = socket.service_id != 0 && same(&socket.backend_addr, addr) && socket.backend_port.0 == port.0;
+    let translated =
+        socket.service_id != 0 && same(&socket.backend_addr, addr) && socket.backend_port.0 == port.0;
     translated.then_some((socket.service, socket.service_port))
 }
 
@@ -152,13 +153,16 @@ pub fn may_bind<S: Services>(services: &S, addr: &Addr16, port: Be16, proto: u8)
     if !services.is_node_port(port.get()) {
         return true;
     }
-    let v4 = addr.is_v4();
     let any = is_unspecified(addr) || same(addr, &Addr16::UNSPECIFIED_V4);
     if !any && services.address(addr) & ADDRESS_NODE_PORT == 0 {
         return true;
     }
-    let addr = if v4 { Addr16::UNSPECIFIED_V4 } else { Addr16::UNSPECIFIED };
-    services.service(&ServiceKey { addr, port, proto, scope: SCOPE_NODE_PORT }).is_none()
+    let taken = |addr| services.service(&ServiceKey { addr, port, proto, scope: SCOPE_NODE_PORT }).is_some();
+    if addr.is_v4() {
+        return !taken(Addr16::UNSPECIFIED_V4);
+    }
+    // A socket on `::` takes IPv4 connections, too; whether it wants to is not known here.
+    !taken(Addr16::UNSPECIFIED) && !(any && taken(Addr16::UNSPECIFIED_V4))
 }
 
 const fn no_port() -> Translation {
