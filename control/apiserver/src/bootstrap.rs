@@ -4,28 +4,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fairlead_store::{ListRequest, StoreError};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 use crate::Config;
-use crate::addresses;
-use crate::api::{self, Api, prefix};
+use crate::addresses::{self, RepairError};
+use crate::api::{self, Api};
 use crate::authn::Identity;
 use crate::body::Body;
 use crate::object;
-use crate::resource::find;
 
 /// Why the objects of the system cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// The store does not answer.
-    #[error("cannot read the stored Services")]
-    Store(#[from] StoreError),
-    /// A stored object cannot be read.
-    #[error("cannot read the stored Services: {0}")]
-    Damaged(String),
+    /// Services and what they claim cannot be compared.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// The API refused an object of the system.
     #[error("cannot make {path}: {message}")]
     Refused {
@@ -37,18 +32,6 @@ pub enum BootstrapError {
 }
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
-
-/// Rebuilds the table of taken service addresses from the stored Services.
-pub(crate) async fn restore_addresses(api: &Api) -> Result<(), BootstrapError> {
-    let services = find("", "v1", "services").expect("Services are in the table of kinds");
-    let listing = api.store.list(ListRequest::prefix(prefix(services, None))).await?;
-    for entry in listing.entries {
-        let service = object::decode(services, &entry.value, entry.mod_revision)
-            .map_err(|error| BootstrapError::Damaged(error.to_string()))?;
-        api.addresses.restore(&service);
-    }
-    Ok(())
-}
 
 /// Makes what is missing, and brings the API's own endpoints up to date.
 pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<(), BootstrapError> {

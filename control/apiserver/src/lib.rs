@@ -23,6 +23,7 @@ pub mod table;
 mod addresses;
 mod api;
 mod bootstrap;
+mod commit;
 mod decoded;
 mod discovery;
 mod expiry;
@@ -37,6 +38,7 @@ mod verbs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use crate::addresses::{PortRange, PortRangeError, RepairError};
 pub use crate::bootstrap::BootstrapError;
 pub use crate::error::ApiError;
 pub use crate::pki::Pki;
@@ -55,6 +57,8 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// Where Service addresses come from: one network, or one of each family, the primary family first.
     pub service_networks: Vec<ipnet::IpNet>,
+    /// Where the node ports of Services come from.
+    pub service_node_ports: PortRange,
     /// The domain of cluster DNS, such as `cluster.local`.
     pub cluster_domain: String,
     /// The addresses of the cluster DNS Service, the primary family first; empty for no such Service.

@@ -15,6 +15,7 @@ mod network;
 mod node;
 mod pod;
 pub(crate) mod rows;
+mod service;
 
 pub(crate) use immutable::Immutable;
 pub(crate) use meta::NameSyntax;

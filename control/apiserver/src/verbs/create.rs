@@ -1,6 +1,6 @@
 //! Creates.
 
-use fairlead_store::{Revision, StoreError};
+use fairlead_store::{Revision, Write};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::admit;
 use crate::api::{Call, key, warn};
 use crate::body::{self, Body};
+use crate::commit::{Uncommitted, commit};
 use crate::error::ApiError;
 use crate::object;
 use crate::resource::{default, prepare_for_create, validate};
@@ -19,6 +20,8 @@ const NAME_SUFFIX_LEN: usize = 5;
 const NAME_LEN_MAX: usize = 63;
 /// How often a generated name that is taken is generated again (KEP-4420).
 const GENERATE_ATTEMPTS: usize = 8;
+/// How often a write is planned again because something that it needs was taken meanwhile.
+const PLAN_ATTEMPTS: usize = 200;
 
 /// Answers a create.
 pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
@@ -66,29 +69,40 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     Err(ApiError::AlreadyExists { resource, name: taken })
 }
 
-async fn store(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), ApiError> {
-    let resource = call.resource;
+async fn store(call: &Call<'_>, object: Value) -> Result<(Value, Revision), ApiError> {
     let name = object::meta(&object, "name").to_owned();
-    let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
-    // Addresses first: what they complete is what is validated.
-    let reservation = call.api.addresses.reserve(resource, &mut object, None).map_err(invalid)?;
-    let errors = validate(resource, &object, None);
-    if !errors.is_empty() {
-        return Err(invalid(errors));
-    }
-    let key = key(resource, call.target.namespace.as_deref(), &name);
-    if call.info.query.dry_run()? {
-        if call.api.store.get(&key).await?.is_some() {
-            return Err(ApiError::AlreadyExists { resource, name });
+    for _ in 0..PLAN_ATTEMPTS {
+        match try_store(call, object.clone(), &name).await {
+            Err(Uncommitted::Outdated) => {}
+            Err(Uncommitted::Raced) => return Err(ApiError::AlreadyExists { resource: call.resource, name }),
+            Err(Uncommitted::Refused(error)) => return Err(error),
+            Ok(created) => return Ok(created),
         }
-        return Ok((object, 0));
     }
-    let revision = match call.api.store.create(&key, object::encode(resource, &object)).await {
-        Ok(revision) => revision,
-        Err(StoreError::Exists { .. }) => return Err(ApiError::AlreadyExists { resource, name }),
-        Err(error) => return Err(error.into()),
-    };
-    reservation.commit();
+    Err(ApiError::TryAgain("too many others write at the same time, please try again".to_owned()))
+}
+
+async fn try_store(call: &Call<'_>, mut object: Value, name: &str) -> Result<(Value, Revision), Uncommitted> {
+    let resource = call.resource;
+    let store = &*call.api.store;
+    let refused = Uncommitted::Refused;
+    // Addresses first: what they complete is what is validated.
+    let claims = call.api.addresses.plan(store, resource, &mut object, None).await.map_err(refused)?;
+    let mut errors = validate(resource, &object, None);
+    let key = key(resource, call.target.namespace.as_deref(), name);
+    let dry_run = call.info.query.dry_run().map_err(refused)?;
+    if dry_run && errors.is_empty() {
+        errors = claims.conflicts(store).await.map_err(|error| refused(error.into()))?;
+    }
+    if !errors.is_empty() {
+        return Err(refused(ApiError::Invalid { resource, name: name.to_owned(), errors }));
+    }
+    if dry_run {
+        let found = store.get(&key).await.map_err(|error| refused(error.into()))?;
+        return if found.is_some() { Err(Uncommitted::Raced) } else { Ok((object, 0)) };
+    }
+    let own = Write::Create { key, value: object::encode(resource, &object) };
+    let revision = commit(call, own, &object, &claims).await?;
     Ok((object, revision))
 }
 

@@ -1,13 +1,15 @@
 //! Deletes: at once, gracefully, or when the finalizers are gone (apiserver `registry/rest/delete.go`).
 
-use fairlead_store::{Entry, Revision, StoreError};
+use fairlead_store::{Entry, Revision, Write};
 use http::{Response, StatusCode};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
 use super::list;
+use crate::addresses::Claims;
 use crate::api::Call;
 use crate::body::{self, Body};
+use crate::commit::{Uncommitted, commit};
 use crate::error::ApiError;
 use crate::object;
 use crate::resource::{FieldError, Resource};
@@ -119,33 +121,33 @@ async fn try_delete(call: &Call<'_>, options: &Options, entry: &Entry) -> Result
     if options.dry_run {
         return Ok(Some(if gone_at_once { Deleted::Gone(object) } else { Deleted::Waiting(object) }));
     }
-    let store = &call.api.store;
+    let (key, expected) = (entry.key.clone(), entry.mod_revision);
     if gone_at_once {
-        return Ok(match settled(store.delete(&entry.key, Some(entry.mod_revision)).await)? {
-            None => None,
-            Some(revision) => {
-                call.api.addresses.release(resource, &object);
-                object::set_version(&mut object, revision);
-                Some(Deleted::Gone(object))
-            }
-        });
+        let claims = call.api.addresses.release(resource, &object);
+        let own = Write::Delete { key, expected: Some(expected) };
+        let deleted = settled(commit(call, own, &object, &claims).await)?;
+        return Ok(deleted.map(|revision| {
+            object::set_version(&mut object, revision);
+            Deleted::Gone(object)
+        }));
     }
     let bytes = object::encode(resource, &object);
     if was_terminating && had == object::finalizers(&object).len() && bytes == entry.value {
         return Ok(Some(Deleted::Waiting(object)));
     }
-    let written = settled(store.update(&entry.key, bytes, entry.mod_revision).await)?;
+    let own = Write::Update { key, value: bytes, expected };
+    let written = settled(commit(call, own, &object, &Claims::default()).await)?;
     Ok(written.map(|revision| {
         object::set_version(&mut object, revision);
         Deleted::Waiting(object)
     }))
 }
 
-fn settled(outcome: Result<Revision, StoreError>) -> Result<Option<Revision>, ApiError> {
+fn settled(outcome: Result<Revision, Uncommitted>) -> Result<Option<Revision>, ApiError> {
     match outcome {
         Ok(revision) => Ok(Some(revision)),
-        Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(Uncommitted::Raced | Uncommitted::Outdated) => Ok(None),
+        Err(Uncommitted::Refused(error)) => Err(error),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Updates and patches, of objects and of their status: one read-change-write loop.
 
 use bytes::Bytes;
-use fairlead_store::{Entry, Revision, StoreError};
+use fairlead_store::{Entry, Revision, Write};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::admit;
 use crate::api::{Call, warn};
 use crate::body::{self, Body};
+use crate::commit::{Uncommitted, commit};
 use crate::error::ApiError;
 use crate::object;
 use crate::patch::{self, PatchType};
@@ -84,8 +85,8 @@ pub(crate) async fn modify(
             default(call.resource, &mut new);
         }
         match store(call, &entry, new, rules_of).await {
-            Err(StoreOutcome::Raced) => {}
-            Err(StoreOutcome::Refused(error)) => return Err(error),
+            Err(Uncommitted::Raced | Uncommitted::Outdated) => {}
+            Err(Uncommitted::Refused(error)) => return Err(error),
             Ok(written) => return Ok(written),
         }
     }
@@ -107,57 +108,36 @@ fn check_preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), 
     Ok(())
 }
 
-enum StoreOutcome {
-    Raced,
-    Refused(ApiError),
-}
-
-impl<E: Into<ApiError>> From<E> for StoreOutcome {
-    fn from(error: E) -> Self {
-        Self::Refused(error.into())
-    }
-}
-
 async fn store(
     call: &Call<'_>,
     entry: &Entry,
     mut new: Value,
     old: Option<&Value>,
-) -> Result<Written, StoreOutcome> {
+) -> Result<Written, Uncommitted> {
     let resource = call.resource;
     let name = call.target.name.clone().unwrap_or_default();
-    let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
-    let reservation = call.api.addresses.reserve(resource, &mut new, old).map_err(invalid)?;
-    let errors = validate(resource, &new, old);
+    let store = &*call.api.store;
+    let refused = Uncommitted::Refused;
+    let mut claims = call.api.addresses.plan(store, resource, &mut new, old).await.map_err(refused)?;
+    let mut errors = validate(resource, &new, old);
+    let dry_run = call.info.query.dry_run().map_err(refused)?;
+    if dry_run && errors.is_empty() {
+        errors = claims.conflicts(store).await.map_err(|error| refused(error.into()))?;
+    }
     if !errors.is_empty() {
-        return Err(invalid(errors).into());
+        return Err(refused(ApiError::Invalid { resource, name, errors }));
     }
     let bytes: Bytes = object::encode(resource, &new);
-    if call.info.query.dry_run()? || bytes == entry.value {
+    if dry_run || bytes == entry.value {
         return Ok((new, entry.mod_revision));
     }
-    if object::is_released(&new) {
-        return match call.api.store.delete(&entry.key, Some(entry.mod_revision)).await {
-            Ok(revision) => {
-                reservation.commit();
-                call.api.addresses.release(resource, &new);
-                Ok((new, revision))
-            }
-            Err(error) => Err(raced(error)),
-        };
-    }
-    match call.api.store.update(&entry.key, bytes, entry.mod_revision).await {
-        Ok(revision) => {
-            reservation.commit();
-            Ok((new, revision))
-        }
-        Err(error) => Err(raced(error)),
-    }
-}
-
-fn raced(error: StoreError) -> StoreOutcome {
-    match error {
-        StoreError::Conflict { .. } | StoreError::NotFound { .. } => StoreOutcome::Raced,
-        error => StoreOutcome::Refused(error.into()),
-    }
+    let (key, expected) = (entry.key.clone(), entry.mod_revision);
+    let own = if object::is_released(&new) {
+        claims = call.api.addresses.release(resource, old.unwrap_or(&new));
+        Write::Delete { key, expected: Some(expected) }
+    } else {
+        Write::Update { key, value: bytes, expected }
+    };
+    let revision = commit(call, own, &new, &claims).await?;
+    Ok((new, revision))
 }

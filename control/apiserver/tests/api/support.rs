@@ -34,6 +34,7 @@ impl Server {
             advertise: vec!["172.29.0.1".parse().unwrap(), "fd00:29::1".parse().unwrap()],
             server_names: vec!["fairlead".to_owned()],
             service_networks: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            service_node_ports: fairlead_apiserver::PortRange::default(),
             cluster_domain: "cluster.local".to_owned(),
             cluster_dns: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
             admin_kubeconfig: Some(dir.path().join("admin.kubeconfig")),

@@ -110,6 +110,20 @@ pub(super) fn target_port(port: &Fields) -> Option<Value> {
     if unset { port.get("port").cloned() } else { None }
 }
 
+/// A service that is reached from outside says how.
+pub(super) fn external_traffic_policy(spec: &Fields) -> Option<Value> {
+    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default();
+    let addresses = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let outside = matches!(kind, "NodePort" | "LoadBalancer") || kind == "ClusterIP" && addresses;
+    outside.then(|| json!("Cluster"))
+}
+
+/// The address of a load balancer is bound to the nodes' own.
+pub(super) fn ip_mode(ingress: &Fields) -> Option<Value> {
+    let ip = ingress.get("ip").and_then(Value::as_str).unwrap_or_default();
+    (!ip.is_empty()).then(|| json!("VIP"))
+}
+
 /// A namespace carries its name as a label, so that selectors can name it.
 pub(super) fn namespace_labels(metadata: &Fields) -> Option<Value> {
     let name = metadata.get("name").filter(|name| name.is_string())?;

@@ -127,9 +127,10 @@ pub(crate) const SERVICE: &[Default] = &[
     int("spec.sessionAffinityConfig.clientIP.timeoutSeconds", 10_800),
     text("spec.ports[*].protocol", "TCP"),
     recompute("spec.ports[*].targetPort", compute::target_port),
-    when("type", &["NodePort", "LoadBalancer"], &text("spec.externalTrafficPolicy", "Cluster")),
+    compute("spec.externalTrafficPolicy", compute::external_traffic_policy),
     when("type", &["ClusterIP", "NodePort", "LoadBalancer"], &text("spec.internalTrafficPolicy", "Cluster")),
     when("type", &["LoadBalancer"], &flag("spec.allocateLoadBalancerNodePorts", true)),
+    compute("status.loadBalancer.ingress[*].ipMode", compute::ip_mode),
 ];
 
 /// A namespace.
