@@ -25,6 +25,38 @@ pub(crate) fn replica_set_status(_: &Value) -> Value {
     json!({ "replicas": 0 })
 }
 
+/// A daemon set begins with four counts, which generated clients require.
+pub(crate) fn daemon_set_status(_: &Value) -> Value {
+    json!({
+        "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
+    })
+}
+
+/// A stateful set begins with no replicas.
+pub(crate) fn stateful_set_status(_: &Value) -> Value {
+    json!({ "replicas": 0, "availableReplicas": 0 })
+}
+
+/// An autoscaler wants nothing until it has measured.
+pub(crate) fn autoscaler_status(_: &Value) -> Value {
+    json!({ "desiredReplicas": 0 })
+}
+
+/// A budget allows no disruption until its pods have been counted.
+pub(crate) fn disruption_budget_status(_: &Value) -> Value {
+    json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 })
+}
+
+/// A volume and a claim begin unbound.
+pub(crate) fn pending_status(_: &Value) -> Value {
+    json!({ "phase": "Pending" })
+}
+
+/// A volume begins unattached.
+pub(crate) fn attachment_status(_: &Value) -> Value {
+    json!({ "attached": false })
+}
+
 /// A service begins without a load balancer, which upstream always tells.
 pub(crate) fn service_status(_: &Value) -> Value {
     json!({ "loadBalancer": {} })

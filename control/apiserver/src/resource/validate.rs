@@ -7,13 +7,17 @@ use super::names::Syntax;
 use super::path::{self, Below};
 use super::{Resource, quantity};
 
+pub(crate) mod access;
 pub(crate) mod apps;
+mod batch;
 mod data;
 mod immutable;
+mod ingress;
 mod meta;
 mod network;
 mod node;
 mod pod;
+mod quota;
 pub(crate) mod rows;
 mod service;
 

@@ -4,6 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+mod workloads;
+
+pub(super) use workloads::*;
+
 /// The map that holds the field to be computed.
 pub(crate) type Fields = Map<String, Value>;
 

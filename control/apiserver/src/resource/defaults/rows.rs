@@ -3,6 +3,12 @@
 use super::compute;
 use super::{Default, Set, When};
 
+mod cluster;
+mod workloads;
+
+pub(crate) use cluster::*;
+pub(crate) use workloads::*;
+
 type Compute = fn(&compute::Fields) -> Option<serde_json::Value>;
 
 const fn text(path: &'static str, value: &'static str) -> Default {

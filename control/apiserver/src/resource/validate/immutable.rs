@@ -11,6 +11,8 @@ use crate::resource::path;
 pub(crate) enum Immutable {
     /// The field at this path, ever.
     Field(&'static str),
+    /// The field at this path, ever; the text says so.
+    Said(&'static str, &'static str),
     /// The field at this path, once it is set; the text says so.
     OnceSet(&'static str, &'static str),
     /// These fields, once the object's `immutable` is true.
@@ -29,6 +31,11 @@ impl Immutable {
                 let (now, before) = (path::get(new, at), path::get(old, at));
                 if now != before {
                     errors.push(FieldError::invalid(*at, now.unwrap_or(&Value::Null), "field is immutable"));
+                }
+            }
+            Self::Said(at, detail) => {
+                if path::get(new, at) != path::get(old, at) {
+                    errors.push(FieldError::forbidden(*at, detail));
                 }
             }
             Self::OnceSet(at, detail) => {

@@ -4,6 +4,12 @@ use super::Check::*;
 use super::{Immutable, Rule, apps, data, immutable, network, node, pod, service};
 use crate::resource::names;
 
+mod cluster;
+mod workloads;
+
+pub(crate) use cluster::*;
+pub(crate) use workloads::*;
+
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 const SCHEMES: &[&str] = &["HTTP", "HTTPS"];
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
@@ -94,12 +100,8 @@ pub(crate) const PROBE: &[Rule] = &[
     rule("exec.command", &[Required("")]),
 ];
 
-/// What the pods of a replica set are made from.
-pub(crate) const TEMPLATE: &[Rule] = &[
-    rule("metadata.labels", &[Labels]),
-    rule("spec.restartPolicy", &[With(apps::template_restart_policy)]),
-    rule("spec", &[Required("")]),
-];
+/// What the pods of a workload are made from.
+pub(crate) const TEMPLATE: &[Rule] = &[rule("metadata.labels", &[Labels]), rule("spec", &[Required("")])];
 
 /// A deployment.
 pub(crate) const DEPLOYMENT: &[Rule] = &[
