@@ -17,6 +17,7 @@ use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
 use crate::negotiate::{self, Form};
+use crate::protobuf;
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
 use crate::{discovery, object, openapi, subresource, table, verbs};
@@ -96,6 +97,10 @@ async fn about_object(
         && (target.namespace.is_some() || target.name.is_some() || !matches!(info.verb, "list" | "watch"))
     {
         return Err(ApiError::UnknownPath);
+    }
+    if target.subresource.as_deref() != Some("log") {
+        // Before anything is done that could not be told.
+        negotiate::form(&headers, &info.query)?;
     }
     let call = Call { api: &api, resource, info: &info, target, headers: &headers, body };
     match target.subresource.as_deref() {
@@ -228,12 +233,25 @@ impl Call<'_> {
         self.respond(code, object::decode(self.resource, stored, revision)?)
     }
 
+    /// Answers with something that is not an object of the path's kind, such as a `Status`: in no table.
+    pub(crate) fn respond_other(&self, code: StatusCode, value: &Value) -> Result<Response<Body>, ApiError> {
+        match negotiate::form(self.headers, &self.info.query)? {
+            Form::Yaml => yaml(code, value),
+            Form::Protobuf | Form::PartialProtobuf => Ok(body::protobuf(code, protobuf::encode(value)?)),
+            _ => Ok(body::json(code, value)),
+        }
+    }
+
     /// Answers with an object.
     pub(crate) fn respond(&self, code: StatusCode, object: Value) -> Result<Response<Body>, ApiError> {
         match negotiate::form(self.headers, &self.info.query)? {
             Form::Plain => Ok(body::json(code, &object)),
             Form::Yaml => yaml(code, &object),
             Form::Partial => Ok(body::json(code, &object::partial(&object))),
+            Form::Protobuf => Ok(body::protobuf(code, protobuf::encode(&object)?)),
+            Form::PartialProtobuf => {
+                Ok(body::protobuf(code, protobuf::encode_partial(&object::partial(&object))?))
+            }
             Form::Table(include) => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 let now = jiff::Timestamp::now();

@@ -6,8 +6,10 @@ use fairlead_store::StoreError;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::apply::{ApplyError, Conflict};
 use crate::body::{self, Body};
 use crate::patch::PatchError;
+use crate::protobuf::{self, ProtobufError};
 use crate::resource::{FieldError, Resource, aggregate};
 use crate::selector::SelectorError;
 
@@ -59,6 +61,14 @@ pub enum ApiError {
         /// In which way.
         message: String,
     },
+    /// Others own fields that a server-side apply would change.
+    #[error("{message}")]
+    ApplyConflict {
+        /// All of them.
+        message: String,
+        /// Each one's owner and field.
+        conflicts: Vec<(String, String)>,
+    },
     /// The object's fields are wrong.
     #[error("{} {name:?} is invalid: {}", resource.group_kind(), aggregate(errors))]
     Invalid {
@@ -70,7 +80,7 @@ pub enum ApiError {
         errors: Vec<FieldError>,
     },
     /// The parameters of a watch or list are wrong.
-    #[error("{kind} \"\" is invalid: {}", aggregate(errors))]
+    #[error("{kind}.meta.k8s.io \"\" is invalid: {}", aggregate(errors))]
     InvalidOptions {
         /// `ListOptions` or `DeleteOptions`.
         kind: &'static str,
@@ -87,7 +97,10 @@ pub enum ApiError {
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
     /// None of the media types in `Accept` can be made.
-    #[error("only the following media types are accepted: application/json, application/yaml")]
+    #[error(
+        "only the following media types are accepted: application/json, application/yaml, {}",
+        protobuf::MEDIA_TYPE
+    )]
     NotAcceptable,
     /// The body is in a format that is not read here.
     #[error("{0}")]
@@ -146,7 +159,7 @@ impl ApiError {
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::UnknownPath | Self::NotFound { .. } => (StatusCode::NOT_FOUND, "NotFound"),
             Self::AlreadyExists { .. } => (StatusCode::CONFLICT, "AlreadyExists"),
-            Self::Conflict { .. } => (StatusCode::CONFLICT, "Conflict"),
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => (StatusCode::CONFLICT, "Conflict"),
             Self::Invalid { .. } | Self::InvalidOptions { .. } | Self::Unpatchable(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "Invalid")
             }
@@ -231,6 +244,13 @@ impl ApiError {
                 details["causes"] = causes(errors);
                 Some(details)
             }
+            Self::ApplyConflict { conflicts, .. } => {
+                let cause = |(owner, field): &(String, String)| {
+                    let message = format!("conflict with {owner}");
+                    json!({ "reason": "FieldManagerConflict", "message": message, "field": field })
+                };
+                Some(json!({ "causes": conflicts.iter().map(cause).collect::<Value>() }))
+            }
             Self::InvalidOptions { kind, errors } => {
                 Some(json!({ "kind": kind, "group": "meta.k8s.io", "causes": causes(errors) }))
             }
@@ -282,6 +302,26 @@ impl From<StoreError> for ApiError {
 impl From<SelectorError> for ApiError {
     fn from(error: SelectorError) -> Self {
         Self::BadRequest(error.to_string())
+    }
+}
+
+impl From<ProtobufError> for ApiError {
+    /// Of an object that was to be written; what cannot be read is the client's fault and said where it is read.
+    fn from(error: ProtobufError) -> Self {
+        Self::Internal(format!("the object cannot be written as protobuf: {error}"))
+    }
+}
+
+impl From<ApplyError> for ApiError {
+    fn from(error: ApplyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApplyError::Conflicts(conflicts) => {
+                let row = |conflict: Conflict| (conflict.owner, conflict.field.to_string());
+                Self::ApplyConflict { message, conflicts: conflicts.into_iter().map(row).collect() }
+            }
+            ApplyError::List(_) => Self::BadRequest(message),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod table;
 
 mod addresses;
 mod api;
+mod apply;
 mod bootstrap;
 mod decoded;
 mod discovery;

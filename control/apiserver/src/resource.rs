@@ -22,6 +22,7 @@ mod validate;
 
 pub use catalog::RESOURCES;
 pub use convert::{from_storage, to_storage};
+pub(crate) use decode::remove_nulls;
 pub use decode::{TypeError, check_types, prune, unknown_fields};
 pub use defaults::default;
 pub use error::{FieldError, FieldErrorReason, aggregate};

@@ -32,5 +32,5 @@ async fn evict(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let eviction = body::parse(call.headers, &call.body)?;
     let options = delete::Options::from_value(call, &eviction["deleteOptions"])?;
     delete::delete_one(call, &options).await?;
-    Ok(body::json(StatusCode::CREATED, &delete::success(None)))
+    call.respond_other(StatusCode::CREATED, &delete::success(None))
 }

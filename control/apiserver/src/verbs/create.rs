@@ -5,8 +5,9 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::admit;
+use super::admit::{self, Ownership};
 use crate::api::{Call, key, warn};
+use crate::apply::{self, Write};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::object;
@@ -24,16 +25,28 @@ const GENERATE_ATTEMPTS: usize = 8;
 pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let (mut object, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut object, &duplicates)?;
-    let (object, revision) = insert(call, object).await?;
-    let mut object = object;
+    let written = insert(call, object, Ownership::Changed).await?;
+    respond(call, written, &warnings)
+}
+
+/// Answers with an object that was made.
+pub(super) fn respond(
+    call: &Call<'_>,
+    (mut object, revision): (Value, Revision),
+    warnings: &[String],
+) -> Result<Response<Body>, ApiError> {
     object::set_version(&mut object, revision);
     let mut response = call.respond(StatusCode::CREATED, object)?;
-    warn(&mut response, &warnings);
+    warn(&mut response, warnings);
     Ok(response)
 }
 
 /// Completes and stores a new object of the call's kind.
-async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), ApiError> {
+pub(super) async fn insert(
+    call: &Call<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<(Value, Revision), ApiError> {
     let resource = call.resource;
     if !object::meta(&object, "resourceVersion").is_empty() {
         let message = "resourceVersion should not be set on objects to be created";
@@ -51,14 +64,14 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     prepare_for_create(resource, &mut object);
     if !given.is_empty() || generate.is_empty() {
         default(resource, &mut object);
-        return store(call, object).await;
+        return store(call, object, ownership).await;
     }
     let mut taken = String::new();
     for _ in 0..GENERATE_ATTEMPTS {
         let mut attempt = object.clone();
         attempt["metadata"]["name"] = json!(generated_name(&generate));
         default(resource, &mut attempt);
-        match store(call, attempt).await {
+        match store(call, attempt, ownership).await {
             Err(ApiError::AlreadyExists { name, .. }) => taken = name,
             outcome => return outcome,
         }
@@ -66,8 +79,16 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     Err(ApiError::AlreadyExists { resource, name: taken })
 }
 
-async fn store(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), ApiError> {
+async fn store(
+    call: &Call<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<(Value, Revision), ApiError> {
     let resource = call.resource;
+    if ownership == Ownership::Changed {
+        let (manager, time) = (admit::manager(call)?, object::now());
+        apply::track(Write { resource, subresource: None, manager, time: &time }, None, &mut object);
+    }
     let name = object::meta(&object, "name").to_owned();
     let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
     // Addresses first: what they complete is what is validated.

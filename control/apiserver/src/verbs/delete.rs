@@ -54,7 +54,7 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             if !call.resource.group.is_empty() {
                 details["group"] = json!(call.resource.group);
             }
-            Ok(body::json(StatusCode::OK, &success(Some(details))))
+            call.respond_other(StatusCode::OK, &success(Some(details)))
         }
         Deleted::Gone(object) | Deleted::Waiting(object) => call.respond(StatusCode::OK, object),
     }
@@ -87,7 +87,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>,
         }
     }
     let metadata = json!({ "resourceVersion": page.revision.to_string() });
-    Ok(body::json(StatusCode::OK, &list::list_value(call, items, metadata)))
+    call.respond_other(StatusCode::OK, &list::list_value(call, items, metadata))
 }
 
 /// A `Status` that says it worked.

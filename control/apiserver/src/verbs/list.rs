@@ -13,7 +13,7 @@ use crate::api::{self, Call};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::negotiate::{self, Form};
-use crate::{object, table};
+use crate::{object, protobuf, table};
 
 /// How many entries are read at a time while a selector looks for those it wants.
 const SCAN_LEN: usize = 500;
@@ -39,17 +39,22 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
             table["metadata"] = page.metadata();
             Ok(body::json(StatusCode::OK, &table))
         }
-        Form::Partial => {
+        Form::Partial | Form::PartialProtobuf => {
             let items: Vec<Value> = decode(call, &page)?.iter().map(object::partial).collect();
-            Ok(body::json(
-                StatusCode::OK,
-                &json!({
-                    "kind": "PartialObjectMetadataList",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": page.metadata(),
-                    "items": items,
-                }),
-            ))
+            let list = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": page.metadata(),
+                "items": items,
+            });
+            if form == Form::Partial {
+                return Ok(body::json(StatusCode::OK, &list));
+            }
+            Ok(body::protobuf(StatusCode::OK, protobuf::encode_partial(&list)?))
+        }
+        Form::Protobuf => {
+            let list = list_value(call, decode(call, &page)?, page.metadata());
+            Ok(body::protobuf(StatusCode::OK, protobuf::encode(&list)?))
         }
         Form::Yaml => {
             let list = list_value(call, decode(call, &page)?, page.metadata());

@@ -183,10 +183,67 @@ async fn objects_come_as_tables_and_as_metadata() {
     let list = value(get(&client, "/api/v1/services", accept).await).await;
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert_eq!(list["items"][0]["spec"], Value::Null);
-    let response = get(&client, "/api/v1/services", "application/vnd.kubernetes.protobuf").await;
+    let response = get(&client, "/api/v1/services", "application/cbor").await;
     assert_eq!(response.status(), StatusCode::NOT_ACCEPTABLE);
+    let request = Request::post(MAPS).header("accept", "application/cbor");
+    let response = send(&client, request, &config_map("unseen").to_string()).await;
+    assert_eq!(response.status(), StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(get(&client, &format!("{MAPS}/unseen"), "*/*").await.status(), StatusCode::NOT_FOUND);
     let response = get(&client, "/api/v1/namespaces/default/services/kubernetes", "application/yaml").await;
     assert!(text(response).await.contains("clusterIP: 10.96.0.1"));
+}
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// The object in a protobuf body.
+async fn decoded(response: Response<Body>) -> Value {
+    assert_eq!(response.headers()["content-type"], PROTOBUF);
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    fairlead_apiserver::protobuf::decode(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn objects_and_statuses_come_as_protobuf() {
+    let server = Server::start().await;
+    let client = server.client();
+    let accept = format!("{PROTOBUF},application/json");
+    let path = "/api/v1/namespaces/default/services/kubernetes";
+    let json = value(get(&client, path, "application/json").await).await;
+    assert_eq!(decoded(get(&client, path, &accept).await).await, json);
+    let request = Request::post(MAPS).header("accept", &accept);
+    let made = decoded(send(&client, request, &config_map("a").to_string()).await).await;
+    assert_eq!(made["metadata"]["name"], "a");
+    let scale = "/apis/apps/v1/namespaces/default/deployments/none/scale";
+    assert_eq!(get(&client, scale, &accept).await.status(), StatusCode::NOT_FOUND);
+    let delete = Request::delete(format!("{MAPS}/a")).header("accept", &accept);
+    assert_eq!(decoded(send(&client, delete, "").await).await["status"], "Success");
+    let list = get(&client, "/api/v1/services", &accept).await;
+    let bytes = list.into_body().collect().await.unwrap().to_bytes();
+    assert!(bytes.starts_with(b"k8s\0") && bytes.windows(11).any(|text| text == b"ServiceList"));
+}
+
+#[tokio::test]
+async fn a_watch_in_protobuf_comes_in_frames() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true");
+    let request = Request::get(&path).header("accept", PROTOBUF).body(Body::empty()).unwrap();
+    let response = client.send(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    post(&client, MAPS, config_map("a")).await;
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let mut rest = &bytes[..];
+    let mut events = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let (event, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+        // The type's field, and then the object's.
+        let kind = std::str::from_utf8(&event[2..2 + usize::from(event[1])]).unwrap();
+        let start = event.windows(4).position(|bytes| bytes == b"k8s\0").unwrap();
+        let object = fairlead_apiserver::protobuf::decode(&event[start..]).unwrap();
+        events.push(format!("{kind} {}", object["metadata"]["name"]));
+        rest = tail;
+    }
+    assert_eq!(events, ["ADDED \"a\"", "BOOKMARK null"]);
 }
 
 /// The lines of a watch as they come.
