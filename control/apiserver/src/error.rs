@@ -120,6 +120,17 @@ pub enum ApiError {
     /// The history that a list or watch needs is gone.
     #[error("{0}")]
     Expired(String),
+    /// The state of which a list has shown a part is gone.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ExpiredPage {
+        /// Goes on at the same place in what there is now.
+        continue_token: String,
+    },
     /// A resource version that has not happened yet.
     #[error("Too large resource version: {requested}, current: {current}")]
     FutureResourceVersion {
@@ -168,7 +179,7 @@ impl ApiError {
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            Self::Expired(_) => (StatusCode::GONE, "Expired"),
+            Self::Expired(_) | Self::ExpiredPage { .. } => (StatusCode::GONE, "Expired"),
             Self::FutureResourceVersion { .. } | Self::Timeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
@@ -192,6 +203,9 @@ impl ApiError {
             "reason": reason,
             "code": code.as_u16(),
         });
+        if let Self::ExpiredPage { continue_token } = self {
+            status["metadata"]["continue"] = json!(continue_token);
+        }
         if let Some(details) = self.details() {
             status["details"] = details;
         }

@@ -35,23 +35,25 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let query = &call.info.query;
     let form = negotiate::form(call.headers, query)?;
     let selection = Selection::of(call)?;
-    let marks_initial_end = select::sends_initial_events(query)?;
+    let initial_events = select::initial_events(query)?;
+    let bookmarks = query.flag("allowWatchBookmarks")?;
     let from = select::revision(query)?.filter(|revision| *revision > 0);
     let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
     let seconds = seconds.unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
     let now = Instant::now();
 
-    let initial = match from {
-        Some(from) if !marks_initial_end => Err(from),
+    // From a version on come the changes since; without one, first what there is.
+    let with_initial = initial_events.unwrap_or(from.is_none());
+    let start = match from {
+        Some(from) if !with_initial => from,
         from => {
             let current = call.api.store.revision().await?;
             if let Some(requested) = from.filter(|from| *from > current) {
                 return Err(ApiError::FutureResourceVersion { requested, current });
             }
-            Ok(current)
+            current
         }
     };
-    let start = initial.unwrap_or_else(|from| from);
     let watch = match call.api.store.watch(&selection.prefix, start).await {
         Ok(watch) => watch,
         // Inside the stream, where every client looks for it, as kube-apiserver's watch cache does.
@@ -68,11 +70,11 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         form,
         selection,
         watch,
-        phase: if initial.is_ok() { Phase::Initial { after: None } } else { Phase::Live },
+        phase: if with_initial { Phase::Initial { after: None } } else { Phase::Live },
         start,
         last: start,
-        marks_initial_end,
-        bookmarks: query.flag("allowWatchBookmarks")?,
+        marks_initial_end: initial_events == Some(true) && bookmarks,
+        bookmarks,
         ends_at: now + Duration::from_secs(seconds),
         next_bookmark: now + BOOKMARK_EVERY,
         headings_sent: false,

@@ -19,7 +19,7 @@ const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// A client over TLS.
-async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
+pub(crate) async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
     let kubeconfig = Kubeconfig::read_from(server.kubeconfig()).unwrap();
     let options = KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
@@ -30,32 +30,43 @@ async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-async fn send(client: &kube::Client, request: http::request::Builder, body: &str) -> Response<Body> {
+pub(crate) async fn send(
+    client: &kube::Client,
+    request: http::request::Builder,
+    body: &str,
+) -> Response<Body> {
     client.send(request.body(Body::from(body.as_bytes().to_vec())).unwrap()).await.unwrap()
 }
 
-async fn text(response: Response<Body>) -> String {
+pub(crate) async fn text(response: Response<Body>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-async fn value(response: Response<Body>) -> Value {
+pub(crate) async fn value(response: Response<Body>) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
-async fn get(client: &kube::Client, path: &str, accept: &str) -> Response<Body> {
+pub(crate) async fn get(client: &kube::Client, path: &str, accept: &str) -> Response<Body> {
     send(client, Request::get(path).header("accept", accept), "").await
 }
 
-async fn post(client: &kube::Client, path: &str, object: Value) -> Response<Body> {
+pub(crate) async fn post(client: &kube::Client, path: &str, object: Value) -> Response<Body> {
     send(client, Request::post(path), &object.to_string()).await
 }
 
-fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } })
 }
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// A kind of which the cluster itself makes none.
+pub(crate) const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+pub(crate) fn secret(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name } })
+}
+
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
 async fn nobody_gets_more_than_health_and_version() {
@@ -193,7 +204,7 @@ async fn objects_come_as_tables_and_as_metadata() {
     assert!(text(response).await.contains("clusterIP: 10.96.0.1"));
 }
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The object in a protobuf body.
 async fn decoded(response: Response<Body>) -> Value {
@@ -247,7 +258,7 @@ async fn a_watch_in_protobuf_comes_in_frames() {
 }
 
 /// The lines of a watch as they come.
-async fn lines(
+pub(crate) async fn lines(
     client: &kube::Client,
     path: &str,
     accept: &str,

@@ -6,6 +6,8 @@ mod apply;
 mod client;
 mod http;
 mod kubectl;
+mod lists;
 mod logs;
 mod robust;
 mod support;
+mod watches;
