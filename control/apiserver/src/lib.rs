@@ -21,12 +21,15 @@ pub mod selector;
 pub mod table;
 
 mod addresses;
+mod admission;
 mod api;
+mod apply;
 mod bootstrap;
 mod commit;
 mod decoded;
 mod discovery;
 mod expiry;
+mod furnish;
 mod kubelet;
 mod negotiate;
 mod object;
@@ -41,6 +44,7 @@ use std::path::PathBuf;
 pub use crate::addresses::{PortRange, PortRangeError, RepairError};
 pub use crate::bootstrap::BootstrapError;
 pub use crate::error::ApiError;
+pub use crate::furnish::FurnishError;
 pub use crate::pki::Pki;
 pub use crate::server::{ApiServer, InProcess};
 

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::{self, ServiceAddresses};
+use crate::admission::Admission;
 use crate::api::{self, Api};
 use crate::authn::{Identity, MASTERS};
 use crate::body::Body;
@@ -33,6 +34,7 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::decoded::RecentlyDecoded;
 use crate::error::chain_of;
 use crate::expiry;
+use crate::furnish;
 use crate::kubelet::Kubelets;
 use crate::pki::{self, Issued, Pki};
 use crate::{Config, Error};
@@ -94,6 +96,8 @@ impl ApiServer {
         let api = Arc::new(Api {
             store,
             addresses: ServiceAddresses::new(config.service_networks.clone(), config.service_node_ports),
+            admission: Admission::new(),
+            root_ca: pki.ca_pem().to_owned(),
             kubelets: Kubelets::new(client_tls(&client, roots)?, draining.clone()),
             draining,
             decoded: RecentlyDecoded::default(),
@@ -135,6 +139,7 @@ impl ApiServer {
         }
         tasks.spawn(expiry::run(self.api.clone(), shutdown.clone()));
         tasks.spawn(addresses::run(self.api.clone(), shutdown.clone()));
+        tasks.spawn(furnish::run(self.api.clone(), shutdown.clone()));
         shutdown.cancelled().await;
         // Watches end now; connections finish the requests they are in.
         self.api.draining.cancel();

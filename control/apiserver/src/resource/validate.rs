@@ -96,6 +96,37 @@ pub fn validate(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<Fi
     errors
 }
 
+/// What is wrong with a write, also of what only its subresource may change.
+pub(crate) fn validate_write(
+    resource: &Resource,
+    new: &Value,
+    old: Option<&Value>,
+    subresource: Option<&str>,
+) -> Vec<FieldError> {
+    let (Some(old), Some(subresource @ ("resize" | "ephemeralcontainers"))) = (old, subresource) else {
+        return validate(resource, new, old);
+    };
+    // To the rules of an update it looks as if what may change had always been so.
+    let mut before = old.clone();
+    let mut errors = Vec::new();
+    if subresource == "resize" {
+        for list in ["containers", "initContainers"] {
+            if let (Some(now), Some(was)) = (new["spec"].get(list), before["spec"].get_mut(list)) {
+                was.clone_from(now);
+            }
+        }
+        pod::resized(new, old, &mut errors);
+    } else {
+        match new["spec"].get("ephemeralContainers") {
+            Some(containers) => before["spec"]["ephemeralContainers"] = containers.clone(),
+            None => drop(before["spec"].as_object_mut().map(|spec| spec.remove("ephemeralContainers"))),
+        }
+        pod::ephemeral_containers(new, old, &mut errors);
+    }
+    errors.extend(validate(resource, new, Some(&before)));
+    errors
+}
+
 impl Check {
     fn run(&self, path: &str, value: Option<&Value>, errors: &mut Errors) {
         match (self, value) {

@@ -1,17 +1,18 @@
 //! Creates.
 
-use fairlead_store::{Revision, Write};
+use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::admit;
-use crate::api::{Call, key, warn};
+use super::admit::{self, Ownership};
+use crate::api::{Call, warn};
+use crate::apply::{self, Write};
 use crate::body::{self, Body};
-use crate::commit::{Uncommitted, commit};
+use crate::commit;
 use crate::error::ApiError;
 use crate::object;
-use crate::resource::{default, prepare_for_create, validate};
+use crate::resource::{default, prepare_for_create};
 
 /// What generated names end with: no vowels, and nothing that looks like something else (apimachinery `util/rand`).
 const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -20,23 +21,33 @@ const NAME_SUFFIX_LEN: usize = 5;
 const NAME_LEN_MAX: usize = 63;
 /// How often a generated name that is taken is generated again (KEP-4420).
 const GENERATE_ATTEMPTS: usize = 8;
-/// How often a write is planned again because something that it needs was taken meanwhile.
-const PLAN_ATTEMPTS: usize = 200;
 
 /// Answers a create.
 pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let (mut object, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut object, &duplicates)?;
-    let (object, revision) = insert(call, object).await?;
-    let mut object = object;
+    let written = insert(call, object, Ownership::Changed).await?;
+    respond(call, written, &warnings)
+}
+
+/// Answers with an object that was made.
+pub(super) fn respond(
+    call: &Call<'_>,
+    (mut object, revision): (Value, Revision),
+    warnings: &[String],
+) -> Result<Response<Body>, ApiError> {
     object::set_version(&mut object, revision);
     let mut response = call.respond(StatusCode::CREATED, object)?;
-    warn(&mut response, &warnings);
+    warn(&mut response, warnings);
     Ok(response)
 }
 
 /// Completes and stores a new object of the call's kind.
-async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), ApiError> {
+pub(super) async fn insert(
+    call: &Call<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<(Value, Revision), ApiError> {
     let resource = call.resource;
     if !object::meta(&object, "resourceVersion").is_empty() {
         let message = "resourceVersion should not be set on objects to be created";
@@ -54,14 +65,14 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     prepare_for_create(resource, &mut object);
     if !given.is_empty() || generate.is_empty() {
         default(resource, &mut object);
-        return store(call, object).await;
+        return store(call, object, ownership).await;
     }
     let mut taken = String::new();
     for _ in 0..GENERATE_ATTEMPTS {
         let mut attempt = object.clone();
         attempt["metadata"]["name"] = json!(generated_name(&generate));
         default(resource, &mut attempt);
-        match store(call, attempt).await {
+        match store(call, attempt, ownership).await {
             Err(ApiError::AlreadyExists { name, .. }) => taken = name,
             outcome => return outcome,
         }
@@ -69,41 +80,17 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     Err(ApiError::AlreadyExists { resource, name: taken })
 }
 
-async fn store(call: &Call<'_>, object: Value) -> Result<(Value, Revision), ApiError> {
-    let name = object::meta(&object, "name").to_owned();
-    for _ in 0..PLAN_ATTEMPTS {
-        match try_store(call, object.clone(), &name).await {
-            Err(Uncommitted::Outdated) => {}
-            Err(Uncommitted::Raced) => return Err(ApiError::AlreadyExists { resource: call.resource, name }),
-            Err(Uncommitted::Refused(error)) => return Err(error),
-            Ok(created) => return Ok(created),
-        }
-    }
-    Err(ApiError::TryAgain("too many others write at the same time, please try again".to_owned()))
-}
-
-async fn try_store(call: &Call<'_>, mut object: Value, name: &str) -> Result<(Value, Revision), Uncommitted> {
+async fn store(
+    call: &Call<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<(Value, Revision), ApiError> {
     let resource = call.resource;
-    let store = &*call.api.store;
-    let refused = Uncommitted::Refused;
-    // Addresses first: what they complete is what is validated.
-    let claims = call.api.addresses.plan(store, resource, &mut object, None).await.map_err(refused)?;
-    let mut errors = validate(resource, &object, None);
-    let key = key(resource, call.target.namespace.as_deref(), name);
-    let dry_run = call.info.query.dry_run().map_err(refused)?;
-    if dry_run && errors.is_empty() {
-        errors = claims.conflicts(store).await.map_err(|error| refused(error.into()))?;
+    if ownership == Ownership::Changed {
+        let (manager, time) = (admit::manager(call)?, object::now());
+        apply::track(Write { resource, subresource: None, manager, time: &time }, None, &mut object);
     }
-    if !errors.is_empty() {
-        return Err(refused(ApiError::Invalid { resource, name: name.to_owned(), errors }));
-    }
-    if dry_run {
-        let found = store.get(&key).await.map_err(|error| refused(error.into()))?;
-        return if found.is_some() { Err(Uncommitted::Raced) } else { Ok((object, 0)) };
-    }
-    let own = Write::Create { key, value: object::encode(resource, &object) };
-    let revision = commit(call, own, &object, &claims).await?;
-    Ok((object, revision))
+    commit::create(call, object).await
 }
 
 fn generated_name(base: &str) -> String {

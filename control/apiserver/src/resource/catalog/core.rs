@@ -75,7 +75,7 @@ static POD_RULES: Strategy = Strategy {
     rules: &[&[
         at("", rules::POD),
         at("spec", rules::POD_SPEC),
-        at("spec.containers|initContainers[*]", rules::CONTAINER),
+        at("spec.containers|initContainers|ephemeralContainers[*]", rules::CONTAINER),
         at("spec.containers|initContainers[*].livenessProbe|readinessProbe|startupProbe", rules::PROBE),
     ]],
     immutable: rules::POD_IMMUTABLE,

@@ -80,34 +80,6 @@ pub(super) fn requests_from_limits(resources: &Fields) -> Option<Value> {
     (!requests.is_empty()).then_some(Value::Object(requests))
 }
 
-/// The priority of the two classes that every cluster has; 0 otherwise.
-pub(super) fn priority(spec: &Fields) -> Option<Value> {
-    let class = spec.get("priorityClassName").and_then(Value::as_str).unwrap_or_default();
-    Some(json!(match class {
-        "system-cluster-critical" => 2_000_000_000,
-        "system-node-critical" => 2_000_001_000,
-        _ => 0,
-    }))
-}
-
-/// A pod tolerates a lost node for five minutes unless it says otherwise.
-pub(super) fn tolerations(spec: &Fields) -> Option<Value> {
-    let mut tolerations = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let tolerates = |one: &Value| {
-            let text = |field| one.get(field).and_then(Value::as_str).unwrap_or_default();
-            let any_key = text("key").is_empty() && text("operator") == "Exists";
-            (text("key") == key || any_key) && matches!(text("effect"), "" | "NoExecute")
-        };
-        if !tolerations.iter().any(tolerates) {
-            tolerations.push(json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
-            }));
-        }
-    }
-    Some(Value::Array(tolerations))
-}
-
 /// A service's port goes to the same port of the pod unless it says otherwise.
 pub(super) fn target_port(port: &Fields) -> Option<Value> {
     let unset = port.get("targetPort").is_none_or(|target| target.is_null() || target == 0 || target == "");

@@ -102,9 +102,6 @@ pub(crate) const POD: &[Default] = &[
     text("spec.serviceAccount", "default"),
     recompute("spec.containers[*].resources.requests", compute::requests_from_limits),
     recompute("spec.initContainers[*].resources.requests", compute::requests_from_limits),
-    compute("spec.priority", compute::priority),
-    text("spec.preemptionPolicy", "PreemptLowerPriority"),
-    recompute("spec.tolerations", compute::tolerations),
 ];
 
 /// A deployment.

@@ -104,7 +104,6 @@ pub(super) fn pod_spec(new: &Value, old: &Value, errors: &mut Errors) {
     for spec in [&mut before, &mut now] {
         spec.remove("tolerations");
         spec.remove("activeDeadlineSeconds");
-        spec.remove("ephemeralContainers");
         for list in ["containers", "initContainers"] {
             let containers = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
             for container in containers.filter_map(Value::as_object_mut) {
