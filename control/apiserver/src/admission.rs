@@ -26,7 +26,6 @@ use self::mirror::Mirror;
 pub(crate) struct Admission {
     limit_ranges: Mirror,
     priority_classes: Mirror,
-    quotas: Mirror,
 }
 
 /// A write that asks to be admitted.
@@ -75,7 +74,6 @@ impl Admission {
         Self {
             limit_ranges: Mirror::of("", "limitranges"),
             priority_classes: Mirror::of("scheduling.k8s.io", "priorityclasses"),
-            quotas: Mirror::of("", "resourcequotas"),
         }
     }
 }

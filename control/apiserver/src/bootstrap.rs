@@ -110,7 +110,7 @@ fn service_cidr(config: &Config) -> Value {
 
 /// The older form of the slices, which has one family: the first's.
 fn kubernetes_endpoints(addresses: &[IpAddr], port: u16) -> Value {
-    let first = addresses.first().map(|address| address.is_ipv4());
+    let first = addresses.first().map(IpAddr::is_ipv4);
     let of_family = addresses.iter().filter(|address| Some(address.is_ipv4()) == first);
     json!({
         "apiVersion": "v1",

@@ -34,10 +34,6 @@ impl Mirror {
         Self { resource, state: Mutex::default() }
     }
 
-    pub(super) fn resource(&self) -> &'static Resource {
-        self.resource
-    }
-
     /// The objects, of one namespace if there are any.
     pub(super) async fn list(
         &self,

@@ -12,10 +12,10 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::Attempt;
-use crate::api::{Api, key, prefix};
+use crate::api::{Api, prefix};
 use crate::error::ApiError;
 use crate::object;
-use crate::resource::{RESOURCES, Resource, quantity};
+use crate::resource::{RESOURCES, Resource, find, quantity};
 
 mod usage;
 
@@ -25,24 +25,29 @@ use usage::Usage;
 pub(crate) async fn charges(attempt: &Attempt<'_>, new: Option<&Value>) -> Result<Vec<Write>, ApiError> {
     let api = attempt.api;
     let mut writes = Vec::new();
-    if attempt.namespace.is_none() {
+    if attempt.namespace.is_none() || !may_charge(attempt, new) {
         return Ok(writes);
     }
-    for quota in api.admission.quotas.list(&*api.store, attempt.namespace).await? {
-        let kind = api.admission.quotas.resource();
-        let key = key(kind, attempt.namespace, object::meta(&quota, "name"));
-        if !concerns(attempt, &quota, new) {
-            continue;
-        }
-        // As it is now: what is remembered may be older than another server's last write.
-        let Some(entry) = api.store.get(&key).await? else { continue };
+    // Read as they are now, and not from memory: another server may have made one a moment ago.
+    let kind = find("", "v1", "resourcequotas").ok_or(ApiError::UnknownPath)?;
+    for entry in api.store.list(ListRequest::prefix(prefix(kind, attempt.namespace))).await?.entries {
         let mut quota = object::decode(kind, &entry.value, entry.mod_revision)?;
-        if charge(attempt, &mut quota, new).await? {
+        if concerns(attempt, &quota, new) && charge(attempt, &mut quota, new).await? {
             let value = object::encode(kind, &quota);
-            writes.push(Write::Update { key, value, expected: entry.mod_revision });
+            writes.push(Write::Update { key: entry.key, value, expected: entry.mod_revision });
         }
     }
     Ok(writes)
+}
+
+/// Whether any quota could count the write. Most writes change what an object is and not what it uses.
+fn may_charge(attempt: &Attempt<'_>, new: Option<&Value>) -> bool {
+    let used = |object: Option<&Value>| {
+        let scope = object.map(|object| object["spec"]["activeDeadlineSeconds"].clone());
+        (object.map(|object| usage::of(attempt.resource, object)), scope)
+    };
+    // Of events there are too many to count, as upstream says too.
+    attempt.resource.plural != "events" && used(attempt.old) != used(new)
 }
 
 /// A new quota, or one with new bounds, says at once what is used.

@@ -42,7 +42,7 @@ fn pod(name: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "c", "image": "i:1" }] } })
 }
 
-fn quota(hard: Value) -> Value {
+fn quota(hard: &Value) -> Value {
     json!({ "metadata": { "name": "q" }, "spec": { "hard": hard } })
 }
 
@@ -50,7 +50,7 @@ fn quota(hard: Value) -> Value {
 async fn nobody_gets_more_than_the_quota(clients: &[kube::Client]) {
     let client = &clients[0];
     create(client, PODS, pod("before")).await;
-    create(client, QUOTAS, quota(json!({ "pods": "11", "count/pods": "100" }))).await;
+    create(client, QUOTAS, quota(&json!({ "pods": "11", "count/pods": "100" }))).await;
     let (_, counted) = call(client, "GET", &format!("{QUOTAS}/q"), Value::Null).await;
     assert_eq!(counted["status"]["used"], json!({ "pods": "1", "count/pods": "1" }));
     let mut writers = JoinSet::new();
@@ -121,7 +121,7 @@ async fn a_quota_on_compute_wants_to_know_what_a_pod_needs() {
     create(
         &client,
         QUOTAS,
-        quota(json!({ "requests.cpu": "1", "limits.memory": "1Gi", "services.nodeports": "1" })),
+        quota(&json!({ "requests.cpu": "1", "limits.memory": "1Gi", "services.nodeports": "1" })),
     )
     .await;
     let (code, message) = refused(&client, PODS, pod("a")).await;
