@@ -2,6 +2,7 @@
 //!
 //! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API. Start reading at [`scenario`].
 
+pub mod api;
 pub mod cluster;
 pub mod image;
 pub mod kubectl;
