@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use console::style;
 use fairlead_bench::{
+    api,
     cluster::{Cluster, ClusterSpec, folder_for},
     image, programming, scenario,
     screen::aside,
@@ -37,6 +38,12 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// The API server alone: start, memory, latency on both stores, watch fan-out
+    Api {
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
     /// Memory when idle, time to Ready, time of a pod to Ready
     Smoke {
         /// Print JSON instead of a table
@@ -56,6 +63,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Image { workload, to } => make_image(&workload, &to),
         Command::Demo { keep } => demo(keep).await,
+        Command::Api { json } => measure_api(json).await,
         Command::Smoke { json } => measure(json).await,
         Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
     };
@@ -124,6 +132,19 @@ async fn interrupted() {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
+}
+
+async fn measure_api(json: bool) -> Result<()> {
+    let report = tokio::select! {
+        report = api::run() => report?,
+        () = interrupted() => anyhow::bail!("interrupted"),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.print();
+    }
+    Ok(())
 }
 
 async fn measure(json: bool) -> Result<()> {

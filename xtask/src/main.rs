@@ -61,6 +61,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// The API server alone: start, memory, latency on both stores, watch fan-out
+    Api {
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
     /// Memory when idle, time to Ready, time of a pod to Ready
     Smoke {
         /// Print JSON instead of a table
@@ -113,6 +119,12 @@ fn run(command: &Command) -> Result<()> {
             build::everything(Profile::Release)?;
             let mut bench = Profile::Release.bench(&["programming"]);
             step::attached(bench.args(json.iter().flat_map(|file| ["--json".as_ref(), file.as_os_str()])))
+        }
+        Command::Bench { what: Bench::Api { json } } => {
+            setup::run(setup::RUN)?;
+            build::everything(Profile::Release)?;
+            let json: &[&str] = if *json { &["--json"] } else { &[] };
+            step::attached(&mut Profile::Release.bench(&[&["api"], json].concat()))
         }
         Command::Lint => lint::run(),
         Command::Ci => {

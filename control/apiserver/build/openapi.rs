@@ -21,6 +21,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// How a list, or a map, of a type merges in a strategic patch: type, property, strategy, key.
 const MERGE: &[(&str, &str, &str, &str)] = &[
+    ("CSINodeSpec", "drivers", "merge", "name"),
     ("Container", "env", "merge", "name"),
     ("Container", "ports", "merge", "containerPort"),
     ("Container", "volumeDevices", "merge", "devicePath"),
@@ -33,6 +34,8 @@ const MERGE: &[(&str, &str, &str, &str)] = &[
     ("EphemeralContainer", "volumeDevices", "merge", "devicePath"),
     ("EphemeralContainer", "volumeMounts", "merge", "mountPath"),
     ("JobStatus", "conditions", "merge", "type"),
+    ("MutatingWebhook", "matchConditions", "merge", "name"),
+    ("MutatingWebhookConfiguration", "webhooks", "merge", "name"),
     ("NamespaceStatus", "conditions", "merge", "type"),
     ("NodeSpec", "podCIDRs", "merge", ""),
     ("NodeStatus", "addresses", "merge", "type"),
@@ -59,6 +62,10 @@ const MERGE: &[(&str, &str, &str, &str)] = &[
     ("ServiceSpec", "ports", "merge", "port"),
     ("ServiceStatus", "conditions", "merge", "type"),
     ("StatefulSetStatus", "conditions", "merge", "type"),
+    ("ValidatingAdmissionPolicySpec", "matchConditions", "merge", "name"),
+    ("ValidatingAdmissionPolicySpec", "variables", "merge", "name"),
+    ("ValidatingWebhook", "matchConditions", "merge", "name"),
+    ("ValidatingWebhookConfiguration", "webhooks", "merge", "name"),
 ];
 
 /// Writes a file for each version of each group and one for version 2, and `openapi_table.rs`, which includes them.
@@ -157,7 +164,8 @@ fn components(
         .collect();
     let mut extra = Map::new();
     let mut kinds = BTreeMap::new();
-    let inside = messages.range(format!("{package}.")..).take_while(|(name, _)| name.starts_with(package));
+    let start = format!("{package}.");
+    let inside = messages.range(start.clone()..).take_while(|(name, _)| name.starts_with(&start));
     for (message, (_, kind)) in inside.filter_map(|(name, message)| Some((name, message.kind.as_ref()?))) {
         let Some((name, _)) = schemas.find(message) else { continue };
         roots.insert(name.to_owned());

@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::ServiceAddresses;
+use crate::admission::Admission;
 use crate::authn::{self, Identity};
 use crate::body::{self, Body};
 use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
 use crate::negotiate::{self, Form};
+use crate::protobuf;
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
 use crate::{discovery, object, openapi, subresource, table, verbs};
@@ -26,6 +28,9 @@ use crate::{discovery, object, openapi, subresource, table, verbs};
 pub(crate) struct Api {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) addresses: ServiceAddresses,
+    pub(crate) admission: Admission,
+    /// What pods trust the server by, as PEM.
+    pub(crate) root_ca: String,
     pub(crate) kubelets: Kubelets,
     /// Ends the watches and logs that are being streamed.
     pub(crate) draining: CancellationToken,
@@ -96,6 +101,10 @@ async fn about_object(
         && (target.namespace.is_some() || target.name.is_some() || !matches!(info.verb, "list" | "watch"))
     {
         return Err(ApiError::UnknownPath);
+    }
+    if target.subresource.as_deref() != Some("log") {
+        // Before anything is done that could not be told.
+        negotiate::form(&headers, &info.query)?;
     }
     let call = Call { api: &api, resource, info: &info, target, headers: &headers, body };
     match target.subresource.as_deref() {
@@ -228,12 +237,25 @@ impl Call<'_> {
         self.respond(code, object::decode(self.resource, stored, revision)?)
     }
 
+    /// Answers with something that is not an object of the path's kind, such as a `Status`: in no table.
+    pub(crate) fn respond_other(&self, code: StatusCode, value: &Value) -> Result<Response<Body>, ApiError> {
+        match negotiate::form(self.headers, &self.info.query)? {
+            Form::Yaml => yaml(code, value),
+            Form::Protobuf | Form::PartialProtobuf => Ok(body::protobuf(code, protobuf::encode(value)?)),
+            _ => Ok(body::json(code, value)),
+        }
+    }
+
     /// Answers with an object.
     pub(crate) fn respond(&self, code: StatusCode, object: Value) -> Result<Response<Body>, ApiError> {
         match negotiate::form(self.headers, &self.info.query)? {
             Form::Plain => Ok(body::json(code, &object)),
             Form::Yaml => yaml(code, &object),
             Form::Partial => Ok(body::json(code, &object::partial(&object))),
+            Form::Protobuf => Ok(body::protobuf(code, protobuf::encode(&object)?)),
+            Form::PartialProtobuf => {
+                Ok(body::protobuf(code, protobuf::encode_partial(&object::partial(&object))?))
+            }
             Form::Table(include) => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 let now = jiff::Timestamp::now();

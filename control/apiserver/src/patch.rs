@@ -1,4 +1,5 @@
-//! The patches that clients send: JSON patch, merge patch and strategic merge patch.
+//! The patches that clients send: JSON patch, merge patch and strategic merge patch. Server-side apply, which comes as
+//! a patch too, is in `apply.rs`.
 //!
 //! [`apply`] is pure: the original and the patch go in, the patched object comes out, and nothing is decided about
 //! whether it may be stored.
@@ -18,11 +19,13 @@ pub enum PatchType {
     Merge,
     /// `application/strategic-merge-patch+json`.
     Strategic,
+    /// `application/apply-patch+yaml`: not a change but what the writer wants.
+    Apply,
 }
 
 /// The media types accepted, for the `Accept-Patch` header and messages.
-pub const PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+pub const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+    application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 /// Why a patch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,7 @@ impl PatchType {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
             other => Err(PatchError::Unsupported { content_type: other.to_owned() }),
         }
     }
@@ -71,6 +75,7 @@ pub fn apply(
         PatchType::Merge | PatchType::Strategic => {
             Err(PatchError::Malformed("a merge patch must be a JSON object".to_owned()))
         }
+        PatchType::Apply => Err(PatchError::Malformed("what is applied has an owner".to_owned())),
     }
 }
 
@@ -96,16 +101,13 @@ mod tests {
             ("application/json-patch+json", PatchType::Json),
             ("application/merge-patch+json; charset=utf-8", PatchType::Merge),
             ("application/strategic-merge-patch+json", PatchType::Strategic),
+            ("application/apply-patch+yaml", PatchType::Apply),
         ];
         for (content_type, expected) in rows {
             assert_eq!(PatchType::from_content_type(content_type).expect(content_type), expected);
         }
-        let error =
-            PatchType::from_content_type("application/apply-patch+yaml").expect_err("server-side apply");
-        assert!(
-            error.to_string().contains("\"application/apply-patch+yaml\" patches are not supported"),
-            "{error}"
-        );
+        let error = PatchType::from_content_type("text/plain").expect_err("no patch");
+        assert!(error.to_string().contains("\"text/plain\" patches are not supported"), "{error}");
     }
 
     #[test]

@@ -22,14 +22,18 @@ mod validate;
 
 pub use catalog::RESOURCES;
 pub use convert::{from_storage, to_storage};
+pub(crate) use decode::remove_nulls;
 pub use decode::{TypeError, check_types, prune, unknown_fields};
 pub use defaults::default;
 pub use error::{FieldError, FieldErrorReason, aggregate};
 #[cfg(test)]
 pub(crate) use merge::merge_rules;
 pub use merge::{ListMerge, MergeRule};
+pub(crate) use strategy::pod_quality;
 pub use strategy::{prepare_for_create, prepare_for_update};
+pub(crate) use validate::access::SYSTEM_PRIORITIES;
 pub use validate::validate;
+pub(crate) use validate::validate_write;
 
 use self::path::Below;
 use crate::table::Cell;

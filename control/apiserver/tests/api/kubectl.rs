@@ -36,12 +36,12 @@ spec:
   containers: [{name: client, image: client}]
 ";
 
-struct Kubectl<'s> {
+pub(crate) struct Kubectl<'s> {
     server: &'s Server,
 }
 
 impl Kubectl<'_> {
-    fn command(&self, arguments: &str) -> Command {
+    pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new("kubectl");
         command
             .arg(format!("--kubeconfig={}", self.server.kubeconfig().display()))
@@ -50,14 +50,14 @@ impl Kubectl<'_> {
         command
     }
 
-    fn output(&self, arguments: &str) -> Output {
+    pub(crate) fn output(&self, arguments: &str) -> Output {
         self.command(arguments)
             .output()
             .expect("kubectl must be installed: apt-get install kubernetes-client")
     }
 
     /// What kubectl prints when it succeeds.
-    fn ok(&self, arguments: &str) -> String {
+    pub(crate) fn ok(&self, arguments: &str) -> String {
         let output = self.output(arguments);
         let text = String::from_utf8(output.stdout).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -67,13 +67,13 @@ impl Kubectl<'_> {
     }
 
     /// What kubectl prints when it fails.
-    fn refused(&self, arguments: &str) -> String {
+    pub(crate) fn refused(&self, arguments: &str) -> String {
         let output = self.output(arguments);
         assert!(!output.status.success(), "kubectl {arguments} should fail");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    fn with_input(&self, arguments: &str, input: &str) -> Output {
+    pub(crate) fn with_input(&self, arguments: &str, input: &str) -> Output {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
@@ -82,14 +82,14 @@ impl Kubectl<'_> {
         child.wait_with_output().unwrap()
     }
 
-    fn apply(&self, manifest: &str) -> String {
+    pub(crate) fn apply(&self, manifest: &str) -> String {
         let output = self.with_input("apply -f -", manifest);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{errors}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn stream(&self, arguments: &str) -> Stream {
+    pub(crate) fn stream(&self, arguments: &str) -> Stream {
         let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Stream { child, lines }
@@ -97,7 +97,7 @@ impl Kubectl<'_> {
 }
 
 /// A kubectl that goes on printing.
-struct Stream {
+pub(crate) struct Stream {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
@@ -119,7 +119,7 @@ impl Drop for Stream {
     }
 }
 
-async fn with_kubectl(test: impl FnOnce(&Kubectl<'_>) + Send + 'static) {
+pub(crate) async fn with_kubectl(test: impl FnOnce(&Kubectl<'_>) + Send + 'static) {
     let server = Server::start().await;
     let server = tokio::task::spawn_blocking(move || {
         test(&Kubectl { server: &server });

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
+mod apply;
 mod client;
 mod http;
 mod kubectl;
+mod lists;
 mod logs;
 mod robust;
 mod support;
+mod watches;
