@@ -3,7 +3,7 @@
 //! Written by hand because it is the path of every question: it allocates once for the name and copies nothing else.
 //! A property test compares it with hickory-proto, which reads and writes what comes from other servers.
 
-use fairlead_zone::{Answer, Class, Name, Question, Rcode, RecordType};
+use fairlead_zone::{Class, Name, Question, Rcode, RecordType};
 
 mod encode;
 
@@ -25,17 +25,20 @@ const EXTRA_RECORDS_MAX: usize = 4;
 pub(crate) struct Request {
     pub(crate) id: u16,
     pub(crate) recursion_desired: bool,
+    pub(crate) authentic_data: bool,
     pub(crate) checking_disabled: bool,
     pub(crate) question: Question,
     pub(crate) edns: Option<Edns>,
 }
 
 /// What the client said in its OPT record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Edns {
     pub(crate) payload_max: u16,
     pub(crate) version: u8,
     pub(crate) dnssec_ok: bool,
+    /// Options in wire form.
+    pub(crate) options: Vec<u8>,
 }
 
 /// What a datagram or a frame is.
@@ -52,12 +55,13 @@ pub(crate) enum Incoming {
 impl Request {
     /// The DO bit.
     pub(crate) fn dnssec_ok(&self) -> bool {
-        self.edns.is_some_and(|edns| edns.dnssec_ok)
+        self.edns.as_ref().is_some_and(|edns| edns.dnssec_ok)
     }
 
     /// Largest answer over UDP.
     pub(crate) fn udp_max(&self) -> usize {
         self.edns
+            .as_ref()
             .map_or(UDP_MAX_PLAIN, |edns| usize::from(edns.payload_max.min(UDP_MAX_EDNS)).max(UDP_MAX_PLAIN))
     }
 }
@@ -80,8 +84,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Incoming {
     let Some((question, edns)) = read_body(bytes) else {
         return reject(Rcode::FORM_ERR);
     };
+    let authentic_data = more_flags & 0x20 != 0;
     let checking_disabled = more_flags & 0x10 != 0;
-    Incoming::Request(Request { id, recursion_desired, checking_disabled, question, edns })
+    Incoming::Request(Request { id, recursion_desired, authentic_data, checking_disabled, question, edns })
 }
 
 /// Reads the one question and the OPT record; nothing may follow.
@@ -105,7 +110,12 @@ fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>)> {
                 return None;
             }
             let [_, version, flags, _] = record.ttl.to_be_bytes();
-            edns = Some(Edns { payload_max: record.class, version, dnssec_ok: flags & 0x80 != 0 });
+            edns = Some(Edns {
+                payload_max: record.class,
+                version,
+                dnssec_ok: flags & 0x80 != 0,
+                options: bytes[record.value..record.end].to_vec(),
+            });
         }
         at = record.end;
     }
@@ -163,19 +173,6 @@ pub(crate) fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
             0xc0.. => return (at + 2 <= bytes.len()).then_some(at + 2),
             _ => return None,
         }
-    }
-}
-
-/// Whether the answer is only a status: there is nothing to say but the rcode.
-pub(crate) fn status(rcode: Rcode) -> Answer {
-    Answer {
-        rcode,
-        authoritative: false,
-        origin: fairlead_zone::Origin::Cluster,
-        answers: Vec::new(),
-        authority: Vec::new(),
-        additional: Vec::new(),
-        chase: None,
     }
 }
 

@@ -6,12 +6,13 @@
 use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use fairlead_zone::{Answer, Class, Question, Rcode, RecordData, RecordType, Zone};
+use fairlead_zone::{Class, Name, Question, Rcode, RecordData, RecordType, Zone};
 use rand::seq::SliceRandom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    codec::{Incoming, Request, TCP_MAX, decode, encode, encode_status, status},
+    chain::Message,
+    codec::{Incoming, Request, TCP_MAX, decode, encode, encode_status},
     forward::Forwarder,
     metrics::{Area, Client, Metrics, Transport},
     relay::Reply,
@@ -46,7 +47,7 @@ pub(crate) struct Pending {
     client: Client,
     began: Instant,
     /// The zone's answer, when it ended in an alias that leads outside.
-    alias: Option<Answer>,
+    alias: Option<Message>,
     /// Held until the answer is written.
     _permit: OwnedSemaphorePermit,
 }
@@ -79,15 +80,17 @@ impl Handler {
         };
         let answer = self.zone.load().answer(&request.question);
         let area = answer.as_ref().map_or(Area::Outside, |answer| answer.origin.into());
+        let chase = answer.as_ref().and_then(|answer| answer.chase.clone());
+        let answer = answer.map(Message::from);
         self.metrics.request(area, client, Some(request.question.rtype), packet.len());
-        if request.edns.is_some_and(|edns| edns.version > 0) {
-            return self.reply(out, &request, client, (area, status(Rcode::BAD_VERS)), began);
+        if request.edns.as_ref().is_some_and(|edns| edns.version > 0) {
+            return self.reply(out, &request, client, (area, Message::new(Rcode::BAD_VERS)), began);
         }
         match answer {
-            Some(answer) if answer.chase.is_none() || !self.forwarder.has_upstreams() => {
+            Some(answer) if chase.is_none() || !self.forwarder.has_upstreams() => {
                 self.reply(out, &request, client, (area, answer), began)
             }
-            alias => self.outside(out, request, client, alias, began),
+            alias => self.outside(out, request, client, alias.zip(chase), began),
         }
     }
 
@@ -107,7 +110,7 @@ impl Handler {
             }
             (Err(_), alias) => {
                 let area = if alias.is_some() { Area::Cluster } else { Area::Outside };
-                self.reply(out, &request, client, (area, status(Rcode::SERV_FAIL)), began);
+                self.reply(out, &request, client, (area, Message::new(Rcode::SERV_FAIL)), began);
             }
         }
     }
@@ -118,16 +121,16 @@ impl Handler {
         out: &mut Vec<u8>,
         request: Request,
         client: Client,
-        alias: Option<Answer>,
+        alias: Option<(Message, Name)>,
         began: Instant,
     ) -> Step {
         let question = &request.question;
         let transfer = matches!(question.rtype, RecordType::AXFR | RecordType::IXFR);
         let area = if alias.is_some() { Area::Cluster } else { Area::Outside };
         if question.class != Class::IN || transfer || !self.forwarder.has_upstreams() {
-            return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
+            return self.reply(out, &request, client, (area, Message::new(Rcode::REFUSED)), began);
         }
-        let name = alias.as_ref().and_then(|answer| answer.chase.clone()).unwrap_or(question.name.clone());
+        let name = alias.as_ref().map_or(&question.name, |(_, target)| target).clone();
         let inquiry = Inquiry {
             question: Question { name, ..question.clone() },
             dnssec_ok: request.dnssec_ok(),
@@ -141,9 +144,16 @@ impl Handler {
         }
         let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
             self.metrics.forward_rejects.add();
-            return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
+            return self.reply(out, &request, client, (area, Message::new(Rcode::REFUSED)), began);
         };
-        let pending = Pending { request, inquiry, client, began, alias, _permit: permit };
+        let pending = Pending {
+            request,
+            inquiry,
+            client,
+            began,
+            alias: alias.map(|(answer, _)| answer),
+            _permit: permit,
+        };
         Step::Wait(Box::new(pending))
     }
 
@@ -152,7 +162,7 @@ impl Handler {
         out: &mut Vec<u8>,
         request: &Request,
         client: Client,
-        (area, mut answer): (Area, Answer),
+        (area, mut answer): (Area, Message),
         began: Instant,
     ) -> Step {
         shuffle(&mut answer);
@@ -177,25 +187,22 @@ impl Handler {
 fn size_max(request: &Request, client: Client) -> usize {
     match client.transport {
         Transport::Udp => request.udp_max(),
-        Transport::Tcp => TCP_MAX,
+        Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => TCP_MAX,
     }
 }
 
 /// Appends what an upstream server knows about the end of an alias; its rcode is that of the whole (RFC 6604).
-fn extend(mut answer: Answer, reply: &Reply, age_secs: u32) -> Answer {
-    let Some(records) = reply.records() else {
-        return status(Rcode::SERV_FAIL);
+fn extend(mut answer: Message, reply: &Reply, age_secs: u32) -> Message {
+    let Some(end) = reply.to_message(age_secs) else {
+        return Message::new(Rcode::SERV_FAIL);
     };
     answer.rcode = reply.rcode();
-    answer.answers.extend(records.into_iter().map(|mut record| {
-        record.ttl_secs = record.ttl_secs.saturating_sub(age_secs);
-        record
-    }));
+    answer.answers.extend(end.answers);
     answer
 }
 
 /// Addresses in random order, so that clients that take the first one spread; aliases stay in front.
-fn shuffle(answer: &mut Answer) {
+fn shuffle(answer: &mut Message) {
     let is_address = |data: &RecordData| matches!(data, RecordData::A(_) | RecordData::Aaaa(_));
     let start = answer.answers.iter().take_while(|record| !is_address(&record.data)).count();
     let addresses = &mut answer.answers[start..];

@@ -11,6 +11,8 @@ mod codec;
 mod metrics;
 mod relay;
 
+mod chain;
+
 mod cache;
 mod upstream;
 

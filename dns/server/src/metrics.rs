@@ -3,6 +3,7 @@
 //! Every label has a fixed set of values; nothing that a client sends becomes a label.
 
 use std::{
+    net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -65,13 +66,26 @@ pub(crate) enum Area {
 pub(crate) enum Transport {
     Udp,
     Tcp,
+    Tls,
+    Https,
+    Quic,
 }
 
-/// Transport and address family of a client.
+/// Who asks, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
+    /// Address of the client.
+    pub(crate) peer: SocketAddr,
+    /// Address that was asked.
+    pub(crate) local: SocketAddr,
     pub(crate) transport: Transport,
-    pub(crate) ipv4: bool,
+}
+
+impl Transport {
+    /// What it runs over, as CoreDNS counts it: 0 for UDP, 1 for TCP.
+    pub(crate) fn base(self) -> usize {
+        usize::from(!matches!(self, Self::Udp | Self::Quic))
+    }
 }
 
 /// A counter.
@@ -191,8 +205,8 @@ impl Metrics {
     /// Counts a question.
     pub(crate) fn request(&self, area: Area, client: Client, rtype: Option<RecordType>, size: usize) {
         let index = TYPES.iter().position(|(known, _)| Some(*known) == rtype).unwrap_or(TYPES.len());
-        let (area, transport) = (area as usize, client.transport as usize);
-        self.requests[area][transport][usize::from(!client.ipv4)][index].add();
+        let (area, transport) = (area as usize, client.transport.base());
+        self.requests[area][transport][usize::from(!client.peer.is_ipv4())][index].add();
         self.request_sizes[area][transport].observe_size(size);
     }
 
@@ -200,7 +214,7 @@ impl Metrics {
     pub(crate) fn response(&self, area: Area, client: Client, rcode: Rcode, size: usize, took: Duration) {
         let index = RCODES.iter().position(|(known, _)| *known == rcode).unwrap_or(RCODES.len());
         self.responses[area as usize][index].add();
-        self.response_sizes[area as usize][client.transport as usize].observe_size(size);
+        self.response_sizes[area as usize][client.transport.base()].observe_size(size);
         self.durations[area as usize].observe_duration(took);
     }
 }

@@ -45,9 +45,12 @@ fn apply(view: &mut View, mut update: Update, zone: &ArcSwap<Zone>) {
     // Names of pods need no pods (they are their addresses), and pods are most of a cluster.
     update.changes.retain(|change| !matches!(change, Change::PutPod(_) | Change::DeletePod(_)));
     let touched = view.apply(update);
-    let mut next = Zone::clone(&zone.load());
+    let before = zone.load_full();
+    let mut next = Zone::clone(&before);
     next.apply(view, &touched, serial());
-    zone.store(Arc::new(next));
+    let next = Arc::new(next);
+    zone.store(Arc::clone(&next));
+    next.outdate(&before, &touched);
 }
 
 /// The time in seconds: the SOA's serial, modulo 2^32 as serials are (RFC 1982).

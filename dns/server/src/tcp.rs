@@ -67,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, handler: Arc<Handler>, shutdown
 
 async fn converse(stream: TcpStream, peer: SocketAddr, handler: &Handler) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let client = Client { transport: Transport::Tcp, ipv4: peer.is_ipv4() };
+    let client = Client { peer, local: stream.local_addr()?, transport: Transport::Tcp };
     let codec = LengthDelimitedCodec::builder().length_field_length(2).new_codec();
     let (mut sink, mut frames) = Framed::new(stream, codec).split();
     let mut waiting = FuturesUnordered::new();

@@ -46,7 +46,6 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), DnsError> {
     let address = socket.local_addr().map_err(|source| failure(None, source))?;
-    let client = Client { transport: Transport::Udp, ipv4: address.is_ipv4() };
     let mut packet = [0; PACKET_MAX];
     let mut out = Vec::with_capacity(PACKET_MAX);
     let mut waiting: FuturesUnordered<BoxFuture<'_, (Vec<u8>, SocketAddr)>> = FuturesUnordered::new();
@@ -63,6 +62,7 @@ pub(crate) async fn serve(
             }
             () = shutdown.cancelled() => return Ok(()),
         };
+        let client = Client { peer, local: address, transport: Transport::Udp };
         match handler.start(&packet[..size], client, &mut out) {
             Step::Ignore => {}
             Step::Reply => send(&socket, &out, peer, &handler).await,

@@ -9,6 +9,7 @@ mod record;
 
 mod arpa;
 mod shards;
+mod stamp;
 
 mod entry;
 mod zone;
@@ -17,4 +18,5 @@ mod answer;
 
 pub use name::{Labels, Name, NameError};
 pub use record::{Answer, Class, Origin, Question, Rcode, Record, RecordData, RecordType, Soa};
+pub use stamp::Stamp;
 pub use zone::{Zone, ZoneConfig};

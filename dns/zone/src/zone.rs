@@ -1,10 +1,20 @@
 //! The zone: what DNS knows of the cluster at one moment.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hasher},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use fairlead_model::{ObjectName, Prefix, View};
 
-use crate::{Name, arpa, entry::Entry, shards::Shards};
+use crate::{
+    Name, Question, Stamp, arpa,
+    entry::{Entry, Kind},
+    shards::Shards,
+    stamp::Versions,
+};
 
 /// What the zone is built for.
 #[derive(Clone, Debug)]
@@ -34,6 +44,7 @@ pub struct Zone {
     namespaces: Arc<BTreeSet<Box<[u8]>>>,
     pub(crate) serial: u32,
     synced: bool,
+    versions: Versions,
 }
 
 impl Zone {
@@ -48,6 +59,7 @@ impl Zone {
             namespaces: Arc::default(),
             serial: 0,
             synced: false,
+            versions: Versions::new(),
         }
     }
 
@@ -71,6 +83,40 @@ impl Zone {
         }
         self.serial = serial;
         self.synced |= view.is_complete();
+    }
+
+    /// A stamp for the answer to a question. Take it, then load the zone to answer from: the stamp is outdated when
+    /// what the answer depends on has changed in between.
+    pub fn stamp(&self, question: &Question) -> Stamp {
+        self.versions.stamp(self.only_service(question))
+    }
+
+    /// Outdates the stamps of answers that an update changed. To be called when readers can see this zone.
+    pub fn outdate(&self, before: &Self, touched: &BTreeSet<ObjectName>) {
+        if self.synced == before.synced && Arc::ptr_eq(&self.namespaces, &before.namespaces) {
+            self.versions.bump(touched.iter().map(|name| hash_of(&key_of(name))));
+        } else {
+            self.versions.bump_all();
+        }
+    }
+
+    /// The service that alone decides the answer, when there is one.
+    fn only_service(&self, question: &Question) -> Option<u64> {
+        let domain = &self.config.cluster_domain;
+        question.name.find_suffix(domain)?;
+        let depth = question.name.labels().count() - domain.labels().count();
+        let mut labels = question.name.labels().skip(depth.checked_sub(3)?);
+        let (service, namespace, kind) = (labels.next()?, labels.next()?, labels.next()?);
+        if !kind.eq_ignore_ascii_case(b"svc") {
+            return None;
+        }
+        match self.entry(service, namespace).map(|entry| &entry.kind) {
+            Some(Kind::External(_)) => None,
+            Some(Kind::ClusterIp(_) | Kind::Headless) | None => {
+                let key = [service, b".", namespace].concat().to_ascii_lowercase();
+                Some(hash_of(&key))
+            }
+        }
     }
 
     /// Whether a complete view has been applied.
@@ -136,6 +182,12 @@ impl Zone {
             }
         }
     }
+}
+
+fn hash_of(key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    hasher.finish()
 }
 
 fn key_of(name: &ObjectName) -> Box<[u8]> {
