@@ -6,18 +6,22 @@ use std::{
 };
 
 use clap::Args;
-use fairlead_dns::{Config, DnsServer, feed_updates};
+use fairlead_dns::{Config, DnsServer, Inherited, feed_updates};
 
 use crate::{
     cli::absolute_path,
     daemon,
     identity::{Identity, host_name},
+    listen,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   fairlead dns --listen 192.0.2.17 --forward 192.0.2.53
-  fairlead dns --listen 127.0.0.1:5353 --kubeconfig ./node.kubeconfig";
+  fairlead dns --listen 127.0.0.1:5353 --kubeconfig ./node.kubeconfig
+
+Sockets passed by systemd (Sockets=) for an address of --listen are used instead of new ones; while they stay open there,
+no question is lost when this process is replaced.";
 
 /// Where DNS is spoken when no port is given (RFC 1035, section 4.2).
 const PORT: u16 = 53;
@@ -41,6 +45,12 @@ pub(crate) struct DnsArgs {
     /// Server to ask for names outside the cluster; may be repeated, in order of preference [default: none, refuse them]
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = dns_address)]
     forward: Vec<SocketAddr>,
+    /// UDP sockets of each address, each with a thread [default: one per processor]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// Where to keep the names of the cluster for the next start [default: nowhere]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path)]
+    snapshot: Option<PathBuf>,
     /// Domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
@@ -64,15 +74,20 @@ pub(crate) fn run(args: DnsArgs) -> anyhow::Result<()> {
     let identity = Identity::read(&args.kubeconfig)?;
     let feed = identity.feed(args.feed.as_deref())?;
     let name = args.name.map_or_else(host_name, Ok)?;
-    let config = Config {
+    let mut config = Config {
         listen: args.listen,
         cluster_domain: args.cluster_domain,
         upstreams: args.forward,
         metrics_listen: args.metrics.0,
         health_listen: args.health.0,
         ready_listen: args.ready.0,
+        snapshot: args.snapshot,
+        inherited: Inherited::new(listen::Inherited::take()?.into_sockets()),
         ..Config::default()
     };
+    if let Some(workers) = args.workers {
+        config.workers = workers.into();
+    }
     daemon::run(async |shutdown| {
         let server = DnsServer::new(config, feed_updates(feed, &name)).await?;
         tracing::info!(addresses = ?server.addresses(), "answering");

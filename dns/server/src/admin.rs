@@ -61,7 +61,7 @@ fn metrics_router(forwarder: &Arc<Forwarder>, metrics: &Arc<Metrics>) -> Router 
     Router::new().route(
         "/metrics",
         get(move || async move {
-            let text = metrics.to_text(forwarder.cache(), forwarder.upstreams());
+            let text = metrics.to_text(&forwarder);
             ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
         }),
     )

@@ -1,11 +1,14 @@
 //! What the server is told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use fairlead_model::{ObjectName, Prefix};
 use fairlead_zone::{Name, ZoneConfig};
 
-use crate::DnsError;
+use crate::{DnsError, Inherited};
 
 /// Configuration of a [`crate::DnsServer`].
 #[derive(Clone, Debug)]
@@ -31,6 +34,10 @@ pub struct Config {
     pub ready_listen: Option<SocketAddr>,
     /// UDP sockets and tasks per address; the kernel spreads clients over them.
     pub workers: usize,
+    /// Sockets to answer on that are open already.
+    pub inherited: Inherited,
+    /// Where the names of the cluster are kept for the next start; nowhere without a path.
+    pub snapshot: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -51,6 +58,8 @@ impl Default for Config {
             health_listen: None,
             ready_listen: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            inherited: Inherited::default(),
+            snapshot: None,
         }
     }
 }

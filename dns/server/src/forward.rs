@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,13 +15,18 @@ use tokio::time::timeout;
 
 use crate::{
     cache::{Cache, Key},
-    metrics::Metrics,
+    metrics::{Histogram, Metrics},
     relay::{Meaning, Reply},
-    upstream::{Inquiry, Upstream},
+    upstream::{Inquiry, Upstream, UpstreamConfig, UpstreamTransport, Via},
 };
 
 /// How long a client's question may take in all.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a server that failed is asked last.
+const PENALTY: Duration = Duration::from_secs(5);
+/// Answers that are kept; CoreDNS's number.
+const CAPACITY: usize = 9984;
 
 /// Every upstream server failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +38,9 @@ type Flight = BoxFuture<'static, Outcome>;
 /// Asks upstream servers.
 pub(crate) struct Forwarder {
     upstreams: Vec<Upstream>,
+    durations: Vec<Histogram>,
+    /// Until when each is asked last, because it failed.
+    doubtful_until: Vec<Mutex<Instant>>,
     cache: Cache,
     /// Questions that are being asked. An entry whose askers are all gone cannot be joined any more.
     flights: Mutex<HashMap<Key, WeakShared<Flight>>>,
@@ -48,8 +56,10 @@ struct Landing {
 impl Forwarder {
     pub(crate) fn new(upstreams: &[SocketAddr], metrics: Arc<Metrics>) -> Self {
         Self {
-            upstreams: upstreams.iter().copied().map(Upstream::new).collect(),
-            cache: Cache::new(),
+            upstreams: upstreams.iter().map(|address| Upstream::new(config(*address))).collect(),
+            doubtful_until: upstreams.iter().map(|_| Mutex::new(Instant::now())).collect(),
+            durations: upstreams.iter().map(|_| Histogram::durations()).collect(),
+            cache: Cache::new(CAPACITY),
             flights: Mutex::default(),
             metrics,
         }
@@ -60,8 +70,9 @@ impl Forwarder {
         !self.upstreams.is_empty()
     }
 
-    pub(crate) fn upstreams(&self) -> &[Upstream] {
-        &self.upstreams
+    /// The upstream servers, and how long their answers took.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = (SocketAddr, &Histogram)> {
+        self.upstreams.iter().map(Upstream::address).zip(&self.durations)
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -70,7 +81,12 @@ impl Forwarder {
 
     /// An answer that is at hand, and its age in seconds.
     pub(crate) fn cached(&self, inquiry: &Inquiry) -> Option<(Arc<Reply>, u32)> {
-        let found = self.cache.get(&key_of(inquiry), Instant::now());
+        let now = Instant::now();
+        let found = self.cache.get(&key_of(inquiry)).filter(|kept| kept.expires > now);
+        let found = found.map(|kept| {
+            let age = now.saturating_duration_since(kept.stored).as_secs();
+            (kept.reply, u32::try_from(age).unwrap_or(u32::MAX))
+        });
         self.metrics.cache_requests.add();
         match &found {
             Some((reply, _)) if reply.meaning == Meaning::Success => self.metrics.cache_hits.add(),
@@ -96,7 +112,10 @@ impl Forwarder {
         let flight = async move {
             let forwarder = &landing.forwarder;
             let reply = timeout(DEADLINE, forwarder.ask_all(&inquiry)).await.unwrap_or(Err(Unanswered))?;
-            if forwarder.cache.insert(landing.key.clone(), &reply, Instant::now()) {
+            let keep = Duration::from_secs(reply.keep_secs.into());
+            if !keep.is_zero()
+                && forwarder.cache.insert(landing.key.clone(), Arc::clone(&reply), keep, Instant::now())
+            {
                 forwarder.metrics.cache_evictions.add();
             }
             Ok(reply)
@@ -109,17 +128,32 @@ impl Forwarder {
     }
 
     async fn ask_all(&self, inquiry: &Inquiry) -> Outcome {
-        let doubtful = |upstream: &&Upstream| upstream.is_doubtful();
-        let (last, first): (Vec<_>, Vec<_>) = self.upstreams.iter().partition(doubtful);
-        for upstream in first.into_iter().chain(last) {
-            match upstream.ask(inquiry).await {
-                Ok(reply) => return Ok(Arc::new(reply)),
+        let doubtful = |index: &usize| *self.doubt(*index) > Instant::now();
+        let (last, first): (Vec<_>, Vec<_>) = (0..self.upstreams.len()).partition(doubtful);
+        for index in first.into_iter().chain(last) {
+            let (upstream, durations) = (&self.upstreams[index], &self.durations[index]);
+            let began = Instant::now();
+            let mut answer = upstream.exchange(inquiry, Via::Udp).await;
+            if answer.as_ref().is_ok_and(Reply::truncated) {
+                // Without TCP the client still gets the truncated answer and can try TCP itself.
+                answer = upstream.exchange(inquiry, Via::Tcp).await.or(answer);
+            }
+            match answer {
+                Ok(reply) => {
+                    durations.observe_duration(began.elapsed());
+                    return Ok(Arc::new(reply));
+                }
                 Err(error) => {
-                    tracing::debug!(upstream = %upstream.address, name = %inquiry.question.name, %error, "upstream DNS server failed");
+                    *self.doubt(index) = Instant::now() + PENALTY;
+                    tracing::debug!(upstream = %upstream.address(), name = %inquiry.question.name, %error, "upstream DNS server failed");
                 }
             }
         }
         Err(Unanswered)
+    }
+
+    fn doubt(&self, index: usize) -> MutexGuard<'_, Instant> {
+        self.doubtful_until[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,6 +161,17 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = self.forwarder.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.remove(&self.key);
+    }
+}
+
+fn config(address: SocketAddr) -> UpstreamConfig {
+    UpstreamConfig {
+        address,
+        transport: UpstreamTransport::Plain,
+        expire: Duration::from_secs(10),
+        read_timeout: Duration::from_secs(2),
+        source: None,
+        random_case: false,
     }
 }
 

@@ -3,10 +3,14 @@
 //! [`Handler::start`] never waits; what only an upstream server can answer comes back as [`Pending`] and is finished
 //! by the caller at its own pace.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
-use fairlead_zone::{Class, Name, Question, Rcode, RecordData, RecordType, Zone};
+use fairlead_zone::{Class, Name, Question, Rcode, RecordData, RecordType, Stamp, Zone};
+use futures::future::{BoxFuture, FutureExt};
 use rand::seq::SliceRandom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -34,10 +38,33 @@ pub(crate) struct Handler {
 pub(crate) enum Step {
     /// Nothing.
     Ignore,
-    /// Send what was written.
-    Reply,
-    /// Finish it later.
-    Wait(Box<Pending>),
+    /// Send what was written; it may be sent again.
+    Reply(Option<Lasting>),
+    /// Finish it later: messages, or none.
+    Wait(BoxFuture<'static, Vec<Vec<u8>>>),
+}
+
+/// Until when the bytes of an answer may be sent again.
+pub(crate) struct Lasting {
+    pub(crate) stamp: Stamp,
+    /// Its addresses are to be shuffled each time.
+    pub(crate) rotate: bool,
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// What is counted each time an answer is sent again.
+pub(crate) struct Tally {
+    metrics: Arc<Metrics>,
+    area: Area,
+    rtype: RecordType,
+    rcode: Rcode,
+}
+
+impl Tally {
+    pub(crate) fn count(&self, client: Client, request_len: usize, response_len: usize, took: Duration) {
+        self.metrics.request(self.area, client, Some(self.rtype), request_len);
+        self.metrics.response(self.area, client, self.rcode, response_len, took);
+    }
 }
 
 /// A question that waits for an upstream server.
@@ -57,13 +84,23 @@ impl Handler {
         Self { zone, forwarder, metrics, waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
     }
 
+    /// A number that changes with the routes.
+    pub(crate) fn routes_id(&self) -> usize {
+        0
+    }
+
+    /// Counts questions that had to give way to others.
+    pub(crate) fn shed(&self) {
+        self.metrics.dropped.add();
+    }
+
     /// Counts packets that get no answer.
     pub(crate) fn drop_packet(&self) {
         self.metrics.dropped.add();
     }
 
     /// Reads a packet and answers it at once when that is possible.
-    pub(crate) fn start(&self, packet: &[u8], client: Client, out: &mut Vec<u8>) -> Step {
+    pub(crate) fn start(self: &Arc<Self>, packet: &[u8], client: Client, out: &mut Vec<u8>) -> Step {
         let began = Instant::now();
         let request = match decode(packet) {
             Incoming::Request(request) => request,
@@ -71,13 +108,14 @@ impl Handler {
                 self.metrics.request(Area::Outside, client, None, packet.len());
                 encode_status(out, id, opcode, recursion_desired, rcode);
                 self.metrics.response(Area::Outside, client, rcode, out.len(), began.elapsed());
-                return Step::Reply;
+                return Step::Reply(None);
             }
             Incoming::Ignore => {
                 self.drop_packet();
                 return Step::Ignore;
             }
         };
+        let stamp = self.zone.load().stamp(&request.question);
         let answer = self.zone.load().answer(&request.question);
         let area = answer.as_ref().map_or(Area::Outside, |answer| answer.origin.into());
         let chase = answer.as_ref().and_then(|answer| answer.chase.clone());
@@ -88,14 +126,20 @@ impl Handler {
         }
         match answer {
             Some(answer) if chase.is_none() || !self.forwarder.has_upstreams() => {
-                self.reply(out, &request, client, (area, answer), began)
+                let rcode = answer.rcode;
+                self.reply(out, &request, client, (area, answer), began);
+                let tally =
+                    Tally { metrics: Arc::clone(&self.metrics), area, rtype: request.question.rtype, rcode };
+                let whole = out[2] & 0x02 == 0;
+                let lasting = Lasting { stamp, rotate: true, tally: Arc::new(tally) };
+                Step::Reply(whole.then_some(lasting))
             }
             alias => self.outside(out, request, client, alias.zip(chase), began),
         }
     }
 
     /// Asks the upstream servers and writes what they say.
-    pub(crate) async fn finish(&self, pending: Pending, out: &mut Vec<u8>) {
+    async fn finish(&self, pending: Pending, out: &mut Vec<u8>) {
         let Pending { request, inquiry, client, began, alias, _permit } = pending;
         // A plain question comes here only when it is not in the cache; the end of an alias has not been looked up.
         let (reply, age_secs) = match alias.as_ref().and_then(|_| self.forwarder.cached(&inquiry)) {
@@ -117,7 +161,7 @@ impl Handler {
 
     /// A name that is not ours, or an alias that leads to one.
     fn outside(
-        &self,
+        self: &Arc<Self>,
         out: &mut Vec<u8>,
         request: Request,
         client: Client,
@@ -133,14 +177,17 @@ impl Handler {
         let name = alias.as_ref().map_or(&question.name, |(_, target)| target).clone();
         let inquiry = Inquiry {
             question: Question { name, ..question.clone() },
+            recursion_desired: true,
+            authentic_data: false,
             dnssec_ok: request.dnssec_ok(),
             checking_disabled: request.checking_disabled,
+            options: Vec::new(),
         };
         if alias.is_none()
             && let Some((reply, age_secs)) = self.forwarder.cached(&inquiry)
         {
             self.relay(out, &request, client, (&reply, age_secs), began);
-            return Step::Reply;
+            return Step::Reply(None);
         }
         let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
             self.metrics.forward_rejects.add();
@@ -154,7 +201,13 @@ impl Handler {
             alias: alias.map(|(answer, _)| answer),
             _permit: permit,
         };
-        Step::Wait(Box::new(pending))
+        let handler = Arc::clone(self);
+        let finish = async move {
+            let mut out = Vec::new();
+            handler.finish(pending, &mut out).await;
+            vec![out]
+        };
+        Step::Wait(finish.boxed())
     }
 
     fn reply(
@@ -168,7 +221,7 @@ impl Handler {
         shuffle(&mut answer);
         encode(out, request, &answer, self.forwarder.has_upstreams(), size_max(request, client));
         self.metrics.response(area, client, answer.rcode, out.len(), began.elapsed());
-        Step::Reply
+        Step::Reply(None)
     }
 
     fn relay(

@@ -19,16 +19,19 @@ mod upstream;
 mod forward;
 
 mod handler;
+mod hot;
+
+mod listen;
 
 mod admin;
 mod feed;
+mod snapshot;
 mod sync;
-mod tcp;
-mod udp;
 
 mod server;
 
 pub use config::Config;
 pub use error::DnsError;
 pub use feed::feed_updates;
+pub use listen::{Inherited, open_sockets};
 pub use server::DnsServer;

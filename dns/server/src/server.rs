@@ -3,13 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use fairlead_model::Update;
+use fairlead_model::{Update, View};
 use fairlead_zone::Zone;
-use futures::{Stream, StreamExt, stream::BoxStream};
-use tokio::{
-    net::{TcpListener, UdpSocket},
-    task::JoinSet,
-};
+use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,8 +14,9 @@ use crate::{
     admin::{self, Endpoint},
     forward::Forwarder,
     handler::Handler,
+    listen::{self, Bound, Listen, Scheme},
     metrics::Metrics,
-    sync, tcp, udp,
+    snapshot, sync,
 };
 
 /// A DNS server that is bound and not yet running.
@@ -28,8 +26,7 @@ pub struct DnsServer {
     metrics: Arc<Metrics>,
     updates: BoxStream<'static, Update>,
     addresses: Vec<SocketAddr>,
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
+    bound: Vec<Bound>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -56,13 +53,23 @@ impl DnsServer {
             endpoints: admin::bind(&config, &zone, &forwarder, &metrics).await?,
             zone,
             metrics,
-            updates: updates.boxed(),
+            updates: match config.snapshot {
+                Some(path) => snapshot::remember(path, updates.boxed()).boxed(),
+                None => updates.boxed(),
+            },
             addresses: Vec::new(),
-            udp: Vec::new(),
-            tcp: Vec::new(),
+            bound: Vec::new(),
         };
         for address in &config.listen {
-            server.bind(*address, config.workers.max(1)).await?;
+            let bound = listen::bind(&Listen {
+                address: *address,
+                scheme: Scheme::Dns,
+                tls: None,
+                workers: config.workers,
+                inherited: config.inherited.clone(),
+            })?;
+            server.addresses.push(bound.address());
+            server.bound.push(bound);
         }
         Ok(server)
     }
@@ -78,18 +85,16 @@ impl DnsServer {
     }
 
     /// Serves until shutdown or until a socket fails.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), DnsError> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DnsError> {
+        let mut view = View::default();
+        // What is known from the last run is there at once: the first question meets it.
+        if let Some(Some(update)) = self.updates.next().now_or_never() {
+            sync::apply(&mut view, update, &self.zone);
+        }
         let stop = shutdown.child_token();
         let mut tasks: JoinSet<Result<(), DnsError>> = JoinSet::new();
-        for socket in self.udp {
-            tasks.spawn(udp::serve(socket, Arc::clone(&self.handler), stop.clone()));
-        }
-        for listener in self.tcp {
-            let serving = tcp::serve(listener, Arc::clone(&self.handler), stop.clone());
-            tasks.spawn(async {
-                serving.await;
-                Ok(())
-            });
+        for bound in self.bound {
+            tasks.spawn(bound.serve(Arc::clone(&self.handler), stop.clone()));
         }
         for endpoint in self.endpoints {
             let serving = endpoint.serve(stop.clone());
@@ -98,7 +103,7 @@ impl DnsServer {
                 Ok(())
             });
         }
-        let following = sync::follow(self.updates, self.zone, self.metrics, stop.clone());
+        let following = sync::follow(self.updates, view, self.zone, self.metrics, stop.clone());
         tasks.spawn(async {
             following.await;
             Ok(())
@@ -117,16 +122,5 @@ impl DnsServer {
             stop.cancel();
         }
         result
-    }
-
-    /// Binds TCP first: it is the one that fails when another server is there.
-    async fn bind(&mut self, address: SocketAddr, workers: usize) -> Result<(), DnsError> {
-        let failure = |protocol| move |source| DnsError::Bind { address, protocol, purpose: "DNS", source };
-        let listener = tcp::bind(address).await.map_err(failure("TCP"))?;
-        let bound = listener.local_addr().map_err(failure("TCP"))?;
-        self.udp.extend(udp::bind(bound, workers).map_err(failure("UDP"))?);
-        self.tcp.push(listener);
-        self.addresses.push(bound);
-        Ok(())
     }
 }

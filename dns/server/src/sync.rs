@@ -16,11 +16,11 @@ use crate::metrics::Metrics;
 /// Applies updates until shutdown. When the source ends, the last zone stays.
 pub(crate) async fn follow(
     mut updates: BoxStream<'static, Update>,
+    mut view: View,
     zone: Arc<ArcSwap<Zone>>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
-    let mut view = View::default();
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
@@ -41,7 +41,7 @@ pub(crate) async fn follow(
 }
 
 /// Applies one update: readers see the zone before it or after it.
-fn apply(view: &mut View, mut update: Update, zone: &ArcSwap<Zone>) {
+pub(crate) fn apply(view: &mut View, mut update: Update, zone: &ArcSwap<Zone>) {
     // Names of pods need no pods (they are their addresses), and pods are most of a cluster.
     update.changes.retain(|change| !matches!(change, Change::PutPod(_) | Change::DeletePod(_)));
     let touched = view.apply(update);

@@ -59,7 +59,7 @@ pub(crate) fn push_opt(out: &mut Vec<u8>, edns: &Edns, rcode: Rcode, options: &[
     set_u16(out, 10, count + 1);
 }
 
-fn low_rcode(rcode: Rcode) -> u8 {
+pub(crate) fn low_rcode(rcode: Rcode) -> u8 {
     rcode.0.to_le_bytes()[0] & 0x0f
 }
 

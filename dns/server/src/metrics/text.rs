@@ -3,20 +3,20 @@
 use std::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
 use super::{Counter, Histogram, Metrics, OTHER, RCODES, TYPES};
-use crate::{cache::Cache, upstream::Upstream};
+use crate::{cache::Cache, forward::Forwarder};
 
 const PROTOCOLS: [&str; 2] = ["udp", "tcp"];
 const FAMILIES: [&str; 2] = ["1", "2"];
 
 impl Metrics {
     /// Everything as text.
-    pub(crate) fn to_text(&self, cache: &Cache, upstreams: &[Upstream]) -> String {
+    pub(crate) fn to_text(&self, forwarder: &Forwarder) -> String {
         let mut text = String::with_capacity(16 * 1024);
         self.requests(&mut text);
         self.responses(&mut text);
         self.histograms(&mut text);
-        self.cache(&mut text, cache);
-        self.forward(&mut text, upstreams);
+        self.cache(&mut text, forwarder.cache());
+        self.forward(&mut text, forwarder);
         let own = [
             ("fairlead_dns_dropped_total", "Packets that got no answer.", &self.dropped),
             ("fairlead_dns_updates_total", "Updates of the cluster that were applied.", &self.updates),
@@ -88,12 +88,10 @@ impl Metrics {
 
     fn cache(&self, text: &mut String, cache: &Cache) {
         let server = format!(r#"server="{}",zones=".",view="""#, self.server);
-        let (successes, denials) = cache.sizes();
         let success = format!(r#"{server},type="success""#);
         let denial = format!(r#"{server},type="denial""#);
         head(text, "coredns_cache_entries", "The number of elements in the cache.", "gauge");
-        line(text, "coredns_cache_entries", &success, successes);
-        line(text, "coredns_cache_entries", &denial, denials);
+        line(text, "coredns_cache_entries", &success, cache.len());
         let hits = "coredns_cache_hits_total";
         head(text, hits, "The count of cache hits.", "counter");
         line(text, hits, &success, self.cache_hits.get());
@@ -109,20 +107,15 @@ impl Metrics {
         }
     }
 
-    fn forward(&self, text: &mut String, upstreams: &[Upstream]) {
+    fn forward(&self, text: &mut String, forwarder: &Forwarder) {
         let name = "coredns_forward_max_concurrent_rejects_total";
         head(text, name, "Counter of queries rejected because too many were waiting.", "counter");
         line(text, name, "", self.forward_rejects.get());
         let name = "coredns_proxy_request_duration_seconds";
         head(text, name, "Histogram of the time each proxied request took.", "histogram");
-        for upstream in upstreams {
-            let labels = format!(r#"proxy_name="forward",to="{}""#, upstream.address);
-            upstream.durations.to_text(text, name, &labels);
-        }
-        let name = "fairlead_dns_upstream_failures_total";
-        head(text, name, "Questions that an upstream server did not answer.", "counter");
-        for upstream in upstreams {
-            line(text, name, &format!(r#"to="{}""#, upstream.address), upstream.failures.load(Relaxed));
+        for (address, durations) in forwarder.upstreams() {
+            let labels = format!(r#"proxy_name="forward",to="{address}""#);
+            durations.to_text(text, name, &labels);
         }
     }
 }
