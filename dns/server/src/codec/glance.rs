@@ -93,7 +93,10 @@ fn bare_opt(bytes: &[u8]) -> Option<(usize, u8)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::codec::{Incoming, decode};
 
     const PLAIN: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x04EcHo\x04demo\0\0\x01\0\x01";
     const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0";
@@ -135,6 +138,37 @@ mod tests {
         ];
         for (what, packet) in rows {
             assert_eq!(glance(&packet, &mut key), None, "{what}");
+        }
+    }
+
+    proptest! {
+        /// Damaged questions: what a glance takes for ordinary, the decoder reads, and reads the same.
+        #[test]
+        fn a_glance_sees_what_the_decoder_reads(at in 2usize..40, value: u8, cut in 12usize..60, edns: bool) {
+            let mut packet = if edns { with_opt(OPT) } else { PLAIN.to_vec() };
+            let last = packet.len() - 1;
+            packet[at.min(last)] = value;
+            if cut < 16 {
+                packet.truncate(cut);
+            }
+            let mut key = Key::new();
+            let Some(glanced) = glance(&packet, &mut key) else { return Ok(()) };
+            let Incoming::Request(request) = decode(&packet) else {
+                return Err(TestCaseError::fail("the decoder does not take it"));
+            };
+            let name = request.question.name.as_wire();
+            prop_assert_eq!(&key.as_bytes()[FIXED..], &*request.question.name.to_lower_wire());
+            prop_assert_eq!(glanced.name_len, name.len());
+            prop_assert_eq!(glanced.lower, !name.iter().any(u8::is_ascii_uppercase));
+            prop_assert_eq!(u16_at(key.as_bytes(), 1), Some(request.question.rtype.0));
+            prop_assert_eq!(u16_at(key.as_bytes(), 3), Some(request.question.class.0));
+            let bits = key.as_bytes()[0];
+            let seen = [bits & 0x01, bits & 0x10, bits & 0x20, bits & 0x40, bits & 0x80].map(|bit| bit != 0);
+            let (cd, ad) = (request.checking_disabled, request.authentic_data);
+            let read = [request.recursion_desired, cd, ad, request.dnssec_ok(), request.edns.is_some()];
+            prop_assert_eq!(seen, read);
+            let payload = request.edns.map_or(0, |edns| usize::from(edns.payload_max));
+            prop_assert_eq!(glanced.size_max, payload.max(UDP_MAX_PLAIN));
         }
     }
 }
