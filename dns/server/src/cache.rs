@@ -9,12 +9,10 @@ use std::{
 
 use fairlead_zone::RecordType;
 
-use crate::relay::{Meaning, Reply};
+use crate::relay::Reply;
 
 /// Number of independently locked parts.
 const SHARDS: usize = 16;
-/// Entries per part: 9984 in all, CoreDNS's number.
-const SHARD_ENTRIES_MAX: usize = 624;
 /// Larger replies are rare and not worth the memory.
 const REPLY_SIZE_MAX: usize = 4096;
 /// Entries looked at to find one to evict.
@@ -33,41 +31,38 @@ pub(crate) struct Key {
 /// The cache.
 pub(crate) struct Cache {
     hasher: RandomState,
-    shards: [Mutex<HashMap<Key, Entry>>; SHARDS],
+    shards: [Mutex<HashMap<Key, Kept>>; SHARDS],
+    shard_max: usize,
 }
 
-struct Entry {
-    reply: Arc<Reply>,
-    stored: Instant,
-    expires: Instant,
+/// A reply that is kept.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) reply: Arc<Reply>,
+    pub(crate) stored: Instant,
+    /// It may be kept longer, in case there is nothing better.
+    pub(crate) expires: Instant,
 }
 
 impl Cache {
-    pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: Default::default() }
+    /// For a number of entries.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { hasher: RandomState::new(), shards: Default::default(), shard_max: capacity.div_ceil(SHARDS) }
     }
 
-    /// A reply that may still be used, and its age in seconds.
-    pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<(Arc<Reply>, u32)> {
-        let mut shard = self.shard(key).lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = shard.get(key)?;
-        if entry.expires <= now {
-            shard.remove(key);
-            return None;
-        }
-        let age = now.saturating_duration_since(entry.stored).as_secs();
-        Some((Arc::clone(&entry.reply), u32::try_from(age).unwrap_or(u32::MAX)))
+    /// What is kept, whether it expired or not.
+    pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
+        self.shard(key).lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Keeps a reply as long as it allows; says whether another one had to go.
-    pub(crate) fn insert(&self, key: Key, reply: &Arc<Reply>, now: Instant) -> bool {
-        if reply.keep_secs == 0 || reply.size() > REPLY_SIZE_MAX {
+    /// Keeps a reply for some time; says whether another one had to go.
+    pub(crate) fn insert(&self, key: Key, reply: Arc<Reply>, keep: Duration, now: Instant) -> bool {
+        if reply.size() > REPLY_SIZE_MAX {
             return false;
         }
-        let expires = now + Duration::from_secs(reply.keep_secs.into());
-        let entry = Entry { reply: Arc::clone(reply), stored: now, expires };
+        let entry = Kept { reply, stored: now, expires: now + keep };
         let mut shard = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        let full = shard.len() >= SHARD_ENTRIES_MAX && !shard.contains_key(&key);
+        let full = shard.len() >= self.shard_max && !shard.contains_key(&key);
         if full {
             let sample = shard.iter().take(EVICTION_SAMPLE);
             let oldest = sample.min_by_key(|(_, entry)| entry.expires).map(|(key, _)| key.clone());
@@ -77,21 +72,17 @@ impl Cache {
         full
     }
 
-    /// Number of entries that are successes and denials.
-    pub(crate) fn sizes(&self) -> (usize, usize) {
-        let mut sizes = (0, 0);
-        for shard in &self.shards {
-            for entry in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                match entry.reply.meaning {
-                    Meaning::Success => sizes.0 += 1,
-                    Meaning::Denial | Meaning::Failure => sizes.1 += 1,
-                }
-            }
-        }
-        sizes
+    /// Forgets a reply.
+    pub(crate) fn remove(&self, key: &Key) {
+        self.shard(key).lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Entry>> {
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Kept>> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 }
@@ -116,40 +107,30 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_ages_and_is_gone_when_its_time_is_up() {
-        let cache = Cache::new();
-        let start = Instant::now();
-        let after = |seconds| cache.get(&key("a"), start + Duration::from_secs(seconds)).map(|(_, age)| age);
-        assert!(!cache.insert(key("a"), &reply(30), start));
-        assert_eq!((after(0), after(29)), (Some(0), Some(29)));
-        assert_eq!(cache.sizes(), (1, 0));
-        assert_eq!(after(30), None);
-        assert_eq!(cache.sizes(), (0, 0));
-    }
-
-    #[test]
     fn questions_differ_by_type_and_dnssec_bits_but_not_by_case() {
-        let cache = Cache::new();
-        let now = Instant::now();
-        cache.insert(key("a"), &reply(30), now);
-        assert!(cache.get(&key("A"), now).is_some());
+        let (cache, now, keep) = (Cache::new(100), Instant::now(), Duration::from_secs(30));
+        cache.insert(key("a"), reply(30), keep, now);
+        assert!(cache.get(&key("A")).is_some_and(|kept| kept.expires == now + keep));
         for other in [
             Key { rtype: RecordType::AAAA, ..key("a") },
             Key { dnssec_ok: true, ..key("a") },
             Key { checking_disabled: true, ..key("a") },
         ] {
-            assert!(cache.get(&other, now).is_none(), "{other:?}");
+            assert!(cache.get(&other).is_none(), "{other:?}");
         }
+        cache.remove(&key("a"));
+        assert_eq!(cache.len(), 0);
     }
 
     #[test]
     fn the_number_of_entries_is_bounded() {
-        let cache = Cache::new();
-        let now = Instant::now();
+        let (cache, now) = (Cache::new(9984), Instant::now());
         let reply = reply(30);
-        let evicted =
-            (0..30_000).filter(|index| cache.insert(key(&format!("n{index}")), &reply, now)).count();
-        assert_eq!(cache.sizes().0 + evicted, 30_000);
-        assert!(cache.sizes().0 <= SHARDS * SHARD_ENTRIES_MAX);
+        let insert = |index: &u32| {
+            cache.insert(key(&format!("n{index}")), Arc::clone(&reply), Duration::from_secs(30), now)
+        };
+        let evicted = (0..30_000).filter(insert).count();
+        assert_eq!(cache.len() + evicted, 30_000);
+        assert!(cache.len() <= 9984);
     }
 }

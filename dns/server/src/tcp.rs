@@ -84,12 +84,10 @@ async fn converse(stream: TcpStream, peer: SocketAddr, handler: &Handler) -> io:
                 idle_at = Instant::now() + IDLE_TIMEOUT;
                 match handler.start(&frame, client, &mut out) {
                     Step::Ignore => return Ok(()),
-                    Step::Reply => Bytes::copy_from_slice(&out),
+                    Step::Reply(_) => vec![Bytes::copy_from_slice(&out)],
                     Step::Wait(pending) => {
                         waiting.push(async move {
-                            let mut answer = Vec::new();
-                            handler.finish(*pending, &mut answer).await;
-                            Bytes::from(answer)
+                            pending.await.into_iter().map(Bytes::from).collect::<Vec<_>>()
                         });
                         continue;
                     }
@@ -98,7 +96,9 @@ async fn converse(stream: TcpStream, peer: SocketAddr, handler: &Handler) -> io:
             Some(answer) = waiting.next() => answer,
             () = sleep_until(idle_at), if waiting.is_empty() => return Ok(()),
         };
-        timeout(IDLE_TIMEOUT, sink.send(answer)).await??;
+        for message in answer {
+            timeout(IDLE_TIMEOUT, sink.send(message)).await??;
+        }
         idle_at = Instant::now() + IDLE_TIMEOUT;
     }
     Ok(())

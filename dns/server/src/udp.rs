@@ -48,7 +48,7 @@ pub(crate) async fn serve(
     let address = socket.local_addr().map_err(|source| failure(None, source))?;
     let mut packet = [0; PACKET_MAX];
     let mut out = Vec::with_capacity(PACKET_MAX);
-    let mut waiting: FuturesUnordered<BoxFuture<'_, (Vec<u8>, SocketAddr)>> = FuturesUnordered::new();
+    let mut waiting: FuturesUnordered<BoxFuture<'_, (Option<Vec<u8>>, SocketAddr)>> = FuturesUnordered::new();
     loop {
         let (size, peer) = tokio::select! {
             received = socket.recv_from(&mut packet) => match received {
@@ -57,7 +57,9 @@ pub(crate) async fn serve(
                 Err(source) => return Err(failure(Some(address), source)),
             },
             Some((answer, peer)) = waiting.next() => {
-                send(&socket, &answer, peer, &handler).await;
+                if let Some(answer) = answer {
+                    send(&socket, &answer, peer, &handler).await;
+                }
                 continue;
             }
             () = shutdown.cancelled() => return Ok(()),
@@ -65,14 +67,9 @@ pub(crate) async fn serve(
         let client = Client { peer, local: address, transport: Transport::Udp };
         match handler.start(&packet[..size], client, &mut out) {
             Step::Ignore => {}
-            Step::Reply => send(&socket, &out, peer, &handler).await,
+            Step::Reply(_) => send(&socket, &out, peer, &handler).await,
             Step::Wait(pending) => {
-                let handler = &*handler;
-                let finish = async move {
-                    let mut answer = Vec::new();
-                    handler.finish(*pending, &mut answer).await;
-                    (answer, peer)
-                };
+                let finish = async move { (pending.await.into_iter().next(), peer) };
                 waiting.push(finish.boxed());
             }
         }

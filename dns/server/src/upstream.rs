@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
 use fairlead_zone::Question;
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
@@ -16,27 +17,62 @@ use tokio::{
 
 use crate::{
     codec::{TCP_MAX, UDP_MAX_EDNS},
-    metrics::Histogram,
     relay::{Reply, ReplyError},
 };
-
-/// How long to wait for one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a server that failed is asked last.
-const PENALTY: Duration = Duration::from_secs(5);
 
 /// A question as it is sent to upstream servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Inquiry {
     pub(crate) question: Question,
-    pub(crate) dnssec_ok: bool,
+    pub(crate) recursion_desired: bool,
+    pub(crate) authentic_data: bool,
     pub(crate) checking_disabled: bool,
+    pub(crate) dnssec_ok: bool,
+    /// EDNS options to pass on, in wire form.
+    pub(crate) options: Vec<u8>,
+}
+
+/// How a question is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Via {
+    /// A datagram; not with TLS, where it is the same as [`Via::Tcp`].
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// What the bytes are wrapped in.
+#[derive(Clone)]
+pub(crate) enum UpstreamTransport {
+    Plain,
+    /// DNS over TLS (RFC 7858).
+    Tls {
+        /// Name that the server's certificate must hold.
+        server_name: ServerName<'static>,
+        /// Whom to trust.
+        config: Arc<rustls::ClientConfig>,
+    },
+}
+
+/// How an upstream server is reached.
+#[derive(Clone)]
+pub(crate) struct UpstreamConfig {
+    pub(crate) address: SocketAddr,
+    pub(crate) transport: UpstreamTransport,
+    /// How long a socket or a connection may be of no use before it is closed.
+    pub(crate) expire: Duration,
+    /// How long an answer may take.
+    pub(crate) read_timeout: Duration,
+    /// Our own address.
+    pub(crate) source: Option<IpAddr>,
+    /// Asks in random case and takes only answers in the same (draft-vixie-dnsext-dns0x20).
+    pub(crate) random_case: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    #[error("no answer in time")]
     Timeout,
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -46,67 +82,39 @@ pub(crate) enum UpstreamError {
 
 /// An upstream server.
 pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
-    pub(crate) durations: Histogram,
-    pub(crate) failures: AtomicU64,
-    started: Instant,
-    /// Milliseconds after `started` until which it is asked last.
-    penalty_until: AtomicU64,
+    config: UpstreamConfig,
 }
 
 impl Upstream {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            durations: Histogram::durations(),
-            failures: AtomicU64::new(0),
-            started: Instant::now(),
-            penalty_until: AtomicU64::new(0),
-        }
+    pub(crate) fn new(config: UpstreamConfig) -> Self {
+        Self { config }
     }
 
-    /// Whether it failed lately.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.penalty_until.load(Ordering::Relaxed) > self.clock()
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.config.address
     }
 
-    /// Asks.
-    pub(crate) async fn ask(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let began = Instant::now();
-        let result = self.exchange(inquiry).await;
-        if result.is_ok() {
-            self.durations.observe_duration(began.elapsed());
-            self.penalty_until.store(0, Ordering::Relaxed);
-        } else {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            let penalty = u64::try_from(PENALTY.as_millis()).unwrap_or(u64::MAX);
-            self.penalty_until.store(self.clock().saturating_add(penalty), Ordering::Relaxed);
-        }
-        result
-    }
-
-    async fn exchange(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let reply = timeout(ANSWER_TIMEOUT, self.over_udp(inquiry)).await;
-        let reply = reply.map_err(|_| UpstreamError::Timeout)??;
-        if !reply.truncated() {
-            return Ok(reply);
-        }
-        // Without TCP the client still gets the truncated answer and can try TCP itself.
-        match timeout(ANSWER_TIMEOUT, self.over_tcp(inquiry)).await {
-            Ok(Ok(complete)) => Ok(complete),
-            Ok(Err(_)) | Err(_) => Ok(reply),
-        }
+    /// Asks once. Who drops the future gives up.
+    pub(crate) async fn exchange(&self, inquiry: &Inquiry, via: Via) -> Result<Reply, UpstreamError> {
+        let plain = matches!(self.config.transport, UpstreamTransport::Plain);
+        let asking = async {
+            match via {
+                Via::Udp if plain => self.over_udp(inquiry).await,
+                Via::Udp | Via::Tcp => self.over_tcp(inquiry).await,
+            }
+        };
+        timeout(self.config.read_timeout, asking).await.unwrap_or(Err(UpstreamError::Timeout))
     }
 
     async fn over_udp(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let any: SocketAddr = if self.address.is_ipv4() {
+        let any: SocketAddr = if self.config.address.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
         } else {
             (Ipv6Addr::UNSPECIFIED, 0).into()
         };
         // A fresh socket has a random port, and a connected one takes answers from the server's address only.
         let socket = UdpSocket::bind(any).await?;
-        socket.connect(self.address).await?;
+        socket.connect(self.config.address).await?;
         let id = rand::random();
         socket.send(&inquiry.to_bytes(id)).await?;
         let mut buffer = [0; UDP_MAX_EDNS as usize + 1];
@@ -121,7 +129,7 @@ impl Upstream {
     }
 
     async fn over_tcp(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let mut stream = TcpStream::connect(self.address).await?;
+        let mut stream = TcpStream::connect(self.config.address).await?;
         let id = rand::random();
         let message = inquiry.to_bytes(id);
         let length = u16::try_from(message.len()).map_err(|_| UpstreamError::Malformed)?;
@@ -131,10 +139,6 @@ impl Upstream {
         stream.read_exact(&mut bytes).await?;
         Reply::parse(&bytes, id, &inquiry.question).map_err(|_| UpstreamError::Malformed)
     }
-
-    fn clock(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 impl Inquiry {
@@ -142,13 +146,26 @@ impl Inquiry {
         let name = self.question.name.as_wire();
         let mut bytes = Vec::with_capacity(27 + name.len());
         bytes.extend_from_slice(&id.to_be_bytes());
-        bytes.extend_from_slice(&[1, u8::from(self.checking_disabled) << 4, 0, 1, 0, 0, 0, 0, 0, 1]);
+        bytes.extend_from_slice(&[
+            u8::from(self.recursion_desired),
+            u8::from(self.authentic_data) << 5 | u8::from(self.checking_disabled) << 4,
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+        ]);
         bytes.extend_from_slice(name);
         bytes.extend_from_slice(&self.question.rtype.0.to_be_bytes());
         bytes.extend_from_slice(&self.question.class.0.to_be_bytes());
         bytes.extend_from_slice(&[0, 0, 41]);
         bytes.extend_from_slice(&UDP_MAX_EDNS.to_be_bytes());
-        bytes.extend_from_slice(&[0, 0, u8::from(self.dnssec_ok) << 7, 0, 0, 0]);
+        bytes.extend_from_slice(&[0, 0, u8::from(self.dnssec_ok) << 7, 0]);
+        bytes.extend_from_slice(&u16::try_from(self.options.len()).unwrap_or(0).to_be_bytes());
+        bytes.extend_from_slice(&self.options);
         bytes
     }
 }

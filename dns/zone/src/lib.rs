@@ -15,8 +15,10 @@ mod entry;
 mod zone;
 
 mod answer;
+mod transfer;
 
+pub use arpa::zones as reverse_zones;
 pub use name::{Labels, Name, NameError};
 pub use record::{Answer, Class, Origin, Question, Rcode, Record, RecordData, RecordType, Soa};
 pub use stamp::Stamp;
-pub use zone::{Zone, ZoneConfig};
+pub use zone::{Pods, Zone, ZoneConfig};
