@@ -73,7 +73,10 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
     ensure!(lost == 0 && wrong == 0, "{lost} look-ups were lost and {wrong} answered wrongly");
     // What was being answered at the moment of a kill is gone, a client's questions at most; what waited is not.
     let at_work = u64::from(OPEN) * KILLS as u64;
-    ensure!(repeated <= at_work, "{repeated} questions were asked twice: they did not wait for the next resolver");
+    ensure!(
+        repeated <= at_work,
+        "{repeated} questions were asked twice: they did not wait for the next resolver"
+    );
     Ok(())
 }
 

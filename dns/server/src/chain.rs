@@ -5,19 +5,22 @@
 //! An answer with a [`Stamp`] depends on nothing but its question and the cluster: whoever wrote it down may give it
 //! again, without asking the chain, for as long as the stamp is current.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use fairlead_zone::{Answer, Name, Question, Rcode, Record, RecordType, Stamp};
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::{
-    codec::{Request, UDP_MAX_EDNS, UDP_MAX_PLAIN},
-    metrics::{Client, Transport},
+    codec::{Request, UDP_MAX_EDNS},
+    metrics::{Client, Counter, SiteMetrics, Transport},
     relay::Reply,
 };
 
 /// Longest chain of questions that plugins ask the server itself in the course of one: aliases, search paths.
 const DEPTH_MAX: u8 = 8;
+
+/// The EDNS option by which a client on this host asks what each plugin did (a code for local use, RFC 6891 §9).
+pub(crate) const TRACE_OPTION: u16 = 65_313;
 
 /// An answer to come.
 pub(crate) type Serving<'a> = BoxFuture<'a, Response>;
@@ -30,6 +33,16 @@ pub(crate) trait Plugin: Send + Sync {
     /// Whether it can do its work yet.
     fn is_ready(&self) -> bool {
         true
+    }
+
+    /// All records of a zone that it has, the SOA first, for a zone transfer.
+    fn records(&self, _zone: &Name) -> Option<Vec<Record>> {
+        None
+    }
+
+    /// The domains that a client's resolver would try for a short name, when it knows the client.
+    fn search_path(&self, _client: IpAddr) -> Option<Vec<Name>> {
+        None
     }
 }
 
@@ -56,6 +69,10 @@ pub(crate) struct Query {
     pub(crate) depth: u8,
     /// When it came.
     pub(crate) received: Instant,
+    /// Its size in bytes.
+    pub(crate) size: usize,
+    /// What went wrong on the way, for `errors` to say.
+    pub(crate) error: Option<String>,
 }
 
 /// What goes back to the client.
@@ -90,6 +107,10 @@ pub(crate) struct Answered {
     /// The question as it was asked, with what plugins noted about it.
     pub(crate) query: Query,
     pub(crate) response: Response,
+    /// The RA bit.
+    pub(crate) recursion: bool,
+    /// Where it is to be counted, when `prometheus` says so.
+    pub(crate) metrics: Option<Arc<SiteMetrics>>,
 }
 
 /// An answer as records.
@@ -130,12 +151,16 @@ pub(crate) struct ServerBlock {
     pub(crate) plugins: Box<[Slot]>,
     /// Whether it answers for names that are not its own: the RA bit.
     pub(crate) recursion: bool,
+    /// Counts plugins that failed in a way they should not; their questions get SERVFAIL. Unset with `debug`.
+    pub(crate) panics: Option<Arc<Counter>>,
 }
 
 /// A zone of a server block.
 pub(crate) struct Site {
     pub(crate) zone: Name,
     pub(crate) block: Arc<ServerBlock>,
+    /// Set with `prometheus`.
+    pub(crate) metrics: Option<Arc<SiteMetrics>>,
 }
 
 /// The server blocks of one listener by zone.
@@ -172,18 +197,26 @@ impl Routes {
     }
 
     /// Takes a question through the chain of its server block; names in none of their zones are refused.
-    pub(crate) fn serve(self: Arc<Self>, mut query: Query) -> BoxFuture<'static, Answered> {
+    pub(crate) fn serve(mut query: Query) -> BoxFuture<'static, Answered> {
         async move {
-            let response = match self.find(query.name(), query.rtype()).map(|site| Arc::clone(&site.block)) {
-                Some(block) => {
-                    let question = query.request.question.clone();
-                    let response = block.serve(&mut query).await;
-                    query.request.question = question;
-                    response
-                }
-                None => Response::status(Rcode::REFUSED),
+            let routes = Arc::clone(&query.routes);
+            let Some(site) = routes.find(query.name(), query.rtype()) else {
+                let response = Response::status(Rcode::REFUSED);
+                return Answered { query, response, recursion: false, metrics: None };
             };
-            Answered { query, response }
+            let asked = query.request.clone();
+            query.trace = query.wants_trace().then(Vec::new);
+            let serving = site.block.serve(&mut query);
+            let response = match &site.block.panics {
+                None => serving.await,
+                Some(panics) => AssertUnwindSafe(serving).catch_unwind().await.unwrap_or_else(|_| {
+                    panics.add();
+                    Response::status(Rcode::SERV_FAIL)
+                }),
+            };
+            query.request = asked;
+            let metrics = site.metrics.clone();
+            Answered { query, response, recursion: site.block.recursion, metrics }
         }
         .boxed()
     }
@@ -208,10 +241,15 @@ impl<'a> Next<'a> {
         'a: 'b,
     {
         let Some(slot) = self.block.plugins.get(self.at) else {
-            return std::future::ready(Response::status(Rcode::REFUSED)).boxed();
+            return ready(Response::status(Rcode::REFUSED));
         };
         let next = Self { at: self.at + 1, ..self };
         if query.trace.is_some() { traced(slot, query, next).boxed() } else { slot.plugin.serve(query, next) }
+    }
+
+    /// The plugins that are still to be asked.
+    pub(crate) fn behind(self) -> impl Iterator<Item = &'a dyn Plugin> {
+        self.block.plugins[self.at.min(self.block.plugins.len())..].iter().map(|slot| &*slot.plugin)
     }
 
     /// The block and the place in it, for work that outlives the question: see [`Next::resume`].
@@ -222,11 +260,6 @@ impl<'a> Next<'a> {
     /// What was detached.
     pub(crate) fn resume(block: &'a Arc<ServerBlock>, at: usize) -> Self {
         Self { block, at }
-    }
-
-    /// Whether the block answers for names that are not its own.
-    pub(crate) fn recursion(self) -> bool {
-        self.block.recursion
     }
 }
 
@@ -252,8 +285,8 @@ fn describe(question: &Question) -> String {
 }
 
 impl Query {
-    /// A question on its way.
-    pub(crate) fn new(request: Request, client: Client, routes: Arc<Routes>) -> Self {
+    /// A question on its way, of some bytes.
+    pub(crate) fn new(request: Request, client: Client, routes: Arc<Routes>, size: usize) -> Self {
         Self {
             request,
             client,
@@ -263,7 +296,18 @@ impl Query {
             trace: None,
             depth: 0,
             received: Instant::now(),
+            size,
+            error: None,
         }
+    }
+
+    /// Whether the client may know what each plugin did, and wants to.
+    fn wants_trace(&self) -> bool {
+        let (peer, local) = (self.client.peer.ip().to_canonical(), self.client.local.ip().to_canonical());
+        let options = self.request.edns.as_ref().map_or(&[][..], |edns| &edns.options);
+        !options.is_empty()
+            && (peer.is_loopback() || peer == local)
+            && crate::codec::options(options).any(|(code, _)| code == TRACE_OPTION)
     }
 
     /// The name asked for.
@@ -281,8 +325,11 @@ impl Query {
         if self.client.transport != Transport::Udp {
             return crate::codec::TCP_MAX;
         }
-        let payload = self.request.edns.as_ref().map_or(0, |edns| edns.payload_max.min(self.udp_cap));
-        usize::from(payload).max(UDP_MAX_PLAIN)
+        if self.rtype() == RecordType::ANY {
+            // Every type at once is asked for over TCP, where the client is who it says it is.
+            return 0;
+        }
+        self.request.udp_max(self.udp_cap)
     }
 
     /// Asks this server for another name, as a client of the same listener would: what lies behind an alias, say.
@@ -350,6 +397,11 @@ impl Response {
             Body::Silence => "nothing".into(),
         }
     }
+}
+
+/// An answer that is there already.
+pub(crate) fn ready<'a>(response: impl Into<Response>) -> Serving<'a> {
+    std::future::ready(response.into()).boxed()
 }
 
 impl From<Body> for Response {

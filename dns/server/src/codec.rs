@@ -61,11 +61,11 @@ impl Request {
         self.edns.as_ref().is_some_and(|edns| edns.dnssec_ok)
     }
 
-    /// Largest answer over UDP.
-    pub(crate) fn udp_max(&self) -> usize {
-        self.edns
-            .as_ref()
-            .map_or(UDP_MAX_PLAIN, |edns| usize::from(edns.payload_max.min(UDP_MAX_EDNS)).max(UDP_MAX_PLAIN))
+    /// Largest answer over UDP: what the client takes, but no more than a limit, and 512 bytes in any case
+    /// (RFC 6891 §6.2.3).
+    pub(crate) fn udp_max(&self, limit: u16) -> usize {
+        let payload_max = self.edns.as_ref().map_or(0, |edns| edns.payload_max.min(limit));
+        usize::from(payload_max).max(UDP_MAX_PLAIN)
     }
 }
 
@@ -155,6 +155,36 @@ impl RawRecord {
             end,
         })
     }
+}
+
+/// A question as a client without EDNS asks it.
+pub(crate) fn plain_query(id: u16, question: &Question) -> Vec<u8> {
+    let head = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let tail = [question.rtype.0.to_be_bytes(), question.class.0.to_be_bytes()].concat();
+    [&id.to_be_bytes()[..], &head, question.name.as_wire(), &tail].concat()
+}
+
+/// An extended DNS error as an EDNS option (RFC 8914).
+pub(crate) fn extended_error(code: u16, text: &str) -> Vec<u8> {
+    let text = text.as_bytes().get(..200).unwrap_or(text.as_bytes());
+    option(15, &[&code.to_be_bytes(), text].concat())
+}
+
+/// An EDNS option in wire form.
+pub(crate) fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    let value = &value[..usize::from(length)];
+    [&code.to_be_bytes(), &length.to_be_bytes(), value].concat()
+}
+
+/// The options of an OPT record, as far as they can be read.
+pub(crate) fn options(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (code, length) = (u16_at(bytes, 0)?, usize::from(u16_at(bytes, 2)?));
+        let value = bytes.get(4..4 + length)?;
+        bytes = &bytes[4 + length..];
+        Some((code, value))
+    })
 }
 
 /// The four counts of a header.

@@ -6,17 +6,25 @@
 
 mod config;
 mod error;
-
-mod codec;
-mod metrics;
-mod relay;
+mod net;
 
 mod chain;
+mod codec;
+mod metrics;
+mod records;
+mod relay;
 
 mod cache;
+mod flight;
 mod upstream;
 
-mod forward;
+mod catalog;
+mod sync;
+mod world;
+
+mod corefile;
+mod generation;
+mod plugin;
 
 mod handler;
 mod hot;
@@ -26,12 +34,14 @@ mod listen;
 mod admin;
 mod feed;
 mod snapshot;
-mod sync;
 
 mod server;
 
-pub use config::Config;
+pub mod client;
+
+pub use config::{At, Config, Corefile};
+pub use corefile::CorefileError;
 pub use error::DnsError;
 pub use feed::feed_updates;
 pub use listen::{Inherited, open_sockets};
-pub use server::DnsServer;
+pub use server::{DnsServer, Notice};

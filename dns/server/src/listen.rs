@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{DnsError, handler::Handler};
+use crate::{DnsError, corefile::Scheme, handler::Handler};
 
 mod batch;
 mod connection;
@@ -20,7 +20,7 @@ mod tcp;
 mod udp;
 mod waiting;
 
-pub(crate) use batch::{BATCH, Batch, send, watch};
+pub(crate) use batch::{BATCH, Batch, give_back_memory, send, watch};
 
 /// Larger than any question or answer over UDP; what is longer is cut, and then malformed.
 const MESSAGE_MAX: usize = 4096;
@@ -28,17 +28,6 @@ const MESSAGE_MAX: usize = 4096;
 const RECEIVE_QUEUE_BYTES: i32 = 4 << 20;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-
-/// What is spoken on an address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Scheme {
-    /// UDP and TCP.
-    Dns,
-    /// DNS over TLS (RFC 7858).
-    Tls,
-    /// DNS over HTTPS (RFC 8484).
-    Https,
-}
 
 /// An address to answer on.
 #[derive(Clone)]
@@ -141,12 +130,9 @@ fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// `[::]` answers IPv4 as well, as a Corefile means it; any other address is of its own family only.
+/// Each family has sockets of its own, the wildcard addresses too.
 fn set_family(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    match address {
-        SocketAddr::V6(v6) => socket.set_only_v6(!v6.ip().is_unspecified()),
-        SocketAddr::V4(_) => Ok(()),
-    }
+    if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
 }
 
 impl Bound {

@@ -123,6 +123,18 @@ impl Reply {
         self.bytes.len()
     }
 
+    /// The same with one TTL for all its records.
+    pub(crate) fn with_ttl(&self, ttl_secs: u32) -> Self {
+        let mut reply = self.clone();
+        for at in &self.ttls {
+            let at = usize::from(*at);
+            if let Some(ttl) = reply.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+                *ttl = ttl_secs.to_be_bytes();
+            }
+        }
+        reply
+    }
+
     /// Writes the reply for a client, of at most `size_max` bytes, as old as it is.
     pub(crate) fn write(&self, out: &mut Vec<u8>, request: &Request, age_secs: u32, size_max: usize) {
         out.clear();

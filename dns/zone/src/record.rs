@@ -123,6 +123,8 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// The last alias leads outside the zone: whoever can should ask for this name and append what it gets.
     pub chase: Option<Name>,
+    /// Nothing is known of the name: somebody else may know it.
+    pub unknown: bool,
 }
 
 /// Defines codes with their names, and reads and writes those.

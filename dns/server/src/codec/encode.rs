@@ -1,6 +1,6 @@
 //! Writing answers.
 
-use fairlead_zone::{Name, Rcode, Record, RecordData, Soa};
+use fairlead_zone::{Class, Name, Rcode, Record, RecordData, Soa};
 
 use super::{Edns, HEADER_LEN, Request, UDP_MAX_EDNS};
 use crate::chain::Message;
@@ -21,8 +21,13 @@ pub(crate) fn encode(
 ) {
     out.clear();
     let opt_len = request.edns.as_ref().map_or(0, |_| OPT_LEN + answer.options.len());
-    let mut writer =
-        Writer { out, places: [0; PLACES_MAX], places_len: 0, size_max: size_max.saturating_sub(opt_len) };
+    let mut writer = Writer {
+        out,
+        places: [0; PLACES_MAX],
+        places_len: 0,
+        size_max: size_max.saturating_sub(opt_len),
+        class: record_class(request),
+    };
     writer.header(request, answer, recursion);
     let (answers, fit) = writer.section(&answer.answers);
     let (authorities, fit) = if fit { writer.section(&answer.authority) } else { (0, false) };
@@ -59,6 +64,11 @@ pub(crate) fn push_opt(out: &mut Vec<u8>, edns: &Edns, rcode: Rcode, options: &[
     set_u16(out, 10, count + 1);
 }
 
+/// Records are of class IN, except in answers to questions about the server itself.
+fn record_class(request: &Request) -> u16 {
+    if request.question.class == Class::CHAOS { Class::CHAOS.0 } else { Class::IN.0 }
+}
+
 pub(crate) fn low_rcode(rcode: Rcode) -> u8 {
     rcode.0.to_le_bytes()[0] & 0x0f
 }
@@ -73,6 +83,7 @@ struct Writer<'a> {
     places: [u16; PLACES_MAX],
     places_len: usize,
     size_max: usize,
+    class: u16,
 }
 
 impl Writer<'_> {
@@ -109,7 +120,7 @@ impl Writer<'_> {
     fn record(&mut self, record: &Record) {
         self.name(&record.name, true);
         self.u16(record.data.rtype().0);
-        self.u16(1);
+        self.u16(self.class);
         self.u32(record.ttl_secs);
         let length_at = self.out.len();
         self.u16(0);

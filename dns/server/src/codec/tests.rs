@@ -58,11 +58,15 @@ fn a_question_is_read_as_hickory_wrote_it() {
     assert_eq!((plain.id, plain.recursion_desired, plain.edns.clone()), (7, true, None));
     assert_eq!(plain.question.name.to_string(), "Echo.demo.svc.cluster.local.");
     assert_eq!((plain.question.rtype, plain.question.class), (RecordType::A, Class::IN));
-    assert_eq!(plain.udp_max(), 512);
+    assert_eq!(plain.udp_max(UDP_MAX_EDNS), 512);
     let edns = request("a.", Some(4096));
     assert_eq!(edns.edns, Some(Edns { payload_max: 4096, version: 0, dnssec_ok: true, options: Vec::new() }));
-    assert_eq!(edns.udp_max(), 1232, "never so large that it must be fragmented");
-    assert_eq!(request("a.", Some(100)).udp_max(), 512, "a smaller size counts as 512 (RFC 6891 6.2.3)");
+    assert_eq!(edns.udp_max(UDP_MAX_EDNS), 1232, "never so large that it must be fragmented");
+    assert_eq!(
+        request("a.", Some(100)).udp_max(UDP_MAX_EDNS),
+        512,
+        "a smaller size counts as 512 (RFC 6891 6.2.3)"
+    );
 }
 
 #[test]
@@ -156,7 +160,7 @@ fn an_answer_that_does_not_fit_is_cut_at_a_record_with_the_tc_bit() {
     assert!(cut.metadata.truncation);
     assert!(cut.answers.len() > 20 && bytes.len() > 490, "as many as fit");
     let edns = request(&format!("{owner}."), Some(1232));
-    let (_, cut) = written(&edns, &addresses(owner, 200), edns.udp_max());
+    let (_, cut) = written(&edns, &addresses(owner, 200), edns.udp_max(UDP_MAX_EDNS));
     assert!(cut.metadata.truncation && cut.edns.is_some());
 }
 
@@ -219,7 +223,7 @@ proptest! {
         let request = request(&format!("{owner}."), payload);
         let mut answer = addresses(&owner, count);
         answer.additional = addresses("x.demo.svc.cluster.local", extra).answers;
-        let (_, message) = written(&request, &answer, request.udp_max());
+        let (_, message) = written(&request, &answer, request.udp_max(UDP_MAX_EDNS));
         prop_assert_eq!(message.metadata.truncation, message.answers.len() < usize::from(count));
     }
 }

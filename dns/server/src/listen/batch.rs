@@ -223,6 +223,15 @@ pub(crate) fn send<'a>(
     sent
 }
 
+/// Gives memory that was needed for a moment back to the kernel: what a large message was read into.
+pub(crate) fn give_back_memory() {
+    // SAFETY: it touches only memory that is free, under the allocator's own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 fn is_refused() -> bool {
     io::Error::last_os_error().kind() == io::ErrorKind::ConnectionRefused
 }

@@ -17,8 +17,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Scheme, connection, https};
+use super::{connection, https};
 use crate::{
+    corefile::Scheme,
     handler::Handler,
     metrics::{Client, Transport},
 };
@@ -59,7 +60,8 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let service = Service { scheme, tls: tls.map(TlsAcceptor::from), handler };
+    let tls = tls.map(|config| acceptor(&config, scheme));
+    let service = Service { scheme, tls, handler };
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let clients = Clients::default();
     let mut connections = JoinSet::new();
@@ -92,6 +94,17 @@ pub(super) async fn serve(
             () = shutdown.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Takes connections of those who mean to speak what is spoken here.
+fn acceptor(config: &rustls::ServerConfig, scheme: Scheme) -> TlsAcceptor {
+    let mut config = config.clone();
+    let protocols: &[&[u8]] = match scheme {
+        Scheme::Dns | Scheme::Tls => &[b"dot"],
+        Scheme::Https => &[b"h2", b"http/1.1"],
+    };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 impl Service {
