@@ -192,3 +192,131 @@ impl Random {
         (((self.0 >> 32) * bound as u64) >> 32) as usize
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use fairlead_model::{ObjectName, View};
+    use fairlead_zone::{Name, Question, RecordType, Zone, ZoneConfig};
+
+    use super::*;
+    use crate::codec::glance;
+
+    /// A question with an id.
+    fn question(id: u8, name: &str, rtype: u8) -> Vec<u8> {
+        let mut bytes = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(Name::parse(name).unwrap().as_wire());
+        bytes.extend_from_slice(&[0, rtype, 0, 1]);
+        bytes
+    }
+
+    /// Its answer with some records that point to the question.
+    fn answer(question: &[u8], records: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = [question, &records.concat()].concat();
+        bytes[2] |= 0x84;
+        bytes[7] = u8::try_from(records.len()).unwrap();
+        bytes
+    }
+
+    fn address(last: u8) -> Vec<u8> {
+        vec![0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 0, last]
+    }
+
+    /// A zone, and a stamp of an answer about a service in it.
+    fn zone() -> Zone {
+        Zone::new(ZoneConfig::new(Name::parse("cluster.local").unwrap()))
+    }
+
+    fn stamp(zone: &Zone) -> Stamp {
+        let name = Name::parse("a.demo.svc.cluster.local").unwrap();
+        zone.stamp(&Question { name, rtype: RecordType::A, class: fairlead_zone::Class::IN })
+    }
+
+    /// Asks a memo; gives what it says.
+    fn ask(memo: &mut Memo<()>, packet: &[u8]) -> Option<Vec<u8>> {
+        let (mut key, mut out) = (Key::new(), Vec::new());
+        let glanced = glance(packet, &mut key).unwrap();
+        memo.answer(&key, &glanced, packet, &mut out).is_some().then_some(out)
+    }
+
+    fn learn(memo: &mut Memo<()>, packet: &[u8], answer: &[u8], stamp: Stamp) {
+        let mut key = Key::new();
+        let glanced = glance(packet, &mut key).unwrap();
+        memo.learn((&key, &glanced), answer, true, (stamp, ()));
+    }
+
+    #[test]
+    fn an_answer_is_given_again_with_the_id_and_the_case_of_who_asks() {
+        let (mut memo, zone) = (Memo::new(1), zone());
+        let first = question(7, "a.demo.svc.cluster.local", 1);
+        assert_eq!(ask(&mut memo, &first), None);
+        learn(&mut memo, &first, &answer(&first, &[&address(1)]), stamp(&zone));
+        let second = question(9, "A.demo.SVC.cluster.local", 1);
+        assert_eq!(ask(&mut memo, &second), Some(answer(&second, &[&address(1)])));
+        assert_eq!(ask(&mut memo, &question(9, "a.demo.svc.cluster.local", 28)), None, "another type");
+        memo.follow(1);
+        assert_eq!(ask(&mut memo, &second), None, "from other routes");
+    }
+
+    #[test]
+    fn addresses_are_all_there_and_each_comes_first_sometimes() {
+        let (mut memo, zone) = (Memo::new(1), zone());
+        let asked = question(7, "a.demo.svc.cluster.local", 1);
+        let records = [address(1), address(2), address(3)];
+        let alias: &[u8] = &[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 5, 0, 2, 0xc0, 14];
+        let whole = answer(&asked, &[alias, &records[0], &records[1], &records[2]]);
+        learn(&mut memo, &asked, &whole, stamp(&zone));
+        let mut first = BTreeSet::new();
+        for _ in 0..200 {
+            let given = ask(&mut memo, &asked).unwrap();
+            let start = asked.len() + alias.len();
+            assert_eq!(given[..start], whole[..start], "aliases stay in front");
+            let mut shown: Vec<&[u8]> = given[start..].chunks(16).collect();
+            first.insert(shown[0][15]);
+            shown.sort_unstable();
+            assert_eq!(shown, records);
+        }
+        assert_eq!(first, BTreeSet::from([1, 2, 3]));
+    }
+
+    #[test]
+    fn names_that_are_spelled_out_are_only_for_who_spells_them_so() {
+        let (mut memo, zone) = (Memo::new(1), zone());
+        let asked = question(7, "a.demo.svc.cluster.local", 33);
+        let target = Name::parse("a.demo.svc.cluster.local").unwrap();
+        let head =
+            [0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 5, 0, 6 + target.as_wire().len() as u8, 0, 0, 0, 100, 0, 80];
+        let whole = answer(&asked, &[&[&head[..], target.as_wire()].concat()]);
+        learn(&mut memo, &asked, &whole, stamp(&zone));
+        assert_eq!(ask(&mut memo, &asked), Some(whole));
+        assert_eq!(ask(&mut memo, &question(7, "A.demo.svc.cluster.local", 33)), None);
+    }
+
+    #[test]
+    fn an_answer_is_forgotten_when_its_service_changes() {
+        let (mut memo, zone) = (Memo::new(1), zone());
+        let asked = question(7, "a.demo.svc.cluster.local", 1);
+        learn(&mut memo, &asked, &answer(&asked, &[&address(1)]), stamp(&zone));
+        assert!(ask(&mut memo, &asked).is_some());
+        let mut next = zone.clone();
+        let touched = BTreeSet::from([ObjectName::new("demo", "a")]);
+        next.apply(&View::default(), &touched, 1);
+        assert!(ask(&mut memo, &asked).is_some(), "nobody can see the new zone yet");
+        next.outdate(&zone, &touched);
+        assert_eq!(ask(&mut memo, &asked), None);
+    }
+
+    #[test]
+    fn the_number_of_answers_is_bounded_and_what_is_asked_for_stays() {
+        let (mut memo, zone) = (Memo::new(1000), zone());
+        let asked = question(7, "a.demo.svc.cluster.local", 1);
+        learn(&mut memo, &asked, &answer(&asked, &[&address(1)]), stamp(&zone));
+        for number in 0..5 * ANSWERS_MIN {
+            let other = question(7, &format!("n{number}.demo.svc.cluster.local"), 1);
+            learn(&mut memo, &other, &answer(&other, &[&address(1)]), stamp(&zone));
+            assert!(memo.young.len() + memo.old.len() <= ANSWERS_MIN);
+            assert!(ask(&mut memo, &asked).is_some());
+        }
+    }
+}
