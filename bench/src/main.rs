@@ -8,7 +8,7 @@ use console::style;
 use fairlead_bench::{
     api,
     cluster::{Cluster, ClusterSpec, folder_for},
-    image, programming, scenario,
+    dns, image, programming, scenario,
     screen::aside,
     smoke,
 };
@@ -56,6 +56,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Processor time of an answer beside unbound, memory, time of a change until it is answered
+    Dns {
+        /// Write everything that was measured to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
@@ -66,6 +72,7 @@ async fn main() -> ExitCode {
         Command::Api { json } => measure_api(json).await,
         Command::Smoke { json } => measure(json).await,
         Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
+        Command::Dns { json } => measure_dns(json).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -158,4 +165,13 @@ async fn measure(json: bool) -> Result<()> {
         smoke.print();
     }
     Ok(())
+}
+
+async fn measure_dns(json: Option<PathBuf>) -> Result<()> {
+    let folder = folder_for(&format!("bench-dns-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let report = dns::run(&folder).await.with_context(|| format!("see the logs in {}", folder.display()))?;
+    std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    report.print();
+    json.map_or(Ok(()), |file| report.write(&file))
 }
