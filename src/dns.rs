@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fairlead_dns::{At, Config, Corefile, DnsServer, feed_updates};
+use fairlead_dns::{At, Config, Corefile, DnsServer, Inherited, feed_updates};
 use fairlead_model::Update;
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -17,6 +17,7 @@ use crate::{
     cli::absolute_path,
     daemon,
     identity::{Identity, host_name},
+    listen,
 };
 
 const EXAMPLES: &str = "\
@@ -25,7 +26,10 @@ Examples:
   fairlead dns --listen 127.0.0.1:5353 --kubeconfig ./node.kubeconfig
   fairlead dns --corefile ./Corefile
   fairlead dns --corefile ./Corefile --objects ./cluster.yaml
-  fairlead dns query kubernetes.default.svc.cluster.local --server 127.0.0.1:5353 --trace";
+  fairlead dns query kubernetes.default.svc.cluster.local --server 127.0.0.1:5353 --trace
+
+Sockets passed by systemd (Sockets=) for an address that is served are used instead of new ones; while they stay open
+there, no question is lost when this process is replaced.";
 
 /// Where DNS is spoken when no port is given (RFC 1035, section 4.2).
 const PORT: u16 = 53;
@@ -72,6 +76,12 @@ struct ServeArgs {
     /// Server to ask for names outside the cluster, also in the place of /etc/resolv.conf; may be repeated, in order of preference [default: none, refuse them]
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = dns_address)]
     forward: Vec<SocketAddr>,
+    /// UDP sockets of each address, each with a thread [default: one per processor]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// Where to keep the names of the cluster for the next start [default: nowhere]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path)]
+    snapshot: Option<PathBuf>,
     /// Domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
@@ -98,7 +108,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let updates = updates(&args)?;
     let local = |port| At::Address(([127, 0, 0, 1], port).into());
     let alone = args.corefile.is_some();
-    let config = Config {
+    let mut config = Config {
         corefile: args.corefile.map_or(Corefile::Cluster, Corefile::File),
         listen: args.listen,
         cluster_domain: args.cluster_domain,
@@ -107,8 +117,13 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         health: args.health.unwrap_or(if alone { At::Corefile } else { At::Nowhere }),
         ready: args.ready.unwrap_or(if alone { At::Corefile } else { local(8181) }),
         has_cluster: updates.is_some(),
+        snapshot: args.snapshot,
+        inherited: Inherited::new(listen::Inherited::take()?.into_sockets()),
         ..Config::default()
     };
+    if let Some(workers) = args.workers {
+        config.workers = workers.into();
+    }
     daemon::run(async |shutdown| {
         let updates = updates.unwrap_or_else(|| futures::stream::pending().boxed());
         let server = DnsServer::new(config, updates).await?;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use console::style;
 use fairlead_bench::{
     cluster::{Cluster, ClusterSpec, folder_for},
-    image, scenario,
+    dns, image, scenario,
     screen::aside,
     smoke,
 };
@@ -43,6 +43,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Processor time of an answer beside unbound, memory, time of a change until it is answered
+    Dns {
+        /// Write everything that was measured to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
@@ -51,6 +57,7 @@ async fn main() -> ExitCode {
         Command::Image { workload, to } => make_image(&workload, &to),
         Command::Demo { keep } => demo(keep).await,
         Command::Smoke { json } => measure(json).await,
+        Command::Dns { json } => measure_dns(json).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,4 +137,13 @@ async fn measure(json: bool) -> Result<()> {
         smoke.print();
     }
     Ok(())
+}
+
+async fn measure_dns(json: Option<PathBuf>) -> Result<()> {
+    let folder = folder_for(&format!("bench-dns-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let report = dns::run(&folder).await.with_context(|| format!("see the logs in {}", folder.display()))?;
+    std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    report.print();
+    json.map_or(Ok(()), |file| report.write(&file))
 }

@@ -9,7 +9,7 @@ mod setup;
 mod step;
 mod test;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -67,6 +67,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Processor time of a DNS answer beside unbound, memory, time of a change until it is answered
+    Dns {
+        /// Write everything that was measured to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -100,6 +106,13 @@ fn run(command: &Command) -> Result<()> {
             build::everything(Profile::Release)?;
             let json: &[&str] = if *json { &["--json"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
+        }
+        Command::Bench { what: Bench::Dns { json } } => {
+            setup::run(setup::RUN)?;
+            build::binaries(Profile::Release)?;
+            let mut bench = Profile::Release.bench(&["dns"]);
+            json.iter().for_each(|file| drop(bench.arg("--json").arg(file)));
+            step::attached(&mut bench)
         }
         Command::Lint => lint::run(),
         Command::Ci => {

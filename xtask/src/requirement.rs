@@ -134,6 +134,9 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Run, "nftables", Check::Program("nft"), "shows in tests that no netfilter rule of ours exists"),
     debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
     debian!(Run, "etcd-client", Check::Program("etcdctl"), "shows in tests what is in etcd"),
+    debian!(Run, "dnsperf", Check::Program("dnsperf"), "asks DNS servers fast, in the benchmark"),
+    debian!(Run, "unbound", Check::Program("unbound"), "the DNS server that the benchmark compares with"),
+    debian!(Run, "bind9-dnsutils", Check::Program("dig"), "asks DNS servers in tests"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),
     Requirement {
         needed: Needed::Lint,

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,9 +12,7 @@ use fairlead_zone::RecordType;
 use crate::relay::Reply;
 
 /// Number of independently locked parts.
-const SHARDS: usize = 16;
-/// Larger replies are rare and not worth the memory.
-const REPLY_SIZE_MAX: usize = 4096;
+const SHARDS: usize = 64;
 /// Entries looked at to find one to evict.
 const EVICTION_SAMPLE: usize = 8;
 
@@ -28,53 +26,56 @@ pub(crate) struct Key {
     pub(crate) checking_disabled: bool,
 }
 
-/// The cache.
-pub(crate) struct Cache {
-    hasher: RandomState,
-    shards: [Mutex<HashMap<Key, Kept>>; SHARDS],
-    shard_max: usize,
-}
-
-/// A reply that is kept.
-#[derive(Clone)]
+/// A reply that was kept.
+#[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) reply: Arc<Reply>,
     pub(crate) stored: Instant,
-    /// It may be kept longer, in case there is nothing better.
     pub(crate) expires: Instant,
 }
 
+/// The cache. It bounds how much is kept and knows nothing about when a reply may be used.
+pub(crate) struct Cache {
+    hasher: RandomState,
+    shards: Box<[Mutex<HashMap<Key, Kept>>]>,
+    shard_entries_max: usize,
+}
+
 impl Cache {
-    /// For a number of entries.
+    /// For a number of replies.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { hasher: RandomState::new(), shards: Default::default(), shard_max: capacity.div_ceil(SHARDS) }
-    }
-
-    /// What is kept, whether it expired or not.
-    pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
-        self.shard(key).lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-    }
-
-    /// Keeps a reply for some time; says whether another one had to go.
-    pub(crate) fn insert(&self, key: Key, reply: Arc<Reply>, keep: Duration, now: Instant) -> bool {
-        if reply.size() > REPLY_SIZE_MAX {
-            return false;
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shard_entries_max: capacity.div_ceil(SHARDS).max(1),
         }
-        let entry = Kept { reply, stored: now, expires: now + keep };
-        let mut shard = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        let full = shard.len() >= self.shard_max && !shard.contains_key(&key);
+    }
+
+    /// A reply, whether it has expired or not.
+    pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
+        self.shard(key).get(key).cloned()
+    }
+
+    /// Keeps a reply for some time; says whether another one that was still good had to go.
+    pub(crate) fn insert(&self, key: Key, reply: Arc<Reply>, keep: Duration, now: Instant) -> bool {
+        let mut shard = self.shard(&key);
+        let full = shard.len() >= self.shard_entries_max && !shard.contains_key(&key);
+        let mut evicted = false;
         if full {
             let sample = shard.iter().take(EVICTION_SAMPLE);
-            let oldest = sample.min_by_key(|(_, entry)| entry.expires).map(|(key, _)| key.clone());
-            oldest.map(|key| shard.remove(&key));
+            let first = sample.min_by_key(|(_, kept)| kept.expires);
+            if let Some((key, kept)) = first.map(|(key, kept)| (key.clone(), kept.expires)) {
+                evicted = kept > now;
+                shard.remove(&key);
+            }
         }
-        shard.insert(key, entry);
-        full
+        shard.insert(key, Kept { reply, stored: now, expires: now + keep });
+        evicted
     }
 
     /// Forgets a reply.
     pub(crate) fn remove(&self, key: &Key) {
-        self.shard(key).lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.shard(key).remove(key);
     }
 
     /// Number of entries.
@@ -82,8 +83,9 @@ impl Cache {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Kept>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Kept>> {
+        let shard = &self.shards[self.hasher.hash_one(key) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,11 +108,23 @@ mod tests {
         Arc::new(Reply::parse(&[&head[..], &record].concat(), 7, &question).unwrap())
     }
 
+    const KEEP: Duration = Duration::from_secs(30);
+
     #[test]
-    fn questions_differ_by_type_and_dnssec_bits_but_not_by_case() {
-        let (cache, now, keep) = (Cache::new(100), Instant::now(), Duration::from_secs(30));
-        cache.insert(key("a"), reply(30), keep, now);
-        assert!(cache.get(&key("A")).is_some_and(|kept| kept.expires == now + keep));
+    fn a_reply_is_kept_with_its_times_until_it_is_removed() {
+        let cache = Cache::new(100);
+        let now = Instant::now();
+        assert!(!cache.insert(key("a"), reply(30), KEEP, now));
+        let kept = cache.get(&key("A")).unwrap();
+        assert_eq!((kept.stored, kept.expires), (now, now + KEEP));
+        cache.remove(&key("a"));
+        assert_eq!(cache.len(), 0);
+    }
+
+    #[test]
+    fn questions_differ_by_type_and_dnssec_bits() {
+        let cache = Cache::new(100);
+        cache.insert(key("a"), reply(30), KEEP, Instant::now());
         for other in [
             Key { rtype: RecordType::AAAA, ..key("a") },
             Key { dnssec_ok: true, ..key("a") },
@@ -118,19 +132,19 @@ mod tests {
         ] {
             assert!(cache.get(&other).is_none(), "{other:?}");
         }
-        cache.remove(&key("a"));
-        assert_eq!(cache.len(), 0);
     }
 
     #[test]
-    fn the_number_of_entries_is_bounded() {
-        let (cache, now) = (Cache::new(9984), Instant::now());
+    fn the_number_of_entries_is_bounded_and_what_expires_first_goes_first() {
+        let cache = Cache::new(640);
+        let now = Instant::now();
         let reply = reply(30);
-        let insert = |index: &u32| {
-            cache.insert(key(&format!("n{index}")), Arc::clone(&reply), Duration::from_secs(30), now)
-        };
-        let evicted = (0..30_000).filter(insert).count();
-        assert_eq!(cache.len() + evicted, 30_000);
-        assert!(cache.len() <= 9984);
+        let insert =
+            |index: u32, keep| cache.insert(key(&format!("n{index}")), Arc::clone(&reply), keep, now);
+        let evicted = (0..3000).filter(|index| insert(*index, Duration::ZERO)).count();
+        assert_eq!(evicted, 0, "what has expired is not missed");
+        assert!(cache.len() <= 640);
+        let evicted = (3000..9000).filter(|index| insert(*index, KEEP)).count();
+        assert!(evicted > 5000 && cache.len() <= 640);
     }
 }

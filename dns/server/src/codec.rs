@@ -6,8 +6,11 @@
 use fairlead_zone::{Class, Name, Question, Rcode, RecordType};
 
 mod encode;
+mod glance;
 
-pub(crate) use encode::{OPT_LEN, encode, encode_status, push_opt};
+pub(crate) use glance::{Glance, Key, glance};
+
+pub(crate) use encode::{OPT_LEN, encode, encode_status, low_rcode, push_opt};
 
 /// Size of a header.
 pub(crate) const HEADER_LEN: usize = 12;
@@ -192,6 +195,21 @@ pub(crate) fn counts(bytes: &[u8]) -> Option<[usize; 4]> {
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Where the question ends.
+pub(crate) fn question_end(bytes: &[u8]) -> Option<usize> {
+    skip_name(bytes, HEADER_LEN).map(|at| at + 4).filter(|end| *end <= bytes.len())
+}
+
+/// Writes SERVFAIL for a packet that was taken for a question: its header and its question, without records.
+pub(crate) fn refuse(packet: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    let Some(end) = question_end(packet) else { return };
+    out.extend_from_slice(&packet[..end]);
+    out[2] = 0x80 | packet[2] & 0x79;
+    out[3] = packet[3] & 0x10 | low_rcode(Rcode::SERV_FAIL);
+    out[6..HEADER_LEN].fill(0);
 }
 
 /// Where a possibly compressed name ends. A pointer ends it; where that leads is not looked at.

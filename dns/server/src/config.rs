@@ -4,6 +4,8 @@ use std::{fmt::Write, net::SocketAddr, path::PathBuf};
 
 use fairlead_model::ObjectName;
 
+use crate::Inherited;
+
 /// Configuration of a [`crate::DnsServer`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -29,6 +31,10 @@ pub struct Config {
     pub workers: usize,
     /// Whether the names of a cluster come in; `kubernetes` needs them.
     pub has_cluster: bool,
+    /// Sockets to answer on that are open already.
+    pub inherited: Inherited,
+    /// Where the names of the cluster are kept for the next start; nowhere without a path.
+    pub snapshot: Option<PathBuf>,
 }
 
 /// Where the Corefile is.
@@ -71,6 +77,8 @@ impl Default for Config {
             ready: At::Corefile,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             has_cluster: true,
+            inherited: Inherited::default(),
+            snapshot: None,
         }
     }
 }

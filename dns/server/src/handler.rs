@@ -22,12 +22,18 @@ const REJECTED: Family = Family {
     help: "Packets that are no question that can be answered.",
 };
 
+const SHED: Family = Family {
+    name: "fairlead_dns_shed_total",
+    help: "Questions and connections that had to give way to others.",
+};
+
 /// Answers questions of one listener.
 pub(crate) struct Handler {
     /// Replaced when the Corefile is.
     routes: ArcSwap<Routes>,
     dropped: Arc<Counter>,
     rejected: Arc<Counter>,
+    shed: Arc<Counter>,
 }
 
 /// What to do about a packet.
@@ -86,12 +92,23 @@ impl Handler {
             routes: ArcSwap::new(routes),
             dropped: registry.counter(&DROPPED, &[]),
             rejected: registry.counter(&REJECTED, &[]),
+            shed: registry.counter(&SHED, &[]),
         }
     }
 
     /// Answers as another Corefile says, from the next question on.
     pub(crate) fn replace(&self, routes: Arc<Routes>) {
         self.routes.store(routes);
+    }
+
+    /// A number that changes with the routes.
+    pub(crate) fn routes_id(&self) -> usize {
+        Arc::as_ptr(&self.routes.load()).addr()
+    }
+
+    /// Counts questions and connections that had to give way to others.
+    pub(crate) fn shed(&self) {
+        self.shed.add();
     }
 
     /// Counts packets that get no answer.

@@ -18,6 +18,7 @@ mod cache;
 mod flight;
 mod upstream;
 
+mod catalog;
 mod sync;
 mod world;
 
@@ -26,11 +27,13 @@ mod generation;
 mod plugin;
 
 mod handler;
+mod hot;
+
+mod listen;
 
 mod admin;
 mod feed;
-mod tcp;
-mod udp;
+mod snapshot;
 
 mod server;
 
@@ -40,4 +43,5 @@ pub use config::{At, Config, Corefile};
 pub use corefile::CorefileError;
 pub use error::DnsError;
 pub use feed::feed_updates;
+pub use listen::{Inherited, open_sockets};
 pub use server::{DnsServer, Notice};

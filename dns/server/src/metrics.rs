@@ -36,7 +36,6 @@ pub(crate) enum Transport {
     Tcp,
     Tls,
     Https,
-    Quic,
 }
 
 /// Who asks, and how.
@@ -96,7 +95,7 @@ enum Value {
 impl Transport {
     /// What it runs over, as CoreDNS counts it: 0 for UDP, 1 for TCP.
     pub(crate) fn base(self) -> usize {
-        usize::from(!matches!(self, Self::Udp | Self::Quic))
+        usize::from(self != Self::Udp)
     }
 }
 

@@ -25,8 +25,9 @@ use crate::{
     corefile::{self, Scheme, Surroundings},
     generation::{Endpoint, Generation, Listener},
     handler::Handler,
+    listen::{self, Listen},
     metrics::{Counter, Family},
-    sync, tcp, udp,
+    snapshot, sync,
     world::World,
 };
 
@@ -109,6 +110,10 @@ impl DnsServer {
         updates: impl Stream<Item = Update> + Send + 'static,
     ) -> Result<Self, DnsError> {
         let (fatal_sender, fatal) = mpsc::unbounded_channel();
+        let updates = match config.snapshot.clone() {
+            Some(path) => snapshot::remember(path, updates.boxed()).boxed(),
+            None => updates.boxed(),
+        };
         let world = Arc::new(World::new(config, fatal_sender));
         let status = Arc::new(Status::new(Arc::clone(&world.registry)));
         let text = Text::read(&world.config, None)?;
@@ -116,7 +121,7 @@ impl DnsServer {
             failures: world.registry.counter(&RELOAD_FAILED, &[]),
             current: Current::nothing(text.clone()),
             world,
-            updates: updates.boxed(),
+            updates,
             fatal,
             status,
             listeners: BTreeMap::new(),
@@ -155,8 +160,13 @@ impl DnsServer {
     /// Serves until shutdown or until something fails that cannot be repaired.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DnsError> {
         let mut tasks: JoinSet<Result<(), DnsError>> = JoinSet::new();
-        let updates = std::mem::replace(&mut self.updates, futures::stream::empty().boxed());
-        let following = sync::follow(updates, Arc::clone(&self.world.cluster), self.stop.clone());
+        let mut updates = std::mem::replace(&mut self.updates, futures::stream::empty().boxed());
+        let mut known = sync::Known::default();
+        // What is known from the last run is there at once: the first question meets it.
+        if let Some(Some(update)) = updates.next().now_or_never() {
+            self.world.cluster.apply(&mut known, update);
+        }
+        let following = sync::follow(updates, known, Arc::clone(&self.world.cluster), self.stop.clone());
         self.starts.push(following.map(Ok).boxed());
         let mut corefiles = self.world.cluster.corefile();
         let mut look_at = self.next_look();
@@ -254,7 +264,17 @@ impl DnsServer {
         let mut new = Vec::new();
         for (key, listener) in &generation.listeners {
             if !self.listeners.contains_key(key) {
-                new.push((*key, bind(&self.world.config, *key, listener).await?));
+                let (address, scheme) = *key;
+                new.push((
+                    *key,
+                    listen::bind(&Listen {
+                        address,
+                        scheme,
+                        tls: listener.tls.clone(),
+                        workers: self.world.config.workers,
+                        inherited: self.world.config.inherited.clone(),
+                    })?,
+                ));
             }
         }
         let mut new_admins = Vec::new();
@@ -296,7 +316,7 @@ impl DnsServer {
         Ok(())
     }
 
-    fn switch_listeners(&mut self, listeners: BTreeMap<Key, Listener>, new: Vec<(Key, Sockets)>) {
+    fn switch_listeners(&mut self, listeners: BTreeMap<Key, Listener>, new: Vec<(Key, listen::Bound)>) {
         self.listeners.retain(|key, bound| {
             let keep = listeners.contains_key(key);
             if !keep {
@@ -304,7 +324,7 @@ impl DnsServer {
             }
             keep
         });
-        let mut new: BTreeMap<Key, Sockets> = new.into_iter().collect();
+        let mut new: BTreeMap<Key, listen::Bound> = new.into_iter().collect();
         let mut blocks: Vec<Arc<ServerBlock>> = Vec::new();
         for (key, listener) in listeners {
             let routes = Arc::new(listener.routes);
@@ -316,8 +336,8 @@ impl DnsServer {
             let Some(sockets) = new.remove(&key) else { continue };
             let handler = Arc::new(Handler::new(routes, &self.world.registry));
             let stop = self.stop.child_token();
-            let address = sockets.address;
-            self.starts.extend(sockets.serve(&handler, &stop));
+            let address = sockets.address();
+            self.starts.push(sockets.serve(Arc::clone(&handler), stop.clone()).boxed());
             self.listeners.insert(key, Bound { address, handler, stop });
         }
         self.status.blocks.store(Arc::new(blocks));
@@ -408,31 +428,5 @@ fn outcome(ended: Result<Result<(), DnsError>, tokio::task::JoinError>) -> Resul
         Ok(ended) => ended,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_cancelled)) => Ok(()),
-    }
-}
-
-/// The sockets of one listener.
-struct Sockets {
-    address: SocketAddr,
-    udp: Vec<tokio::net::UdpSocket>,
-    tcp: tokio::net::TcpListener,
-}
-
-/// Binds TCP first: it is the one that fails when another server is there.
-async fn bind(config: &Config, (address, scheme): Key, _: &Listener) -> Result<Sockets, DnsError> {
-    let failure = |protocol| move |source| DnsError::Bind { address, protocol, purpose: "DNS", source };
-    let tcp = tcp::bind(address).await.map_err(failure("TCP"))?;
-    let bound = tcp.local_addr().map_err(failure("TCP"))?;
-    let workers = if scheme == Scheme::Dns { config.workers.max(1) } else { 0 };
-    let udp = udp::bind(bound, workers).map_err(failure("UDP"))?;
-    Ok(Sockets { address: bound, udp, tcp })
-}
-
-impl Sockets {
-    fn serve(self, handler: &Arc<Handler>, stop: &CancellationToken) -> Vec<Task> {
-        let over_tcp = tcp::serve(self.tcp, Arc::clone(handler), stop.clone()).map(Ok).boxed();
-        let over_udp =
-            self.udp.into_iter().map(|socket| udp::serve(socket, Arc::clone(handler), stop.clone()).boxed());
-        over_udp.chain([over_tcp]).collect()
     }
 }

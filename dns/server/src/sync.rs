@@ -7,13 +7,20 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use fairlead_model::{Update, View};
+use fairlead_model::{ObjectName, Update, View};
 use fairlead_zone::{Name, Zone, ZoneConfig};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Counter, Family, Registry};
+use crate::{
+    catalog::Catalog,
+    listen::give_back_memory,
+    metrics::{Counter, Family, Registry},
+};
+
+/// Services that are unpacked at a time.
+const PART: usize = 256;
 
 const UPDATES: Family =
     Family { name: "fairlead_dns_updates_total", help: "Updates of the cluster that were applied." };
@@ -24,6 +31,14 @@ pub(crate) struct Cluster {
     updates: Arc<Counter>,
     /// The Corefile that the cluster keeps.
     corefile: watch::Sender<Option<String>>,
+}
+
+/// What the feed has said.
+#[derive(Default)]
+pub(crate) struct Known {
+    catalog: Catalog,
+    /// Pods only.
+    pods: View,
 }
 
 struct State {
@@ -61,24 +76,32 @@ impl Cluster {
     }
 
     /// Readers see the zone before the update or after it.
-    fn apply(&self, view: &mut View, mut update: Update) {
+    pub(crate) fn apply(&self, known: &mut Known, mut update: Update) {
         for change in &mut update.changes {
             if let fairlead_model::Change::PutPod(pod) = change {
                 // A name needs the address and the namespace only.
                 (pod.uid, pod.node) = (String::new(), String::new());
             }
         }
-        let pods: BTreeSet<_> = update.changes.iter().filter_map(changed_pod).cloned().collect();
-        let addresses_before = addresses(view, &pods);
+        let names: BTreeSet<_> = update.changes.iter().filter_map(changed_pod).cloned().collect();
+        let addresses_before = addresses(&known.pods, &names);
         let snapshot = update.snapshot;
-        let touched = view.apply(update);
+        known.apply_pods(&mut update);
+        let touched = known.catalog.apply(update);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.zone.clone();
-        state.zone.apply(view, &touched, serial());
+        let all: Vec<&ObjectName> = touched.iter().collect();
+        // A part at a time, so that not all of a large cluster is unpacked at once. The empty part of an update without
+        // services tells the zone of namespaces.
+        for part in all.chunks(PART).chain(all.is_empty().then_some(&all[..])) {
+            let view = known.catalog.view(part.iter().copied());
+            state.zone.apply(&view, &part.iter().map(|name| (*name).clone()).collect(), serial());
+        }
         if snapshot {
-            state.zone.replace_pods(view);
+            state.zone.replace_pods(&known.pods);
         } else {
-            state.zone.update_pods(view, addresses_before.into_iter().chain(addresses(view, &pods)));
+            let changed = addresses_before.into_iter().chain(addresses(&known.pods, &names));
+            state.zone.update_pods(&known.pods, changed);
         }
         let zone = &state.zone;
         let readers: Vec<Arc<ClusterNames>> = state.readers.iter().filter_map(Weak::upgrade).collect();
@@ -88,10 +111,22 @@ impl Cluster {
         zone.outdate(&before, &touched);
         state.readers.retain(|reader| reader.strong_count() > 0);
         self.updates.add();
+        if snapshot {
+            give_back_memory();
+        }
     }
 }
 
-fn changed_pod(change: &fairlead_model::Change) -> Option<&fairlead_model::ObjectName> {
+impl Known {
+    /// Takes the pods out of an update.
+    fn apply_pods(&mut self, update: &mut Update) {
+        let is_pod = |change: &mut fairlead_model::Change| changed_pod(change).is_some();
+        let changes = update.changes.extract_if(.., is_pod).collect();
+        self.pods.apply(Update { changes, ..*update });
+    }
+}
+
+fn changed_pod(change: &fairlead_model::Change) -> Option<&ObjectName> {
     match change {
         fairlead_model::Change::PutPod(pod) => Some(&pod.name),
         fairlead_model::Change::DeletePod(name) => Some(name),
@@ -99,17 +134,17 @@ fn changed_pod(change: &fairlead_model::Change) -> Option<&fairlead_model::Objec
     }
 }
 
-fn addresses(view: &View, pods: &BTreeSet<fairlead_model::ObjectName>) -> Vec<std::net::IpAddr> {
+fn addresses(view: &View, pods: &BTreeSet<ObjectName>) -> Vec<std::net::IpAddr> {
     pods.iter().filter_map(|name| view.pod(name)).flat_map(|pod| pod.addresses.iter().copied()).collect()
 }
 
 /// Applies updates until shutdown. When the source ends, the last zone stays.
 pub(crate) async fn follow(
     mut updates: BoxStream<'static, Update>,
+    mut known: Known,
     cluster: Arc<Cluster>,
     shutdown: CancellationToken,
 ) {
-    let mut view = View::default();
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
@@ -120,10 +155,10 @@ pub(crate) async fn follow(
             shutdown.cancelled().await;
             return;
         };
-        let first = !view.is_complete();
-        cluster.apply(&mut view, update);
-        if first && view.is_complete() {
-            tracing::info!(services = view.services().count(), "the names of the cluster are complete");
+        let first = !known.catalog.is_complete();
+        cluster.apply(&mut known, update);
+        if first && known.catalog.is_complete() {
+            tracing::info!(services = known.catalog.len(), "the names of the cluster are complete");
         }
     }
 }

@@ -8,6 +8,7 @@ mod name;
 mod record;
 
 mod arpa;
+mod owners;
 mod shards;
 mod stamp;
 

@@ -12,6 +12,7 @@ use fairlead_model::{ObjectName, View};
 use crate::{
     Name, Question, Stamp,
     entry::{Entry, Kind},
+    owners::Owners,
     shards::Shards,
     stamp::Versions,
 };
@@ -60,7 +61,7 @@ pub struct Zone {
     /// By `<service>.<namespace>` in lower case.
     services: Shards<Box<[u8]>, Arc<Entry>>,
     /// Services that may answer the reverse name of an address.
-    owners: Shards<IpAddr, Box<[Arc<ObjectName>]>>,
+    owners: Owners,
     namespaces: Arc<BTreeSet<Box<[u8]>>>,
     /// Namespaces of pods by their addresses.
     pods: Shards<IpAddr, Box<str>>,
@@ -75,7 +76,7 @@ impl Zone {
         Self {
             config: Arc::new(config),
             services: Shards::new(),
-            owners: Shards::new(),
+            owners: Owners::new(),
             namespaces: Arc::default(),
             pods: Shards::new(),
             serial: 0,
@@ -201,8 +202,8 @@ impl Zone {
 
     /// The services that have an address.
     pub(crate) fn owners_of(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
-        let names = self.owners.get(&address).into_iter().flatten();
-        names
+        self.owners
+            .of(address)
             .filter(|name| self.config.exposes(&name.namespace))
             .filter_map(|name| self.services.get(&*key_of(name)).map(|entry| &**entry))
     }
@@ -222,28 +223,17 @@ impl Zone {
         let old = addresses_of(self.services.get(&*key));
         let new = addresses_of(entry.as_ref());
         for address in old.difference(&new) {
-            self.disown(*address, name);
+            self.owners.remove(*address, name);
         }
         let owner = Arc::new(name.clone());
         for address in new.difference(&old) {
-            let owners = self.owners.shard_mut(address).entry(*address).or_default();
-            *owners = owners.iter().chain([&owner]).cloned().collect();
+            self.owners.add(*address, &owner);
         }
         let shard = self.services.shard_mut(&*key);
         match entry {
             Some(entry) => shard.insert(key, entry),
             None => shard.remove(&*key),
         };
-    }
-
-    fn disown(&mut self, address: IpAddr, name: &ObjectName) {
-        let shard = self.owners.shard_mut(&address);
-        if let Some(owners) = shard.get_mut(&address) {
-            *owners = owners.iter().filter(|owner| ***owner != *name).cloned().collect();
-            if owners.is_empty() {
-                shard.remove(&address);
-            }
-        }
     }
 }
 
@@ -317,7 +307,7 @@ mod tests {
             let revision = Revision { epoch: 1, sequence: 1 };
             let touched = view.apply(Update { revision, snapshot: false, changes: vec![change] });
             zone.apply(&view, &touched, 1);
-            assert_eq!(zone.owners.get(&address).is_some(), owned);
+            assert_eq!(zone.owners.of(address).next().is_some(), owned);
         }
     }
 }

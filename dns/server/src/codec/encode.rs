@@ -69,7 +69,7 @@ fn record_class(request: &Request) -> u16 {
     if request.question.class == Class::CHAOS { Class::CHAOS.0 } else { Class::IN.0 }
 }
 
-fn low_rcode(rcode: Rcode) -> u8 {
+pub(crate) fn low_rcode(rcode: Rcode) -> u8 {
     rcode.0.to_le_bytes()[0] & 0x0f
 }
 

@@ -260,7 +260,7 @@ impl Forward {
             options: passed_on(request.edns.as_ref().map_or(&[], |edns| &edns.options)),
         };
         let options = &self.shared.options;
-        let stream = query.client.transport != Transport::Udp && query.client.transport != Transport::Quic;
+        let stream = query.client.transport != Transport::Udp;
         let via = if options.force_tcp || (stream && !options.prefer_udp) { Via::Tcp } else { Via::Udp };
         let outcome =
             if inquiry.options.is_empty() && inquiry.question.class == Class::IN && inquiry.recursion_desired

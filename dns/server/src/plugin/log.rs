@@ -175,7 +175,6 @@ fn protocol(transport: Transport) -> &'static str {
         Transport::Tcp => "tcp",
         Transport::Tls => "tls",
         Transport::Https => "https",
-        Transport::Quic => "quic",
     }
 }
 
