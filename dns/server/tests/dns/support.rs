@@ -204,6 +204,7 @@ pub(crate) fn slice(service: &str, addresses: impl IntoIterator<Item = IpAddr>) 
         service: service.into(),
         ports: Vec::new(),
         endpoints: addresses.into_iter().map(endpoint).collect(),
+        triggered_unix_ns: 0,
     })
 }
 

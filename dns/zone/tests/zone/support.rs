@@ -110,7 +110,7 @@ pub(crate) fn cluster_ip(name: &str, addresses: &[&str], ports: &[&str]) -> Serv
             .iter()
             .map(|port| {
                 let EndpointPort { name, protocol, port } = parse_port(port);
-                ServicePort { name, protocol, port }
+                ServicePort { name, protocol, port, node_port: 0 }
             })
             .collect(),
         ..Service::default()
@@ -154,6 +154,7 @@ pub(crate) fn slice(name: &str, service: &str, ports: &[&str], endpoints: &[&str
         service: service.into(),
         ports: ports.iter().map(|port| parse_port(port)).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
+        triggered_unix_ns: 0,
     })
 }
 

@@ -82,7 +82,7 @@ fn echo(octets: &[u8]) -> Vec<Change> {
         Change::PutService(Service {
             name: name.clone(),
             addresses: vec![VIP],
-            ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }],
+            ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
             ..Service::default()
         }),
         Change::PutSlice(EndpointSlice {
@@ -90,6 +90,7 @@ fn echo(octets: &[u8]) -> Vec<Change> {
             service: "echo".into(),
             ports: vec![EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080 }],
             endpoints: octets.iter().map(endpoint).collect(),
+            triggered_unix_ns: 0,
         }),
     ]
 }

@@ -91,7 +91,7 @@ fn service(service: &str, addresses: &[&str]) -> Service {
     Service {
         name: name(service),
         addresses: addresses.iter().map(|a| ip(a)).collect(),
-        ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }],
+        ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
         ..Service::default()
     }
 }
@@ -118,7 +118,13 @@ fn slice(service: &str, octets: &[u8]) -> Change {
 
 fn slice_of(service: &str, endpoints: Vec<Endpoint>) -> Change {
     let ports = vec![EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080 }];
-    Change::PutSlice(EndpointSlice { name: name(service), service: service.into(), ports, endpoints })
+    Change::PutSlice(EndpointSlice {
+        name: name(service),
+        service: service.into(),
+        ports,
+        endpoints,
+        triggered_unix_ns: 0,
+    })
 }
 
 fn key(address: &str) -> ServiceKey {

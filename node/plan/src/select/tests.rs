@@ -36,11 +36,12 @@ fn slice(name: &str, endpoints: &[&str]) -> EndpointSlice {
         service: "echo".into(),
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
+        triggered_unix_ns: 0,
     }
 }
 
 fn http() -> ServicePort {
-    ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }
+    ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: 0 }
 }
 
 /// Selects on node `here` in zone `a` and writes the octets as `local | remote | terminating`.
