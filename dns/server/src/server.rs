@@ -202,6 +202,7 @@ impl DnsServer {
             self.status.ending.store(true, Ordering::Relaxed);
             lameduck(self.current.lameduck, &mut tasks).await;
         }
+        self.current.stop.cancel();
         self.stop.cancel();
         while let Some(ended) = tasks.join_next().await {
             let ended = outcome(ended);
@@ -303,7 +304,7 @@ impl DnsServer {
             let (stop, all) = (stop.clone(), self.stop.clone());
             let until = async move {
                 tokio::select! {
-                    () = task => stop.cancelled().await,
+                    () = task => {}
                     () = stop.cancelled() => {}
                     () = all.cancelled() => {}
                 }
