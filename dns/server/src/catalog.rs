@@ -173,6 +173,7 @@ mod tests {
             service: format!("n{service}"),
             ports: Vec::new(),
             endpoints: vec![endpoint],
+            triggered_unix_ns: 0,
         })
     }
 
