@@ -103,7 +103,11 @@ impl Machine {
 
     fn must(&self, arguments: &[&str], input: Option<&Value>) {
         let output = self.kubectl(arguments, input);
-        assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// What a command of ours prints.
@@ -125,7 +129,9 @@ impl Machine {
 
     fn health(&self, path: &str) -> String {
         self.topology.a.netns.run(|| {
-            let Ok(mut stream) = std::net::TcpStream::connect("127.0.0.1:10256") else { return String::new() };
+            let Ok(mut stream) = std::net::TcpStream::connect("127.0.0.1:10256") else {
+                return String::new();
+            };
             let mut answer = String::new();
             write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
             std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
@@ -196,7 +202,9 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     }
     let machine = Machine::new();
     let _server = machine.server();
-    eventually("the API server", || machine.kubectl(&["get", "--raw", "/readyz"], None).status.success().then_some(()));
+    eventually("the API server", || {
+        machine.kubectl(&["get", "--raw", "/readyz"], None).status.success().then_some(())
+    });
     for object in objects(&machine) {
         machine.must(&["create", "-f", "-"], Some(&object));
     }

@@ -6,12 +6,15 @@
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     conntrack::{
-        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey, ConntrackValue,
-        FragmentKey, FragmentValue,
+        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey,
+        ConntrackValue, FragmentKey, FragmentValue,
     },
     names::globals::{FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
     node::NodeValue,
-    service::{BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL, ServiceValue, TCP},
+    service::{
+        BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL, ServiceValue,
+        TCP,
+    },
 };
 
 use crate::{

@@ -149,14 +149,16 @@ pub(crate) fn set_addresses<P: Packet + ?Sized>(
     let mut difference = Difference::NONE;
     match network.family {
         Family::V4 => {
-            difference = difference.and(network.src.v4_be(), src.v4_be()).and(network.dst.v4_be(), dst.v4_be());
+            difference =
+                difference.and(network.src.v4_be(), src.v4_be()).and(network.dst.v4_be(), dst.v4_be());
             let checksum = packet.load::<u16, IPV4_CHECKSUM>()?;
             packet.store::<u16, IPV4_CHECKSUM>(difference.apply(checksum))?;
             packet.store::<[u32; 2], IPV4_SRC>([src.v4_be(), dst.v4_be()])?;
         }
         Family::V6 => {
             for word in 0..4 {
-                difference = difference.and(network.src.0[word], src.0[word]).and(network.dst.0[word], dst.0[word]);
+                difference =
+                    difference.and(network.src.0[word], src.0[word]).and(network.dst.0[word], dst.0[word]);
             }
             packet.store::<[[u32; 4]; 2], IPV6_SRC>([src.0, dst.0])?;
         }

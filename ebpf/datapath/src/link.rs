@@ -381,7 +381,9 @@ fn step<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
     }
     match from.via {
         // To a backend on this node: one of its pods, or the host.
-        Some(via) if from.begins || tables.pod(&work.key.dst).is_some() => translated(follow(tables, via, work)),
+        Some(via) if from.begins || tables.pod(&work.key.dst).is_some() => {
+            translated(follow(tables, via, work))
+        }
         _ => Step::Unrelated,
     }
 }
@@ -396,7 +398,8 @@ fn error<P: Packet + ?Sized, T: Tables>(
     work: &mut Work,
 ) -> Verdict {
     let Work { network, value, quoted: about, .. } = work;
-    let of_ours = quoted(packet, network.family, icmp, about).is_some() && tables.connection(&about.answer, value);
+    let of_ours =
+        quoted(packet, network.family, icmp, about).is_some() && tables.connection(&about.answer, value);
     if !of_ours {
         return forward_from(packet, tables, network, from);
     }

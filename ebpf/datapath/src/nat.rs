@@ -204,9 +204,7 @@ pub(crate) fn rewrite_error<P: Packet + ?Sized>(
         }
         Family::V6 => {
             for word in 0..4 {
-                inner = inner
-                    .and(answer.dst.0[word], to.dst.0[word])
-                    .and(answer.src.0[word], to.src.0[word]);
+                inner = inner.and(answer.dst.0[word], to.dst.0[word]).and(answer.src.0[word], to.src.0[word]);
             }
             packet.store_at::<[[u32; 4]; 2]>(quoted.network + 8, [to.dst.0, to.src.0])?;
             // ICMPv6 covers a pseudo header, ICMP does not.

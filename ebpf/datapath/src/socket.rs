@@ -141,7 +141,8 @@ pub fn sender<S: Sockets>(sockets: &S, key: &OriginKey) -> Option<OriginValue> {
 /// change.
 #[inline(always)]
 pub fn peer(socket: &SocketValue, addr: &Addr16, port: Be16) -> Option<(Addr16, Be16)> {
-    let translated = socket.service_id != 0 && same(&socket.backend_addr, addr) && socket.backend_port.0 == port.0;
+    let translated =
+        socket.service_id != 0 && same(&socket.backend_addr, addr) && socket.backend_port.0 == port.0;
     translated.then_some((socket.service, socket.service_port))
 }
 

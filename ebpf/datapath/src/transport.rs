@@ -110,7 +110,11 @@ struct Place {
 
 /// Looks behind the network header; what has ports is written to `transport`.
 #[inline(always)]
-pub(crate) fn payload<P: Packet + ?Sized>(packet: &P, network: &Network, transport: &mut Transport) -> Payload {
+pub(crate) fn payload<P: Packet + ?Sized>(
+    packet: &P,
+    network: &Network,
+    transport: &mut Transport,
+) -> Payload {
     let place = match network.family {
         Family::V4 => behind_ipv4(packet, network),
         Family::V6 => behind_ipv6(packet, network),

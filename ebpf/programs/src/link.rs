@@ -9,8 +9,8 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
-        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
     },
     macros::classifier,
     programs::TcContext,

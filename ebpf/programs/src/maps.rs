@@ -18,12 +18,14 @@ use fairlead_abi::{
     node::{ANSWERS_PER_SEC, AddressValue, AnswersValue, NodeValue},
     pod::{DropKey, InterfaceValue, PodCounters, PodValue},
     route::RouteValue,
-    service::{
-        AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue, SlotValue, SourceRange,
-    },
+    service::{AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue, SlotValue, SourceRange},
     socket::{OriginKey, OriginValue, SocketValue},
 };
-use fairlead_datapath::{Connections, Services, Sockets, Tables, conntrack::{Added, Work}, is_unspecified};
+use fairlead_datapath::{
+    Connections, Services, Sockets, Tables,
+    conntrack::{Added, Work},
+    is_unspecified,
+};
 
 /// Memory grows with the entries.
 const ON_DEMAND: u32 = BPF_F_NO_PREALLOC;

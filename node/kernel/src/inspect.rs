@@ -53,8 +53,9 @@ impl Inspector {
         let pins = Pins::new(bpffs_dir);
         let layout = pins.layout();
         let found = fs::read_link(&layout).map_err(KernelError::file("reading", layout))?;
-        if found != Path::new(&LAYOUT_VERSION.to_string()) {
-            let found = found.to_string_lossy().into_owned();
+        let found = found.to_string_lossy().into_owned();
+        // Chosen capacities follow the version.
+        if found.split('-').next() != Some(LAYOUT_VERSION.to_string().as_str()) {
             return Err(KernelError::Layout { path: pins.maps(), found, expected: LAYOUT_VERSION });
         }
         Ok(Self { pins })
@@ -114,7 +115,7 @@ impl Inspector {
         let kind = info.map_type().map(|kind| format!("{kind:?}")).unwrap_or_default().to_lowercase();
         let fd = map.fd().as_fd();
         let used = if kind.contains("hash") || kind.contains("lpm") {
-            let counted = count_keys(fd, info.key_size(), spec.capacity);
+            let counted = count_keys(fd, info.key_size(), info.max_entries());
             Some(counted.map_err(KernelError::file("counting entries of eBPF map", spec.name))?)
         } else if spec == names::BACKENDS {
             let used = self.backends()?.iter().filter(|value| **value != BackendValue::default()).count();
