@@ -80,8 +80,11 @@ fn changes_of(step: &Step) -> Vec<Change> {
     }
 }
 
+/// A frontend, its flags, what each policy may choose, and the table.
+type Meaning = (ServiceKey, u32, [BTreeSet<Target>; 2], Vec<Target>);
+
 /// What each frontend leads to, without where that is held.
-fn meaning(maps: &Maps) -> Vec<(ServiceKey, u32, [BTreeSet<Target>; 2], Vec<Target>)> {
+fn meaning(maps: &Maps) -> Vec<Meaning> {
     let read = |(key, value): &(ServiceKey, ServiceValue)| {
         let table = maps.read(value)[2].iter().map(target).collect();
         (*key, value.flags, maps.chosen(key).unwrap_or_default(), table)
