@@ -1,12 +1,7 @@
 //! What would happen to a new connection: the datapath itself, run over the live maps in user space. Nothing is written;
 //! every look-up that it makes is noted together with its answer, so the reasons are the datapath's own.
 
-use std::{
-    cell::RefCell,
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-    path::Path,
-};
+use std::{cell::RefCell, net::SocketAddr, ops::RangeInclusive, path::Path};
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie};
 use fairlead_abi::{
@@ -28,7 +23,7 @@ use fairlead_datapath::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    KernelError,
+    KernelError, ServiceOptions,
     bpf::{pins::Pins, programs::open_pinned},
     clock::monotonic_ns,
 };
@@ -46,6 +41,16 @@ pub struct Settings {
     pub node_ports: RangeInclusive<u16>,
     /// Ports to masquerade with.
     pub masquerade_ports: RangeInclusive<u16>,
+}
+
+impl From<&ServiceOptions> for Settings {
+    fn from(options: &ServiceOptions) -> Self {
+        Self {
+            forwarding: options.forwarding.number(),
+            node_ports: options.node_ports.clone(),
+            masquerade_ports: options.masquerade_ports.clone(),
+        }
+    }
 }
 
 /// A connection that somebody might open.

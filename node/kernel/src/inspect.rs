@@ -56,7 +56,7 @@ impl Inspector {
         let found = found.to_string_lossy().into_owned();
         // Chosen capacities follow the version.
         if found.split('-').next() != Some(LAYOUT_VERSION.to_string().as_str()) {
-            return Err(KernelError::Layout { path: pins.maps(), found, expected: LAYOUT_VERSION });
+            return Err(KernelError::OtherLayout { path: pins.maps(), found, expected: LAYOUT_VERSION });
         }
         Ok(Self { pins })
     }
