@@ -24,6 +24,18 @@ pub enum KernelError {
         "this binary was built without the eBPF programs; run `cargo xtask build` and use the binary it makes"
     )]
     NoObject,
+    /// The pinned maps are of another version.
+    #[error(
+        "the maps pinned in {path} have layout {found}, this binary has layout {expected}; use the agent's own version"
+    )]
+    Layout {
+        /// Pin directory.
+        path: PathBuf,
+        /// Version there.
+        found: String,
+        /// Version here.
+        expected: u32,
+    },
     /// The object could not be loaded.
     #[error("loading the eBPF object: {0}")]
     Object(#[from] Box<aya::EbpfError>),

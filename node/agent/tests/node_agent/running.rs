@@ -51,7 +51,8 @@ impl RunningAgent {
         let id = format!("fltest-agent-{}", process::id());
         let config = Config {
             node_name: name.into(),
-            feed,
+            feed: feed.into(),
+            pod_network: true,
             bpffs_dir: Path::new("/sys/fs/bpf").join(&id).join(name),
             cgroup_dir: Path::new(&id).join(name),
             netns_dir: directory.join(name).join("netns"),
