@@ -18,8 +18,10 @@ use crate::{
 };
 
 pub(crate) mod place;
+pub(crate) mod services;
 
 use place::{Place, Wanted};
+use services::ServiceArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,6 +81,8 @@ pub(crate) struct NodeArgs {
     /// How services reach their backends
     #[arg(long, value_name = "MODE", default_value = "ebpf")]
     proxy_mode: ProxyMode,
+    #[command(flatten)]
+    services: ServiceArgs,
     /// Address of the cluster DNS Service, one per family
     #[arg(long, value_name = "ADDRESS", default_values = ["10.96.0.10", "fd00:96::a"])]
     cluster_dns: Vec<IpAddr>,
@@ -133,6 +137,7 @@ fn agent_config(args: &NodeArgs, place: &Place, feed: FeedEndpoint) -> AgentConf
         uplink: place.uplink.clone(),
         state_dir: place.state.join("agent"),
         proxy_mode: args.proxy_mode,
+        services: args.services.config(&place.addresses),
         flow_events: true,
         admin_socket: place.run.join("admin.sock"),
         // kube-proxy's ports: health for load balancers on every address, the rest for this machine only.

@@ -21,6 +21,7 @@ use crate::{
     node::{
         HEALTH_PORT, METRICS_PORT,
         place::{self, Place, Wanted},
+        services::ServiceArgs,
     },
     output,
 };
@@ -62,6 +63,8 @@ pub(crate) struct ProxyArgs {
     /// How services reach their backends
     #[arg(long, value_name = "MODE", default_value = "ebpf")]
     proxy_mode: ProxyMode,
+    #[command(flatten)]
+    services: ServiceArgs,
     /// Address of /healthz and /livez; may be repeated
     #[arg(long, value_name = "ADDRESS:PORT", default_values_t = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, HEALTH_PORT))])]
     health_listen: Vec<SocketAddr>,
@@ -133,6 +136,7 @@ fn agent_config(args: &ProxyArgs, place: &Place, feed: PathBuf) -> Config {
         uplink: place.uplink.clone(),
         state_dir: place.state.join("agent"),
         proxy_mode: args.proxy_mode,
+        services: args.services.config(&place.addresses),
         flow_events: true,
         admin_socket: place.run.join("admin.sock"),
         health_listen: args.health_listen.clone(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use fairlead_flows::Directory;
-use fairlead_model::{Change, Node, ObjectName, Update, View};
+use fairlead_model::{Change, Node, ObjectName, Pod, Update, View};
 
 use crate::locals::Locals;
 
@@ -25,6 +25,8 @@ pub(crate) struct Inner {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Changed {
     pub(crate) services: BTreeSet<ObjectName>,
+    /// Pods of this node that have host ports, or had.
+    pub(crate) pods: BTreeSet<ObjectName>,
     pub(crate) nodes: bool,
     pub(crate) everything: bool,
     /// How many services were put or deleted.
@@ -44,17 +46,14 @@ impl Cluster {
         let counts = Changed::count(&update);
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *guard;
-        let zone = |view: &View| view.node(node).map(|node| node.zone.clone());
-        let zone_before = zone(&inner.view);
+        let pods = Changed::host_ports(&update, &inner.view, node);
         let services = inner.view.apply(update);
         inner.directory.update_services(&inner.view, &services);
         inner.locals.update(&inner.view, &services, node);
         if nodes {
             inner.directory.update_nodes(&inner.view);
         }
-        // Which endpoints a service prefers depends on where this node is.
-        let moved = zone(&inner.view) != zone_before;
-        Changed { services, nodes, everything: snapshot || moved, ..counts }
+        Changed { services, pods, nodes, everything: snapshot, ..counts }
     }
 
     /// Looks at it under a short lock.
@@ -69,6 +68,19 @@ impl Cluster {
 }
 
 impl Changed {
+    /// Pods of this node whose host ports may have changed, looked at before the update is applied.
+    fn host_ports(update: &Update, view: &View, node: &str) -> BTreeSet<ObjectName> {
+        let here = |pod: &Pod| pod.node == node && !pod.host_ports.is_empty();
+        let concerned = |change: &Change| match change {
+            Change::PutPod(pod) if here(pod) || view.pod(&pod.name).is_some_and(here) => {
+                Some(pod.name.clone())
+            }
+            Change::DeletePod(name) if view.pod(name).is_some_and(here) => Some(name.clone()),
+            _ => None,
+        };
+        update.changes.iter().filter_map(concerned).collect()
+    }
+
     /// The numbers, without the names.
     fn count(update: &Update) -> Self {
         let mut counts = Self::default();

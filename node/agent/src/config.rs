@@ -1,8 +1,12 @@
 //! Where a node's agent finds and keeps things.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use fairlead_kernel::{DataplaneConfig, NodeFootprint};
+use fairlead_kernel::{DataplaneConfig, NodeFootprint, ServiceOptions, Timeouts};
+use fairlead_model::Prefix;
 use fairlead_plan::ProxyMode;
 use fairlead_wire::client::FeedSource;
 
@@ -30,6 +34,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How services are programmed.
     pub proxy_mode: ProxyMode,
+    /// How services are carried.
+    pub services: ServiceConfig,
     /// Whether connection records are written.
     pub flow_events: bool,
     /// Unix socket of the administration endpoint.
@@ -57,6 +63,33 @@ impl Config {
             cgroup_dir: self.cgroup_dir.clone(),
             uplink: self.uplink.clone(),
             flow_events: self.flow_events,
+            services: self.services.options.clone(),
         }
     }
+}
+
+/// How services are carried.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServiceConfig {
+    /// What the kernel side is told.
+    pub options: ServiceOptions,
+    /// Addresses of the node as the API knows it; connections are masqueraded with them. The uplink's stand in for those
+    /// that are not given.
+    pub addresses: Vec<IpAddr>,
+    /// Which of its addresses serve node ports.
+    pub node_port_addresses: NodePortAddresses,
+    /// How long connections are remembered.
+    pub timeouts: Timeouts,
+}
+
+/// Which addresses of the node serve node ports and host ports.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum NodePortAddresses {
+    /// All, the loopback addresses among them.
+    #[default]
+    All,
+    /// [`ServiceConfig::addresses`].
+    Primary,
+    /// Those in these networks.
+    Within(Vec<Prefix>),
 }

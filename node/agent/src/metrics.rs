@@ -16,6 +16,7 @@ use fairlead_kernel::KernelError;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    garbage::Totals,
     health,
     locals::Missing,
     report::{MapFill, PodReport, Reporter},
@@ -31,6 +32,7 @@ struct Scrape {
     pods: Vec<PodReport>,
     drops: BTreeMap<String, u64>,
     maps: Vec<MapFill>,
+    garbage: Totals,
     events_lost: u64,
     connected: bool,
 }
@@ -93,6 +95,9 @@ const METRICS: &[Metric] = &[
     ("fairlead_backends", GAUGE, "Backends programmed.", One(|s| f64::from(s.stats.usage.backends))),
     ("fairlead_map_entries", GAUGE, "Entries of a map in use.", Many(|s| maps(s, |map| map.used))),
     ("fairlead_map_capacity", GAUGE, "Entries a map can hold.", Many(|s| maps(s, |map| map.capacity))),
+    ("fairlead_refused", GAUGE, "Services and pods that a full map keeps from being served completely.", One(|s| s.stats.usage.refused as f64)),
+    ("fairlead_conntrack_removed_total", COUNTER, "Entries of translated connections that were removed because their time was over.", One(|s| s.garbage.conntrack_removed as f64)),
+    ("fairlead_affinity_removed_total", COUNTER, "Clients of services with session affinity that were removed because their time was over.", One(|s| s.garbage.affinity_removed as f64)),
     ("fairlead_drops_total", COUNTER, "Packets and connections not let through, by reason.", Many(|s| s.drops.iter().map(reason).collect())),
     ("fairlead_events_lost_total", COUNTER, "Connection records lost.", One(|s| s.events_lost as f64)),
     ("fairlead_pod_drops_total", COUNTER, "Packets and connections of the pod not let through, by reason.", Many(|s| s.pods.iter().flat_map(pod_drops).collect())),
@@ -138,6 +143,7 @@ impl Scrape {
             pods: reporter.pods()?,
             drops: reporter.drops(None)?,
             maps: reporter.maps(),
+            garbage: *reporter.garbage.borrow(),
             events_lost: reporter.events_lost()?,
             connected: *reporter.feed.borrow() == fairlead_wire::client::ConnectionState::Connected,
         })
@@ -252,6 +258,7 @@ mod tests {
             pods: vec![pod],
             drops: BTreeMap::from([("no-endpoints".into(), 9)]),
             maps: vec![MapFill { name: "SERVICES".into(), used: 2, capacity: 131_072 }],
+            garbage: Totals::default(),
             events_lost: 0,
             connected: true,
         }

@@ -12,7 +12,7 @@ use std::{
 
 use fairlead_abi::{DropReason, names};
 use fairlead_flows::Recent;
-use fairlead_kernel::{Counters, KernelError, PodTotals};
+use fairlead_kernel::{Capacities, Counters, KernelError, PodTotals};
 use fairlead_model::{ObjectName, Prefix};
 use fairlead_plan::ProxyMode;
 use fairlead_wire::client::ConnectionState;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
+    garbage,
     health::Health,
     inspect::{self, Dump, Explanation, Kind, Names, Question, Settings},
     network::Network,
@@ -141,6 +142,8 @@ pub(crate) struct Reporter {
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
     pub(crate) malformed: Arc<AtomicU64>,
+    pub(crate) garbage: watch::Receiver<garbage::Totals>,
+    pub(crate) capacities: Capacities,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) networks: watch::Receiver<Vec<Prefix>>,
     pub(crate) feed: watch::Receiver<ConnectionState>,
@@ -254,20 +257,27 @@ impl Reporter {
         Ok(self.counters.events_lost()? + self.malformed.load(Ordering::Relaxed))
     }
 
-    /// How full the maps are that user space fills.
+    /// How full the maps are: those that user space fills, and as of the last look those that it empties.
     pub(crate) fn maps(&self) -> Vec<MapFill> {
         let stats = self.health.stats.read();
         let addresses = self.network.records().values().map(|record| record.addresses.len() as u64).sum();
+        let (usage, garbage) = (stats.usage, *self.garbage.borrow());
+        let chosen = self.capacities;
         let fills = [
-            (names::SERVICES, stats.usage.frontends as u64),
-            (names::BACKENDS, u64::from(stats.usage.backends)),
-            (names::ROUTES, stats.routes as u64),
-            (names::PODS, addresses),
+            (names::SERVICES, usage.frontends as u64, chosen.services),
+            (names::SLOTS, u64::from(usage.slots), chosen.slots),
+            (names::BACKENDS, u64::from(usage.backends), chosen.backends),
+            (names::SOURCE_RANGES, usage.source_ranges as u64, names::SOURCE_RANGES.capacity),
+            (names::ADDRESSES, usage.addresses as u64, names::ADDRESSES.capacity),
+            (names::CONNTRACK, garbage.last.conntrack.entries, chosen.conntrack),
+            (names::AFFINITY, garbage.last.affinity.entries, chosen.affinity),
+            (names::ROUTES, stats.routes as u64, names::ROUTES.capacity),
+            (names::PODS, addresses, names::PODS.capacity),
         ];
-        let fills = fills.map(|(map, used)| MapFill {
+        let fills = fills.map(|(map, used, capacity)| MapFill {
             name: map.name.to_owned(),
             used,
-            capacity: u64::from(map.capacity),
+            capacity: u64::from(capacity),
         });
         fills.to_vec()
     }

@@ -24,11 +24,11 @@ pub enum KernelError {
         "this binary was built without the eBPF programs; run `cargo xtask build` and use the binary it makes"
     )]
     NoObject,
-    /// The pinned maps are of another version and are only to be read.
+    /// The pinned maps are of another version.
     #[error(
-        "the maps pinned in {path} have layout {found}, this binary reads layout {expected}; use the version that made them"
+        "the maps pinned in {path} have layout {found}, this binary has layout {expected}; use the agent's own version"
     )]
-    OtherLayout {
+    Layout {
         /// Pin directory.
         path: PathBuf,
         /// Version there.

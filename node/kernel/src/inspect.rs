@@ -53,10 +53,11 @@ impl Inspector {
         let pins = Pins::new(bpffs_dir);
         let layout = pins.layout();
         let found = fs::read_link(&layout).map_err(KernelError::file("reading", layout))?;
-        let found = found.to_string_lossy().into_owned();
-        // Chosen capacities follow the version.
-        if found.split('-').next() != Some(LAYOUT_VERSION.to_string().as_str()) {
-            return Err(KernelError::OtherLayout { path: pins.maps(), found, expected: LAYOUT_VERSION });
+        // The version, and what is said about capacities.
+        let version = found.to_string_lossy().split('-').next().map(str::to_owned);
+        if version != Some(LAYOUT_VERSION.to_string()) {
+            let found = found.to_string_lossy().into_owned();
+            return Err(KernelError::Layout { path: pins.maps(), found, expected: LAYOUT_VERSION });
         }
         Ok(Self { pins })
     }
@@ -85,7 +86,7 @@ impl Inspector {
         self.array(names::SLOTS)
     }
 
-    /// Backends by index; an entry that nobody has is the default.
+    /// Backends by index; an entry that nobody has has no flags.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -118,7 +119,7 @@ impl Inspector {
             let counted = count_keys(fd, info.key_size(), info.max_entries());
             Some(counted.map_err(KernelError::file("counting entries of eBPF map", spec.name))?)
         } else if spec == names::BACKENDS {
-            let used = self.backends()?.iter().filter(|value| **value != BackendValue::default()).count();
+            let used = self.backends()?.iter().filter(|value| value.flags != 0).count();
             u32::try_from(used).ok()
         } else {
             None

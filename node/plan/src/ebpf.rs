@@ -30,7 +30,7 @@ use self::{
     slots::Slots,
 };
 pub use self::{
-    desired::BlockName,
+    desired::{BlockName, contains},
     local::{Limits, LocalNode},
     problem::{Owner, Problem},
 };

@@ -296,7 +296,7 @@ pub(super) fn describe(key: &ServiceKey) -> String {
 }
 
 /// Whether the prefix has the address.
-fn contains(range: &Prefix, address: IpAddr) -> bool {
+pub fn contains(range: &Prefix, address: IpAddr) -> bool {
     let shift = |bits: u32| bits.saturating_sub(u32::from(range.length));
     match (range.address, address) {
         (IpAddr::V4(net), IpAddr::V4(v4)) => {
