@@ -390,3 +390,6 @@ pub(crate) fn follow<C: Connections>(connections: &C, via: &Addr16, work: &mut W
         && connections.add_connection(other_key, other, true) == Added::Done;
     if added { Ok(()) } else { Err(Refusal { reason: DropReason::ConntrackFull, service_id: 0 }) }
 }
+
+#[cfg(test)]
+mod tests;

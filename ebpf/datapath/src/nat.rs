@@ -69,7 +69,8 @@ pub(crate) fn rewrite<P: Packet + ?Sized>(
     }
     let (at, optional) = match transport.proto {
         TCP => (TCP_CHECKSUM, false),
-        UDP => (UDP_CHECKSUM, matches!(network.family, Family::V4)),
+        // None over IPv4 (RFC 768), and over IPv6 in tunnels (RFC 6935 §5).
+        UDP => (UDP_CHECKSUM, true),
         SCTP if ports_stay => return Some(()),
         _ => return None,
     };

@@ -51,3 +51,53 @@ pub trait Packet {
         self.len().wrapping_sub(ETHERNET_LEN as u32)
     }
 }
+
+/// A packet in memory.
+#[cfg(any(test, feature = "cases"))]
+impl Packet for std::vec::Vec<u8> {
+    fn len(&self) -> u32 {
+        <[u8]>::len(self) as u32
+    }
+
+    fn segment_len(&self) -> u32 {
+        self.network_len()
+    }
+
+    fn load<T: FromBytes + Copy, const OFFSET: usize>(&self) -> Option<T> {
+        self.load_at(OFFSET as u32)
+    }
+
+    fn store<T: IntoBytes + Immutable + Copy, const OFFSET: usize>(&mut self, value: T) -> Option<()> {
+        self.store_at(OFFSET as u32, value)
+    }
+
+    fn load_at<T: FromBytes + Copy>(&self, offset: u32) -> Option<T> {
+        let start = offset as usize;
+        T::read_from_bytes(self.get(start..start + size_of::<T>())?).ok()
+    }
+
+    fn store_at<T: IntoBytes + Immutable + Copy>(&mut self, offset: u32, value: T) -> Option<()> {
+        let start = offset as usize;
+        value.write_to(self.get_mut(start..start + size_of::<T>())?).ok()
+    }
+
+    fn correct_checksum(&mut self, offset: u32, addresses: u32, rest: u32, optional: bool) -> Option<()> {
+        let old = self.load_at::<u16>(offset)?;
+        if optional && old == 0 {
+            return Some(());
+        }
+        let difference = crate::checksum::Difference::NONE.and(0, addresses).and(0, rest);
+        let new = difference.apply(old);
+        // A UDP checksum of 0 says that there is none; its other representation says 0.
+        self.store_at(offset, if optional && new == 0 { 0xffff } else { new })
+    }
+
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        ((len as usize) <= Self::len(self)).then(|| Self::truncate(self, len as usize))
+    }
+
+    fn make_room<const LEN: usize>(&mut self) -> Option<()> {
+        self.splice(ETHERNET_LEN..ETHERNET_LEN, std::iter::repeat_n(0, LEN));
+        Some(())
+    }
+}

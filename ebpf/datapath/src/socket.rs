@@ -153,13 +153,16 @@ pub fn may_bind<S: Services>(services: &S, addr: &Addr16, port: Be16, proto: u8)
     if !services.is_node_port(port.get()) {
         return true;
     }
-    let v4 = addr.is_v4();
     let any = is_unspecified(addr) || same(addr, &Addr16::UNSPECIFIED_V4);
     if !any && services.address(addr) & ADDRESS_NODE_PORT == 0 {
         return true;
     }
-    let addr = if v4 { Addr16::UNSPECIFIED_V4 } else { Addr16::UNSPECIFIED };
-    services.service(&ServiceKey { addr, port, proto, scope: SCOPE_NODE_PORT }).is_none()
+    let taken = |addr| services.service(&ServiceKey { addr, port, proto, scope: SCOPE_NODE_PORT }).is_some();
+    if addr.is_v4() {
+        return !taken(Addr16::UNSPECIFIED_V4);
+    }
+    // A socket on `::` takes IPv4 connections, too; whether it wants to is not known here.
+    !taken(Addr16::UNSPECIFIED) && !(any && taken(Addr16::UNSPECIFIED_V4))
 }
 
 const fn no_port() -> Translation {
