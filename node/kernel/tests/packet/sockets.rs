@@ -14,8 +14,9 @@ use fairlead_abi::{
     node::{ADDRESS_LOCAL, ADDRESS_NODE_PORT, ADDRESS_SERVICE, AddressValue},
     pod::InterfaceValue,
     service::{
-        BACKEND_CLUSTER, BACKEND_SERVING, BackendValue, SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_HAS_ENDPOINTS,
-        SERVICE_HOST_ALLOWED, SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue, SourceRange, TCP, UDP,
+        BACKEND_CLUSTER, BACKEND_SERVING, BackendValue, SCOPE_ADDRESS, SCOPE_NODE_PORT,
+        SERVICE_HAS_ENDPOINTS, SERVICE_HOST_ALLOWED, SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES,
+        ServiceKey, ServiceValue, SourceRange, TCP, UDP,
     },
 };
 
@@ -197,7 +198,12 @@ fn a_service_without_endpoints_refuses_at_once(loaded: &mut Loaded) {
 
 fn a_local_policy_without_local_endpoints_is_not_permitted(loaded: &mut Loaded) {
     let service = socket_addr("10.96.0.13:80");
-    loaded.serve(TCP, service, &[socket_addr("10.244.9.1:8080")], SERVICE_INTERNAL_LOCAL | SERVICE_HAS_ENDPOINTS);
+    loaded.serve(
+        TCP,
+        service,
+        &[socket_addr("10.244.9.1:8080")],
+        SERVICE_INTERNAL_LOCAL | SERVICE_HAS_ENDPOINTS,
+    );
     let error = TcpStream::connect_timeout(&service, WAIT).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert_eq!(loaded.drop_count(POD, DropReason::NoLocalEndpoints), 1);
@@ -255,10 +261,7 @@ fn a_backend_given_to_another_endpoint_no_longer_answers_for_the_service(loaded:
     loaded.serve(UDP, service, &[backend], 0);
     let (server, client) = (udp(backend), udp(socket_addr("10.244.9.5:0")));
     client.send_to(b"ask", service).unwrap();
-    loaded
-        .array::<BackendValue>(names::BACKENDS)
-        .set(FIRST, backend_value(UDP, backend, 77), 0)
-        .unwrap();
+    loaded.array::<BackendValue>(names::BACKENDS).set(FIRST, backend_value(UDP, backend, 77), 0).unwrap();
     answer(&server);
     assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (3, backend));
 }
