@@ -139,6 +139,14 @@ pub enum ApiError {
         /// What there is.
         current: u64,
     },
+    /// The caller asks more than it may, or than is done at a time.
+    #[error("{message}")]
+    TooManyRequests {
+        /// Which.
+        message: String,
+        /// When to come back.
+        retry_after_secs: u64,
+    },
     /// The call lost too many races against other writers.
     #[error("{0}")]
     TryAgain(String),
@@ -183,6 +191,7 @@ impl ApiError {
             Self::FutureResourceVersion { .. } | Self::Timeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
+            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::TryAgain(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServerTimeout"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Upstream { code, .. } => (*code, upstream_reason(*code)),
@@ -219,15 +228,21 @@ impl ApiError {
             tracing::error!(error = %self, "a request failed");
         }
         let mut response = body::json(code, &self.status());
-        if self.retries() {
-            let seconds = HeaderValue::from(RETRY_AFTER.as_secs());
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        if let Some(seconds) = self.retry_after_secs() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 
-    fn retries(&self) -> bool {
-        matches!(self, Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_))
+    /// When the same call may succeed.
+    fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::TooManyRequests { retry_after_secs, .. } => Some(*retry_after_secs),
+            Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
+                Some(RETRY_AFTER.as_secs())
+            }
+            _ => None,
+        }
     }
 
     fn details(&self) -> Option<Value> {
@@ -273,8 +288,8 @@ impl ApiError {
                 "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
                 "retryAfterSeconds": RETRY_AFTER.as_secs(),
             })),
-            Self::TryAgain(_) | Self::Unavailable(_) => {
-                Some(json!({ "retryAfterSeconds": RETRY_AFTER.as_secs() }))
+            Self::TooManyRequests { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
+                Some(json!({ "retryAfterSeconds": self.retry_after_secs() }))
             }
             _ => None,
         }

@@ -24,15 +24,19 @@ mod addresses;
 mod api;
 mod apply;
 mod bootstrap;
+mod compress;
 mod decoded;
 mod discovery;
 mod expiry;
 mod kubelet;
+mod limit;
 mod negotiate;
 mod object;
 mod openapi;
+mod review;
 mod server;
 mod subresource;
+mod tls;
 mod verbs;
 
 use std::net::IpAddr;
@@ -40,6 +44,7 @@ use std::path::PathBuf;
 
 pub use crate::bootstrap::BootstrapError;
 pub use crate::error::ApiError;
+pub use crate::limit::Limits;
 pub use crate::pki::Pki;
 pub use crate::server::{ApiServer, InProcess};
 

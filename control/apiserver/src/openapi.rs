@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::request::Query;
-use crate::resource::RESOURCES;
+use crate::resource::served;
 
 /// The media type of the document of version 2, as clients ask for it, and as it is sent.
 const SWAGGER_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -102,7 +102,7 @@ fn root() -> Value {
 fn documents() -> &'static [Document] {
     static DOCUMENTS: OnceLock<Vec<Document>> = OnceLock::new();
     DOCUMENTS.get_or_init(|| {
-        let serves = |part: &&Part| RESOURCES.iter().any(|row| row.api_version() == part.api_version);
+        let serves = |part: &&Part| served().any(|row| row.api_version() == part.api_version);
         PARTS.iter().filter(serves).map(Document::of).collect()
     })
 }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::resource::find;
 
-fn write<'w>(plural: &str, manager: &'w str, subresource: Option<&'w str>) -> Write<'w> {
+fn write<'w>(plural: &str, manager: &'w str, subresource: Option<&'w str>) -> Writer<'w> {
     let group = if plural == "deployments" { "apps" } else { "" };
     let resource = find(group, "v1", plural).expect("the kind has a row");
-    Write { resource, subresource, manager, time: "2026-01-01T00:00:00Z" }
+    Writer { resource, subresource, manager, time: "2026-01-01T00:00:00Z" }
 }
 
 fn deployment(spec: &Value) -> Value {
@@ -126,7 +126,7 @@ fn a_creator_owns_what_it_wrote_and_an_updater_what_it_changed() {
     // Nothing changed: nothing is noted, not even the time.
     let mut same = changed.clone();
     track(
-        Write { time: "2027-01-01T00:00:00Z", ..write("configmaps", "third", None) },
+        Writer { time: "2027-01-01T00:00:00Z", ..write("configmaps", "third", None) },
         Some(&changed),
         &mut same,
     );
@@ -220,7 +220,7 @@ fn the_oldest_updaters_are_joined() {
         let (manager, time) = (format!("m{index}"), format!("2026-01-01T00:00:{index:02}Z"));
         let first = index == 0;
         track(
-            Write { time: &time, ..write("configmaps", &manager, None) },
+            Writer { time: &time, ..write("configmaps", &manager, None) },
             (!first).then_some(&old),
             &mut map,
         );
@@ -351,7 +351,7 @@ proptest! {
         let ports: Vec<Value> = ports.iter().map(|port| json!({ "containerPort": port })).collect();
         let config = pod_of(&json!([{ "name": "c", "image": image, "ports": ports }]));
         let once = apply(write("deployments", "a", None), None, &config, false).expect("nobody else is there");
-        let later = Write { time: "2027-01-01T00:00:00Z", ..write("deployments", "a", None) };
+        let later = Writer { time: "2027-01-01T00:00:00Z", ..write("deployments", "a", None) };
         prop_assert_eq!(apply(later, Some(&once), &config, false).expect("its own"), once);
     }
 }

@@ -159,7 +159,7 @@ pub static RESOURCES: &[Resource] = &[
 ];
 
 /// What a kind of the core group is unless its row says otherwise.
-const fn plain(
+pub(super) const fn plain(
     kind: &'static str,
     list_kind: &'static str,
     plural: &'static str,
@@ -237,7 +237,7 @@ const NEW_EVENT_FIELDS: &[FieldLabel] = &[
 ];
 
 /// What a kind does unless its row says otherwise.
-const PLAIN: Strategy = Strategy {
+pub(super) const PLAIN: Strategy = Strategy {
     defaults: &[OBJECT],
     rules: &[],
     immutable: &[],

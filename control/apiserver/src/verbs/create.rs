@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::admit::{self, Ownership};
 use crate::api::{Call, key, warn};
-use crate::apply::{self, Write};
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::object;
@@ -87,7 +87,7 @@ async fn store(
     let resource = call.resource;
     if ownership == Ownership::Changed {
         let (manager, time) = (admit::manager(call)?, object::now());
-        apply::track(Write { resource, subresource: None, manager, time: &time }, None, &mut object);
+        apply::track(Writer { resource, subresource: None, manager, time: &time }, None, &mut object);
     }
     let name = object::meta(&object, "name").to_owned();
     let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fairlead_apiserver::{ApiServer, Config, InProcess};
+use fairlead_apiserver::{ApiServer, Config, InProcess, Limits};
 use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -26,6 +26,10 @@ impl Server {
     }
 
     pub(crate) async fn start_in(dir: TempDir) -> Self {
+        Self::start_with(dir, Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(dir: TempDir, limits: Limits) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let config = Config {
@@ -40,7 +44,7 @@ impl Server {
             admin_server_url: url,
         };
         let store: Arc<dyn Store> = Arc::new(open_store(&dir).await);
-        let server = ApiServer::new(config, store.clone()).await.unwrap();
+        let server = ApiServer::with_limits(config, store.clone(), limits).await.unwrap();
         let in_process = server.in_process();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
