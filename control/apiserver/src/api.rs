@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::ServiceAddresses;
+use crate::admission::Admission;
 use crate::authn::{self, Identity};
 use crate::body::{self, Body};
 use crate::decoded::RecentlyDecoded;
@@ -29,6 +30,9 @@ use crate::{compress, discovery, object, openapi, review, subresource, table, ve
 pub(crate) struct Api {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) addresses: ServiceAddresses,
+    pub(crate) admission: Admission,
+    /// What pods trust the server by, as PEM.
+    pub(crate) root_ca: String,
     pub(crate) kubelets: Kubelets,
     /// Ends the watches and logs that are being streamed.
     pub(crate) draining: CancellationToken,

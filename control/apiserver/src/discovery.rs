@@ -31,6 +31,9 @@ const SUBRESOURCES: &[Subresource] = &[
     Subresource { name: "log", verbs: &["get"], kind: None },
     Subresource { name: "eviction", verbs: &["create"], kind: Some(("policy", "v1", "Eviction")) },
     Subresource { name: "finalize", verbs: &["update"], kind: None },
+    Subresource { name: "approval", verbs: &["get", "patch", "update"], kind: None },
+    Subresource { name: "ephemeralcontainers", verbs: &["get", "patch", "update"], kind: None },
+    Subresource { name: "resize", verbs: &["get", "patch", "update"], kind: None },
 ];
 
 /// The discovery document at `path`, if there is one.

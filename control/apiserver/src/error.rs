@@ -117,6 +117,9 @@ pub enum ApiError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The request asks for too much at once.
+    #[error("{0}")]
+    TooMuch(String),
     /// The history that a list or watch needs is gone.
     #[error("{0}")]
     Expired(String),
@@ -147,6 +150,9 @@ pub enum ApiError {
         /// When to come back.
         retry_after_secs: u64,
     },
+    /// A disruption budget does not let a pod go.
+    #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
+    Disruption(String),
     /// The call lost too many races against other writers.
     #[error("{0}")]
     TryAgain(String),
@@ -168,6 +174,8 @@ pub enum ApiError {
 
 /// How long a client waits before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client waits before it asks a disruption budget again (upstream's eviction).
+const DISRUPTION_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl ApiError {
     /// The HTTP code and the machine-readable reason.
@@ -186,12 +194,15 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            Self::TooLarge { .. } | Self::TooMuch(_) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+            }
             Self::Expired(_) | Self::ExpiredPage { .. } => (StatusCode::GONE, "Expired"),
             Self::FutureResourceVersion { .. } | Self::Timeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+            Self::Disruption(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::TryAgain(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServerTimeout"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Upstream { code, .. } => (*code, upstream_reason(*code)),
@@ -238,6 +249,7 @@ impl ApiError {
     fn retry_after_secs(&self) -> Option<u64> {
         match self {
             Self::TooManyRequests { retry_after_secs, .. } => Some(*retry_after_secs),
+            Self::Disruption(_) => Some(DISRUPTION_RETRY_AFTER.as_secs()),
             Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
                 Some(RETRY_AFTER.as_secs())
             }
@@ -287,6 +299,10 @@ impl ApiError {
             Self::FutureResourceVersion { .. } => Some(json!({
                 "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
                 "retryAfterSeconds": RETRY_AFTER.as_secs(),
+            })),
+            Self::Disruption(reason) => Some(json!({
+                "causes": [{ "reason": "DisruptionBudget", "message": reason }],
+                "retryAfterSeconds": self.retry_after_secs(),
             })),
             Self::TooManyRequests { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
                 Some(json!({ "retryAfterSeconds": self.retry_after_secs() }))
@@ -360,6 +376,7 @@ impl From<PatchError> for ApiError {
         match error {
             PatchError::Unsupported { .. } => Self::UnsupportedMediaType(message),
             PatchError::Malformed(_) => Self::BadRequest(message),
+            PatchError::TooManyOperations { .. } => Self::TooMuch(message),
             PatchError::Inapplicable(_) => Self::Unpatchable(message),
         }
     }

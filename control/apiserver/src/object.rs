@@ -21,7 +21,8 @@ pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
     encode_stored(object)
 }
 
-fn encode_stored(object: &Value) -> Bytes {
+/// The bytes to store for an object in the form that it is stored in.
+pub(crate) fn encode_stored(object: &Value) -> Bytes {
     let mut text = String::from(HEAD);
     let empty = Map::new();
     let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);

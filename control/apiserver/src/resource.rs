@@ -31,8 +31,11 @@ pub use error::{FieldError, FieldErrorReason, aggregate};
 pub(crate) use merge::merge_rules;
 pub use merge::{ListMerge, MergeRule};
 pub use reviews::REVIEWS;
+pub(crate) use strategy::pod_quality;
 pub use strategy::{prepare_for_create, prepare_for_update};
+pub(crate) use validate::access::SYSTEM_PRIORITIES;
 pub use validate::validate;
+pub(crate) use validate::validate_write;
 
 use self::path::Below;
 use crate::table::Cell;

@@ -27,13 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::{self, ServiceAddresses};
+use crate::admission::Admission;
 use crate::api::{self, Api};
 use crate::authn::{Identity, MASTERS};
 use crate::body::Body;
-use crate::bootstrap;
+use crate::bootstrap::{self, BootstrapError};
 use crate::decoded::RecentlyDecoded;
 use crate::error::chain_of;
 use crate::expiry;
+use crate::furnish;
 use crate::kubelet::Kubelets;
 use crate::limit::{Limiter, Limits};
 use crate::pki::{self, Issued, Pki};
@@ -103,7 +105,9 @@ impl ApiServer {
         let draining = CancellationToken::new();
         let api = Arc::new(Api {
             store,
-            addresses: ServiceAddresses::new(config.service_networks.clone()),
+            addresses: ServiceAddresses::new(config.service_networks.clone(), config.service_node_ports),
+            admission: Admission::new(),
+            root_ca: pki.ca_pem().to_owned(),
             kubelets: Kubelets::new(client_tls(&client, roots)?, draining.clone()),
             draining,
             decoded: RecentlyDecoded::default(),
@@ -115,7 +119,7 @@ impl ApiServer {
             Some(listener) => listener.local_addr().map_err(Error::Listener)?.port(),
             None => DEFAULT_PORT,
         };
-        bootstrap::restore_addresses(&api).await?;
+        addresses::repair(&api).await.map_err(BootstrapError::from)?;
         bootstrap::run(&api, &config, port).await?;
         if let Some(path) = &config.admin_kubeconfig {
             let text =
@@ -145,6 +149,8 @@ impl ApiServer {
             tasks.spawn(serving.accept(listener));
         }
         tasks.spawn(expiry::run(self.api.clone(), shutdown.clone()));
+        tasks.spawn(addresses::run(self.api.clone(), shutdown.clone()));
+        tasks.spawn(furnish::run(self.api.clone(), shutdown.clone()));
         shutdown.cancelled().await;
         // Watches end now; connections finish the requests they are in.
         self.api.draining.cancel();

@@ -304,6 +304,36 @@ impl Model {
     }
 }
 
+/// Values with names that mean something to some kind.
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        Just("name"),
+        Just("containers"),
+        Just("ports"),
+        Just("containerPort"),
+        Just("template"),
+        Just("spec"),
+        Just("f:name"),
+        Just("k:{\"name\":\"a\"}"),
+        Just("k:7"),
+        Just("v:1"),
+        Just("i:x"),
+        Just("."),
+        Just("labels"),
+        Just("finalizers"),
+        Just("conditions"),
+        Just("type"),
+    ];
+    let leaf = prop_oneof![Just(Value::Null), (0..3i64).prop_map(Value::from), "[ab]".prop_map(Value::from)];
+    leaf.prop_recursive(6, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..4)
+                .prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
+}
+
 const WHO: [&str; 3] = ["m0", "m1", "m2"];
 
 fn keys_of(object: &Value, row: &str) -> BTreeSet<String> {
@@ -342,6 +372,29 @@ proptest! {
             for (who, name) in WHO.iter().enumerate() {
                 prop_assert_eq!(&keys_of(&live, &format!("{name} Apply")), &model.applied[who]);
                 prop_assert_eq!(&keys_of(&live, &format!("{name} Update")), &model.updated[who]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_configuration_makes_the_server_panic(live in any_json(), config in any_json(), fields in any_json()) {
+        let mut live = json!({ "metadata": live, "spec": config.clone(), "status": fields });
+        if live["metadata"].is_object() {
+            live["metadata"]["managedFields"] = json!([
+                { "manager": "a", "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields },
+                { "manager": "b", "operation": "Update", "apiVersion": "v1", "fieldsV1": { "f:spec": fields } },
+            ]);
+        } else {
+            live["metadata"] = json!({});
+        }
+        for resource in crate::resource::RESOURCES {
+            for subresource in [None, Some("status")] {
+                let write = Writer { resource, subresource, manager: "a", time: "2026-01-01T00:00:00Z" };
+                let _ = apply(write, Some(&live), &json!({ "spec": config }), true);
+                let _ = apply(write, None, &json!({ "spec": config }), false);
+                let mut new = live.clone();
+                new["spec"] = fields.clone();
+                track(write, Some(&live), &mut new);
             }
         }
     }

@@ -148,7 +148,7 @@ fn subresource_operations<'s>(sub: &str, kind: &'s str, package: &str) -> Vec<Op
         answer: "Status",
     };
     match sub {
-        "status" => form_operations(kind).into(),
+        "status" | "approval" | "ephemeralcontainers" | "resize" => form_operations(kind).into(),
         "scale" => form_operations(SCALE).into(),
         "finalize" => {
             form_operations(kind).into_iter().filter(|operation| operation.method == "put").collect()

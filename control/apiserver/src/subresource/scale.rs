@@ -111,7 +111,10 @@ fn scale_of(workload: &Value) -> Value {
 /// A `LabelSelector` in the form of a query parameter.
 fn selector_text(selector: &Value) -> String {
     let mut terms: Vec<String> = Vec::new();
-    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+    // A replication controller's is a mere map.
+    let is_map = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    let labels = if is_map { selector } else { &selector["matchLabels"] };
+    for (key, value) in labels.as_object().into_iter().flatten() {
         terms.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {

@@ -1,17 +1,18 @@
 //! Creates.
 
-use fairlead_store::{Revision, StoreError};
+use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::admit::{self, Ownership};
-use crate::api::{Call, key, warn};
+use crate::api::{Call, warn};
 use crate::apply::{self, Writer};
 use crate::body::{self, Body};
+use crate::commit;
 use crate::error::ApiError;
 use crate::object;
-use crate::resource::{default, prepare_for_create, validate};
+use crate::resource::{default, prepare_for_create};
 
 /// What generated names end with: no vowels, and nothing that looks like something else (apimachinery `util/rand`).
 const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -89,28 +90,7 @@ async fn store(
         let (manager, time) = (admit::manager(call)?, object::now());
         apply::track(Writer { resource, subresource: None, manager, time: &time }, None, &mut object);
     }
-    let name = object::meta(&object, "name").to_owned();
-    let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
-    // Addresses first: what they complete is what is validated.
-    let reservation = call.api.addresses.reserve(resource, &mut object, None).map_err(invalid)?;
-    let errors = validate(resource, &object, None);
-    if !errors.is_empty() {
-        return Err(invalid(errors));
-    }
-    let key = key(resource, call.target.namespace.as_deref(), &name);
-    if call.info.query.dry_run()? {
-        if call.api.store.get(&key).await?.is_some() {
-            return Err(ApiError::AlreadyExists { resource, name });
-        }
-        return Ok((object, 0));
-    }
-    let revision = match call.api.store.create(&key, object::encode(resource, &object)).await {
-        Ok(revision) => revision,
-        Err(StoreError::Exists { .. }) => return Err(ApiError::AlreadyExists { resource, name }),
-        Err(error) => return Err(error.into()),
-    };
-    reservation.commit();
-    Ok((object, revision))
+    commit::create(call, object).await
 }
 
 fn generated_name(base: &str) -> String {

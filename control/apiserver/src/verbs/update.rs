@@ -1,7 +1,6 @@
 //! Updates and patches, of objects and of their status: one read-change-write loop.
 
-use bytes::Bytes;
-use fairlead_store::{Entry, Revision, StoreError};
+use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
@@ -10,10 +9,11 @@ use super::create;
 use crate::api::{Call, warn};
 use crate::apply::{self, Writer};
 use crate::body::{self, Body};
+use crate::commit::{self, Uncommitted};
 use crate::error::ApiError;
 use crate::object;
 use crate::patch::{self, PatchType};
-use crate::resource::{FieldError, default, prepare_for_update, validate};
+use crate::resource::{FieldError, default, prepare_for_update};
 
 /// How often a write that names no resource version is tried again when another writer was faster.
 const ATTEMPTS: usize = 10;
@@ -151,9 +151,9 @@ pub(crate) async fn modify(
                 apply::track(write, Some(old), &mut new);
             }
         }
-        match store(call, &entry, new, rules_of).await {
-            Err(StoreOutcome::Raced) => {}
-            Err(StoreOutcome::Refused(error)) => return Err(error),
+        match commit::update(call, &entry, new, rules_of, subresource).await {
+            Err(Uncommitted::Raced | Uncommitted::Outdated) => {}
+            Err(Uncommitted::Refused(error)) => return Err(error),
             Ok(written) => return Ok(written),
         }
     }
@@ -173,59 +173,4 @@ fn check_preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), 
         )));
     }
     Ok(())
-}
-
-enum StoreOutcome {
-    Raced,
-    Refused(ApiError),
-}
-
-impl<E: Into<ApiError>> From<E> for StoreOutcome {
-    fn from(error: E) -> Self {
-        Self::Refused(error.into())
-    }
-}
-
-async fn store(
-    call: &Call<'_>,
-    entry: &Entry,
-    mut new: Value,
-    old: Option<&Value>,
-) -> Result<Written, StoreOutcome> {
-    let resource = call.resource;
-    let name = call.target.name.clone().unwrap_or_default();
-    let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
-    let reservation = call.api.addresses.reserve(resource, &mut new, old).map_err(invalid)?;
-    let errors = validate(resource, &new, old);
-    if !errors.is_empty() {
-        return Err(invalid(errors).into());
-    }
-    let bytes: Bytes = object::encode(resource, &new);
-    if call.info.query.dry_run()? || bytes == entry.value {
-        return Ok((new, entry.mod_revision));
-    }
-    if object::is_released(&new) {
-        return match call.api.store.delete(&entry.key, Some(entry.mod_revision)).await {
-            Ok(revision) => {
-                reservation.commit();
-                call.api.addresses.release(resource, &new);
-                Ok((new, revision))
-            }
-            Err(error) => Err(raced(error)),
-        };
-    }
-    match call.api.store.update(&entry.key, bytes, entry.mod_revision).await {
-        Ok(revision) => {
-            reservation.commit();
-            Ok((new, revision))
-        }
-        Err(error) => Err(raced(error)),
-    }
-}
-
-fn raced(error: StoreError) -> StoreOutcome {
-    match error {
-        StoreError::Conflict { .. } | StoreError::NotFound { .. } => StoreOutcome::Raced,
-        error => StoreOutcome::Refused(error.into()),
-    }
 }
