@@ -86,7 +86,9 @@ pub(crate) fn write(out: &Path, messages: &BTreeMap<String, Message>, schemas: &
         }
     }
     let version_2 = part(&out.join("openapi_v2_definitions.deflate"), &swagger_head(&definitions));
-    writeln!(rows, "];\n\nstatic SWAGGER: Head = {version_2};").expect("memory");
+    let plain = part(&out.join("openapi_v2_json.deflate"), plain_head(&definitions).as_bytes());
+    writeln!(rows, "];\n\nstatic SWAGGER: Head = {version_2};\n\nstatic SWAGGER_JSON: Head = {plain};")
+        .expect("memory");
     std::fs::write(out.join("openapi_table.rs"), rows).expect("the build directory takes files");
 }
 
@@ -118,6 +120,21 @@ fn swagger_head(definitions: &Map<String, Value>) -> Vec<u8> {
     }
     put(&mut out, 9, all);
     out
+}
+
+/// The JSON document of version 2 up to its paths.
+fn plain_head(definitions: &Map<String, Value>) -> String {
+    let definitions: Map<String, Value> =
+        definitions.iter().map(|(name, schema)| (name.clone(), swagger::plain(schema))).collect();
+    let mut text = json!({
+        "swagger": "2.0",
+        "info": { "title": "Kubernetes", "version": "v1.36.0" },
+        "definitions": definitions,
+    })
+    .to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"paths\":");
+    text
 }
 
 /// The stable versions of the groups: where their types are, and what they are called.

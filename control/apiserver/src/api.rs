@@ -1,6 +1,7 @@
 //! The request chain: what is asked → who asks → may they → the verb.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fairlead_store::{Entry, Revision, Store, StoreError};
@@ -17,11 +18,12 @@ use crate::body::{self, Body};
 use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
+use crate::limit::Limiter;
 use crate::negotiate::{self, Form};
 use crate::protobuf;
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
-use crate::{discovery, object, openapi, subresource, table, verbs};
+use crate::{compress, discovery, object, openapi, review, subresource, table, verbs};
 
 /// What every request needs.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Api {
     /// Writes run here, because they must end even when their client goes away in the middle: what is in the store
     /// and what is in memory would differ.
     pub(crate) writes: TaskTracker,
+    pub(crate) limiter: Limiter,
 }
 
 /// One request about an object or a collection.
@@ -47,6 +50,8 @@ pub(crate) struct Call<'r> {
     pub(crate) resource: &'static Resource,
     pub(crate) info: &'r RequestInfo,
     pub(crate) target: &'r Target,
+    /// Who asks.
+    pub(crate) identity: &'r Identity,
     pub(crate) headers: &'r HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -57,7 +62,9 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    handle(&api, request).await.unwrap_or_else(ApiError::into_response)
+    let takes_gzip = compress::is_wanted(request.headers());
+    let response = handle(&api, request).await.unwrap_or_else(ApiError::into_response);
+    if takes_gzip { compress::large(response).await } else { response }
 }
 
 async fn handle<B>(api: &Arc<Api>, request: Request<B>) -> Result<Response<Body>, ApiError>
@@ -70,12 +77,19 @@ where
     let identity = parts.extensions.get::<Identity>();
     authn::require(identity, &info)?;
     authn::authorize(identity, &info)?;
+    let identity = identity.cloned();
+    let permit = api.limiter.admit(identity.as_ref(), &info, Instant::now())?;
     if info.target.is_none() {
         return no_object(api, &info, &parts.method, &parts.headers).await;
     }
     let body = body::collect(body).await?;
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
-    let answer = about_object(api.clone(), info, parts.headers, body);
+    let caller = identity.unwrap_or_else(Identity::anonymous);
+    let call = about_object(api.clone(), info, caller, parts.headers, body);
+    let answer = async {
+        let _under_way = permit;
+        call.await
+    };
     if reads {
         return answer.await;
     }
@@ -87,6 +101,7 @@ where
 async fn about_object(
     api: Arc<Api>,
     info: RequestInfo,
+    identity: Identity,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response<Body>, ApiError> {
@@ -106,7 +121,11 @@ async fn about_object(
         // Before anything is done that could not be told.
         negotiate::form(&headers, &info.query)?;
     }
-    let call = Call { api: &api, resource, info: &info, target, headers: &headers, body };
+    let call =
+        Call { api: &api, resource, info: &info, target, identity: &identity, headers: &headers, body };
+    if let Some(answer) = review::answer(&call) {
+        return answer;
+    }
     match target.subresource.as_deref() {
         None => verbs::dispatch(&call).await,
         Some(name) if resource.subresources.contains(&name) => subresource::dispatch(&call, name).await,

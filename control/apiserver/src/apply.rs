@@ -27,7 +27,7 @@ use crate::resource::{Resource, remove_nulls};
 
 /// Who writes, and what.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Write<'w> {
+pub(crate) struct Writer<'w> {
     pub(crate) resource: &'static Resource,
     /// The subresource that is written through.
     pub(crate) subresource: Option<&'w str>,
@@ -71,7 +71,7 @@ const UNOWNED: &[&str] = &[
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Notes in `new` which fields this write changed. `old` is the stored object, if there is one.
-pub(crate) fn track(write: Write<'_>, old: Option<&Value>, new: &mut Value) {
+pub(crate) fn track(write: Writer<'_>, old: Option<&Value>, new: &mut Value) {
     let sent = new["metadata"]["managedFields"].take();
     let stored = old.map_or(Value::Null, |old| old["metadata"]["managedFields"].clone());
     if managers::is_reset(&sent) && write.subresource.is_none() {
@@ -94,7 +94,7 @@ pub(crate) fn track(write: Write<'_>, old: Option<&Value>, new: &mut Value) {
 
 /// The object that comes of applying `config` to `live`, with its managed fields.
 pub(crate) fn apply(
-    write: Write<'_>,
+    write: Writer<'_>,
     live: Option<&Value>,
     config: &Value,
     force: bool,
@@ -105,7 +105,7 @@ pub(crate) fn apply(
         managers::decode(&live["metadata"]["managedFields"]).unwrap_or_default()
     });
     if let Some(live) = live.filter(|_| managers.is_empty()) {
-        update(Write { manager: BEFORE_FIRST_APPLY, ..write }, &nothing, live, &mut managers);
+        update(Writer { manager: BEFORE_FIRST_APPLY, ..write }, &nothing, live, &mut managers);
     }
     let live = without_managers(live.unwrap_or(&nothing));
     let applier = write.manager(Operation::Apply);
@@ -143,7 +143,7 @@ pub(crate) fn apply(
 }
 
 /// Gives the writer what it changed, and takes it from everybody else.
-fn update(write: Write<'_>, old: &Value, new: &Value, managers: &mut Managers) {
+fn update(write: Writer<'_>, old: &Value, new: &Value, managers: &mut Managers) {
     let (old, new) = (without_managers(old), without_managers(new));
     let updater = write.manager(Operation::Update);
     settle(write, &old, &new, managers, &updater);
@@ -164,7 +164,7 @@ fn update(write: Write<'_>, old: &Value, new: &Value, managers: &mut Managers) {
 
 /// Takes from everybody but `writer` what differs between two objects; returns what of it they owned and still is there.
 fn settle(
-    write: Write<'_>,
+    write: Writer<'_>,
     old: &Value,
     new: &Value,
     managers: &mut Managers,
@@ -238,7 +238,7 @@ fn set_managers(object: &mut Value, managers: &Managers) {
     object["metadata"]["managedFields"] = managers::encode(managers);
 }
 
-impl Write<'_> {
+impl Writer<'_> {
     fn manager(&self, operation: Operation) -> Manager {
         Manager::new(operation, self.manager, self.subresource, &self.resource.api_version())
     }

@@ -59,13 +59,9 @@ pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError>
 /// The object in a request's body, and the paths of the keys that are there twice.
 pub(crate) fn parse_strict(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     match content_type(headers) {
-        JSON => {
-            let mut from = serde_json::Deserializer::from_slice(body);
-            let read = strict::read(&mut from).and_then(|read| from.end().map(|()| read));
-            read.map_err(|error| {
-                ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
-            })
-        }
+        JSON => parse_json(body).map_err(|error| {
+            ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
+        }),
         YAML => parse_yaml(body),
         protobuf::MEDIA_TYPE => {
             let object = protobuf::decode(body).map_err(|error| {
@@ -78,6 +74,12 @@ pub(crate) fn parse_strict(headers: &HeaderMap, body: &[u8]) -> Result<(Value, V
             protobuf::MEDIA_TYPE
         ))),
     }
+}
+
+/// The value in a body that is JSON, and the paths of the keys that are there twice.
+pub(crate) fn parse_json(body: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let mut from = serde_json::Deserializer::from_slice(body);
+    strict::read(&mut from).and_then(|read| from.end().map(|()| read))
 }
 
 /// The object in a body that is YAML, or JSON, which is YAML too, and the paths of the keys that are there twice.

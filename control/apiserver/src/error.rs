@@ -117,6 +117,9 @@ pub enum ApiError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The request asks for too much at once.
+    #[error("{0}")]
+    TooMuch(String),
     /// The history that a list or watch needs is gone.
     #[error("{0}")]
     Expired(String),
@@ -138,6 +141,14 @@ pub enum ApiError {
         requested: u64,
         /// What there is.
         current: u64,
+    },
+    /// The caller asks more than it may, or than is done at a time.
+    #[error("{message}")]
+    TooManyRequests {
+        /// Which.
+        message: String,
+        /// When to come back.
+        retry_after_secs: u64,
     },
     /// A disruption budget does not let a pod go.
     #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
@@ -183,11 +194,14 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            Self::TooLarge { .. } | Self::TooMuch(_) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+            }
             Self::Expired(_) | Self::ExpiredPage { .. } => (StatusCode::GONE, "Expired"),
             Self::FutureResourceVersion { .. } | Self::Timeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
+            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::Disruption(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::TryAgain(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServerTimeout"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
@@ -225,19 +239,20 @@ impl ApiError {
             tracing::error!(error = %self, "a request failed");
         }
         let mut response = body::json(code, &self.status());
-        if let Some(after) = self.retry_after() {
-            let seconds = HeaderValue::from(after.as_secs());
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        if let Some(seconds) = self.retry_after_secs() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// When the same call may succeed.
+    fn retry_after_secs(&self) -> Option<u64> {
         match self {
+            Self::TooManyRequests { retry_after_secs, .. } => Some(*retry_after_secs),
+            Self::Disruption(_) => Some(DISRUPTION_RETRY_AFTER.as_secs()),
             Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
-                Some(RETRY_AFTER)
+                Some(RETRY_AFTER.as_secs())
             }
-            Self::Disruption(_) => Some(DISRUPTION_RETRY_AFTER),
             _ => None,
         }
     }
@@ -287,10 +302,10 @@ impl ApiError {
             })),
             Self::Disruption(reason) => Some(json!({
                 "causes": [{ "reason": "DisruptionBudget", "message": reason }],
-                "retryAfterSeconds": self.retry_after().map(|after| after.as_secs()),
+                "retryAfterSeconds": self.retry_after_secs(),
             })),
-            Self::TryAgain(_) | Self::Unavailable(_) => {
-                Some(json!({ "retryAfterSeconds": RETRY_AFTER.as_secs() }))
+            Self::TooManyRequests { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
+                Some(json!({ "retryAfterSeconds": self.retry_after_secs() }))
             }
             _ => None,
         }
@@ -361,6 +376,7 @@ impl From<PatchError> for ApiError {
         match error {
             PatchError::Unsupported { .. } => Self::UnsupportedMediaType(message),
             PatchError::Malformed(_) => Self::BadRequest(message),
+            PatchError::TooManyOperations { .. } => Self::TooMuch(message),
             PatchError::Inapplicable(_) => Self::Unpatchable(message),
         }
     }

@@ -26,16 +26,20 @@ mod api;
 mod apply;
 mod bootstrap;
 mod commit;
+mod compress;
 mod decoded;
 mod discovery;
 mod expiry;
 mod furnish;
 mod kubelet;
+mod limit;
 mod negotiate;
 mod object;
 mod openapi;
+mod review;
 mod server;
 mod subresource;
+mod tls;
 mod verbs;
 
 use std::net::IpAddr;
@@ -45,6 +49,7 @@ pub use crate::addresses::{PortRange, PortRangeError, RepairError};
 pub use crate::bootstrap::BootstrapError;
 pub use crate::error::ApiError;
 pub use crate::furnish::FurnishError;
+pub use crate::limit::Limits;
 pub use crate::pki::Pki;
 pub use crate::server::{ApiServer, InProcess};
 

@@ -17,6 +17,7 @@ pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod quantity;
+mod reviews;
 mod strategy;
 mod validate;
 
@@ -29,6 +30,7 @@ pub use error::{FieldError, FieldErrorReason, aggregate};
 #[cfg(test)]
 pub(crate) use merge::merge_rules;
 pub use merge::{ListMerge, MergeRule};
+pub use reviews::REVIEWS;
 pub(crate) use strategy::pod_quality;
 pub use strategy::{prepare_for_create, prepare_for_update};
 pub(crate) use validate::access::SYSTEM_PRIORITIES;
@@ -153,7 +155,12 @@ pub struct FieldLabel {
 
 /// The kind behind a path such as `/apis/apps/v1/…/deployments`.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+    served().find(|r| r.group == group && r.version == version && r.plural == plural)
+}
+
+/// Everything with a path: the kinds that are stored, and the questions that are only answered.
+pub fn served() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().chain(REVIEWS)
 }
 
 /// The kind that an object names itself.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::schema::Shape;
 use super::set::Set;
-use super::{Conflict, Write, walk};
+use super::{Conflict, Writer, walk};
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const KUBECTL: &str = "kubectl";
@@ -15,7 +15,7 @@ const KUBECTL: &str = "kubectl";
 const ANNOTATIONS_LEN_MAX: usize = 256 << 10;
 
 /// The conflicts that are not about what kubectl applied itself.
-pub(super) fn conflicts_left(write: Write<'_>, live: &Value, conflicts: Vec<Conflict>) -> Vec<Conflict> {
+pub(super) fn conflicts_left(write: Writer<'_>, live: &Value, conflicts: Vec<Conflict>) -> Vec<Conflict> {
     let Some(text) = annotation(write, live) else { return conflicts };
     let applied: Value = serde_json::from_str(text).unwrap_or_default();
     let own = walk::fields(&applied, Shape::of(write.resource)).unwrap_or_default();
@@ -28,7 +28,7 @@ pub(super) fn conflicts_left(write: Write<'_>, live: &Value, conflicts: Vec<Conf
 }
 
 /// Lets the annotation, if there is one, say what is applied now.
-pub(super) fn refresh(write: Write<'_>, config: &Value, merged: &mut Value) {
+pub(super) fn refresh(write: Writer<'_>, config: &Value, merged: &mut Value) {
     if annotation(write, merged).is_none() {
         return;
     }
@@ -45,7 +45,7 @@ pub(super) fn refresh(write: Write<'_>, config: &Value, merged: &mut Value) {
     }
 }
 
-fn annotation<'v>(write: Write<'_>, object: &'v Value) -> Option<&'v str> {
+fn annotation<'v>(write: Writer<'_>, object: &'v Value) -> Option<&'v str> {
     if write.manager != KUBECTL {
         return None;
     }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::resource::find;
 
-fn write<'w>(plural: &str, manager: &'w str, subresource: Option<&'w str>) -> Write<'w> {
+fn write<'w>(plural: &str, manager: &'w str, subresource: Option<&'w str>) -> Writer<'w> {
     let group = if plural == "deployments" { "apps" } else { "" };
     let resource = find(group, "v1", plural).expect("the kind has a row");
-    Write { resource, subresource, manager, time: "2026-01-01T00:00:00Z" }
+    Writer { resource, subresource, manager, time: "2026-01-01T00:00:00Z" }
 }
 
 fn deployment(spec: &Value) -> Value {
@@ -126,7 +126,7 @@ fn a_creator_owns_what_it_wrote_and_an_updater_what_it_changed() {
     // Nothing changed: nothing is noted, not even the time.
     let mut same = changed.clone();
     track(
-        Write { time: "2027-01-01T00:00:00Z", ..write("configmaps", "third", None) },
+        Writer { time: "2027-01-01T00:00:00Z", ..write("configmaps", "third", None) },
         Some(&changed),
         &mut same,
     );
@@ -220,7 +220,7 @@ fn the_oldest_updaters_are_joined() {
         let (manager, time) = (format!("m{index}"), format!("2026-01-01T00:00:{index:02}Z"));
         let first = index == 0;
         track(
-            Write { time: &time, ..write("configmaps", &manager, None) },
+            Writer { time: &time, ..write("configmaps", &manager, None) },
             (!first).then_some(&old),
             &mut map,
         );
@@ -304,6 +304,36 @@ impl Model {
     }
 }
 
+/// Values with names that mean something to some kind.
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        Just("name"),
+        Just("containers"),
+        Just("ports"),
+        Just("containerPort"),
+        Just("template"),
+        Just("spec"),
+        Just("f:name"),
+        Just("k:{\"name\":\"a\"}"),
+        Just("k:7"),
+        Just("v:1"),
+        Just("i:x"),
+        Just("."),
+        Just("labels"),
+        Just("finalizers"),
+        Just("conditions"),
+        Just("type"),
+    ];
+    let leaf = prop_oneof![Just(Value::Null), (0..3i64).prop_map(Value::from), "[ab]".prop_map(Value::from)];
+    leaf.prop_recursive(6, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..4)
+                .prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
+}
+
 const WHO: [&str; 3] = ["m0", "m1", "m2"];
 
 fn keys_of(object: &Value, row: &str) -> BTreeSet<String> {
@@ -347,11 +377,34 @@ proptest! {
     }
 
     #[test]
+    fn no_configuration_makes_the_server_panic(live in any_json(), config in any_json(), fields in any_json()) {
+        let mut live = json!({ "metadata": live, "spec": config.clone(), "status": fields });
+        if live["metadata"].is_object() {
+            live["metadata"]["managedFields"] = json!([
+                { "manager": "a", "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields },
+                { "manager": "b", "operation": "Update", "apiVersion": "v1", "fieldsV1": { "f:spec": fields } },
+            ]);
+        } else {
+            live["metadata"] = json!({});
+        }
+        for resource in crate::resource::RESOURCES {
+            for subresource in [None, Some("status")] {
+                let write = Writer { resource, subresource, manager: "a", time: "2026-01-01T00:00:00Z" };
+                let _ = apply(write, Some(&live), &json!({ "spec": config }), true);
+                let _ = apply(write, None, &json!({ "spec": config }), false);
+                let mut new = live.clone();
+                new["spec"] = fields.clone();
+                track(write, Some(&live), &mut new);
+            }
+        }
+    }
+
+    #[test]
     fn applying_the_same_again_changes_nothing(image in "[a-z]{1,3}", ports in prop::collection::btree_set(1..9i64, 0..4)) {
         let ports: Vec<Value> = ports.iter().map(|port| json!({ "containerPort": port })).collect();
         let config = pod_of(&json!([{ "name": "c", "image": image, "ports": ports }]));
         let once = apply(write("deployments", "a", None), None, &config, false).expect("nobody else is there");
-        let later = Write { time: "2027-01-01T00:00:00Z", ..write("deployments", "a", None) };
+        let later = Writer { time: "2027-01-01T00:00:00Z", ..write("deployments", "a", None) };
         prop_assert_eq!(apply(later, Some(&once), &config, false).expect("its own"), once);
     }
 }

@@ -3,7 +3,7 @@
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::resource::{ListMerge, MergeRule, Resource, merge_rules};
+use crate::resource::{ListMerge, MergeRule, RESOURCES, Resource, merge_rules};
 
 fn document(api_version: &str) -> Value {
     let found = documents().iter().find(|document| document.part.api_version == api_version);

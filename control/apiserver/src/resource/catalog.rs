@@ -73,7 +73,7 @@ pub static RESOURCES: &[Resource] = &[
 ];
 
 /// What a kind of the core group is unless its row says otherwise.
-const fn plain(
+pub(super) const fn plain(
     kind: &'static str,
     list_kind: &'static str,
     plural: &'static str,
@@ -110,7 +110,7 @@ const fn named(label: &'static str, path: &'static str, otherwise: &'static str)
 }
 
 /// What a kind does unless its row says otherwise.
-const PLAIN: Strategy = Strategy {
+pub(super) const PLAIN: Strategy = Strategy {
     defaults: &[OBJECT],
     rules: &[],
     immutable: &[],

@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::Call;
-use crate::apply::{self, Write};
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::object;
@@ -31,7 +31,7 @@ pub(super) async fn patch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     if patch::PatchType::from_content_type(body::content_type(call.headers))? == patch::PatchType::Apply {
         return apply(call).await;
     }
-    let (mut kind, sent) = update::parse_patch(call)?;
+    let (mut kind, sent, _) = update::parse_patch(call)?;
     if kind == patch::PatchType::Strategic {
         kind = patch::PatchType::Merge;
     }
@@ -65,7 +65,7 @@ async fn apply(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     }
     let (scale, _) = body::parse_yaml(&call.body)?;
     let config = json!({ "spec": { "replicas": replicas(&scale)? } });
-    let write = Write { resource: call.resource, subresource: Some("scale"), manager, time: &time };
+    let write = Writer { resource: call.resource, subresource: Some("scale"), manager, time: &time };
     let change = |workload: &Value| Ok(apply::apply(write, Some(workload), &config, force)?);
     answer(call, update::modify(call, Some("scale"), Ownership::Noted, change).await?)
 }

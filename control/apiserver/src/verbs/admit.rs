@@ -38,9 +38,11 @@ pub(crate) fn incoming(
         ))),
         None | Some("Strict" | "Warn") => Ok(problems),
         Some("Ignore") => Ok(Vec::new()),
-        Some(other) => Err(ApiError::BadRequest(format!(
-            "invalid fieldValidation {other:?}: must be one of Ignore, Warn, Strict"
-        ))),
+        Some(other) => {
+            let supported = &["Ignore", "Strict", "Warn"];
+            let error = FieldError::not_supported("fieldValidation", &json!(other), supported);
+            Err(options_error(call, error))
+        }
     }
 }
 

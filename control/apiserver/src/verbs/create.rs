@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::admit::{self, Ownership};
 use crate::api::{Call, warn};
-use crate::apply::{self, Write};
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
 use crate::commit;
 use crate::error::ApiError;
@@ -88,7 +88,7 @@ async fn store(
     let resource = call.resource;
     if ownership == Ownership::Changed {
         let (manager, time) = (admit::manager(call)?, object::now());
-        apply::track(Write { resource, subresource: None, manager, time: &time }, None, &mut object);
+        apply::track(Writer { resource, subresource: None, manager, time: &time }, None, &mut object);
     }
     commit::create(call, object).await
 }

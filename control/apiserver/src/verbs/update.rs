@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::admit::{self, Ownership};
 use super::create;
 use crate::api::{Call, warn};
-use crate::apply::{self, Write};
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
 use crate::commit::{self, Uncommitted};
 use crate::error::ApiError;
@@ -40,34 +40,34 @@ pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<
     if PatchType::from_content_type(body::content_type(call.headers))? == PatchType::Apply {
         return apply(call, subresource).await;
     }
-    let (kind, patch) = parse_patch(call)?;
+    let (kind, patch, duplicates) = parse_patch(call)?;
     let mut warnings = Vec::new();
     let written = modify(call, subresource, Ownership::Changed, |old| {
         let mut patched = patch::apply(call.resource, kind, old, &patch)?;
-        warnings = admit::incoming(call, &mut patched, &[])?;
+        warnings = admit::incoming(call, &mut patched, &duplicates)?;
         Ok(patched)
     })
     .await?;
     respond(call, written, &warnings)
 }
 
-/// The patch in the body and its type.
-pub(crate) fn parse_patch(call: &Call<'_>) -> Result<(PatchType, Value), ApiError> {
+/// The type of the patch in the body, the patch, and the paths of its keys that are there twice.
+pub(crate) fn parse_patch(call: &Call<'_>) -> Result<(PatchType, Value, Vec<String>), ApiError> {
     let kind = PatchType::from_content_type(body::content_type(call.headers))?;
     if call.info.query.get("force").is_some() {
         let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
         return Err(admit::options_error(call, error));
     }
-    let patch = serde_json::from_slice(&call.body)
+    let (patch, duplicates) = body::parse_json(&call.body)
         .map_err(|error| ApiError::BadRequest(format!("the patch is not valid JSON: {error}")))?;
-    Ok((kind, patch))
+    Ok((kind, patch, duplicates))
 }
 
 /// Answers a server-side apply, which makes the object if it is not there.
 async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
     let (config, warnings) = parse_apply(call)?;
     let (manager, time) = (admit::manager(call)?, object::now());
-    let write = Write { resource: call.resource, subresource, manager, time: &time };
+    let write = Writer { resource: call.resource, subresource, manager, time: &time };
     let force = call.info.query.flag("force")?;
     for _ in 0..ATTEMPTS {
         let change = |old: &Value| Ok(apply::apply(write, Some(old), &config, force)?);
@@ -147,7 +147,7 @@ pub(crate) async fn modify(
             default(call.resource, &mut new);
             if ownership == Ownership::Changed {
                 let (manager, time) = (admit::manager(call)?, object::now());
-                let write = Write { resource: call.resource, subresource, manager, time: &time };
+                let write = Writer { resource: call.resource, subresource, manager, time: &time };
                 apply::track(write, Some(old), &mut new);
             }
         }

@@ -112,6 +112,37 @@ async fn discovery_is_plain_or_aggregated_as_the_client_asks() {
     assert_eq!(get(&client, "/openapi/v3/apis/apps/v9", "*/*").await.status(), StatusCode::NOT_FOUND);
 }
 
+/// Whatever refers to a definition that is not there.
+fn dangling<'d>(document: &'d Value, value: &'d Value, out: &mut Vec<&'d str>) {
+    match value {
+        Value::Object(entries) => {
+            let reference = entries.get("$ref").and_then(Value::as_str);
+            let name = reference.map(|reference| reference.trim_start_matches("#/definitions/"));
+            out.extend(name.filter(|name| !document["definitions"][name].is_object()));
+            entries.values().for_each(|value| dangling(document, value, out));
+        }
+        Value::Array(items) => items.iter().for_each(|item| dangling(document, item, out)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn openapi_version_2_is_one_whole_document_in_json() {
+    let server = Server::start().await;
+    let client = server.client();
+    let document = value(get(&client, "/openapi/v2", "application/json").await).await;
+    assert_eq!(document["swagger"], "2.0");
+    let mut missing = Vec::new();
+    dangling(&document, &document, &mut missing);
+    assert_eq!(missing, [""; 0]);
+    let create = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    let body = create["parameters"].as_array().unwrap().iter().find(|parameter| parameter["in"] == "body");
+    assert_eq!(body.unwrap()["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
+    let ports = &document["definitions"]["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
+    assert_eq!(ports["x-kubernetes-patch-merge-key"], "port");
+    assert_eq!(get(&client, "/openapi/v2", "application/cbor").await.status(), StatusCode::NOT_ACCEPTABLE);
+}
+
 #[tokio::test]
 async fn bodies_are_json_or_yaml_and_not_too_long() {
     let server = Server::start().await;

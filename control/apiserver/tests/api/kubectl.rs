@@ -337,3 +337,110 @@ async fn kubectl_explains_every_kind() {
     })
     .await;
 }
+
+/// The manifest in a file, which some commands want.
+fn manifest_file(kubectl: &Kubectl<'_>, name: &str, text: &str) -> String {
+    let path = kubectl.server.dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Every command that needs no running pod, in an order in which each finds what it needs, and what it must print.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_runs_every_command_that_needs_no_running_pod() {
+    with_kubectl(|kubectl| {
+        let file = manifest_file(kubectl, "demo.yaml", MANIFEST);
+        let changed = manifest_file(kubectl, "changed.yaml", &MANIFEST.replace("replicas: 1", "replicas: 3"));
+        let node = "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n1\"}}";
+        let node = manifest_file(kubectl, "node.json", node);
+        let rows: &[(&str, &str)] = &[
+            ("version", "Server Version: v1.36"),
+            ("cluster-info", "control plane"),
+            ("api-versions", "apps/v1"),
+            ("api-resources --verbs=list -o wide", "deployments"),
+            ("create -f {node} --dry-run=server", "node/n1 created (server dry run)"),
+            ("create -f {file}", "deployment.apps/echo created"),
+            ("apply -f {file}", "deployment.apps/echo configured"),
+            ("apply -f {changed} --dry-run=server", "deployment.apps/echo configured (server dry run)"),
+            ("apply -f {changed}", "deployment.apps/echo configured"),
+            ("apply -f {changed}", "deployment.apps/echo unchanged"),
+            ("apply view-last-applied -f {file}", "kind: Deployment"),
+            ("replace -f {file}", "deployment.apps/echo replaced"),
+            ("apply --server-side --force-conflicts -f {changed}", "deployment.apps/echo serverside-applied"),
+            ("get deploy,svc,pods -n demo", "deployment.apps/echo"),
+            ("get deploy -n demo -o wide", "CONTAINERS"),
+            ("get deploy echo -n demo -o yaml", "kind: Deployment"),
+            ("get deploy echo -n demo -o json", "\"kind\": \"Deployment\""),
+            ("get deploy echo -n demo -o jsonpath={.spec.replicas}", "3"),
+            ("get pods -n demo -o custom-columns=N:.metadata.name", "client"),
+            ("get pods -n demo -o name -l app=client", "pod/client"),
+            ("get pods -A --field-selector=metadata.name=client", "client"),
+            ("get pods -n demo --show-labels", "app=client"),
+            ("get all -n demo --chunk-size=1", "service/echo"),
+            ("describe deploy echo -n demo", "StrategyType"),
+            ("describe ns demo", "Active"),
+            ("patch deploy echo -n demo -p {\"spec\":{\"paused\":true}}", "patched"),
+            ("patch deploy echo -n demo --type=merge -p {\"spec\":{\"paused\":null}}", "patched"),
+            (
+                "patch deploy echo -n demo --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]",
+                "patched",
+            ),
+            ("label pod client -n demo tier=front", "labeled"),
+            ("label pod client -n demo tier-", "unlabeled"),
+            ("annotate pod client -n demo note=x", "annotated"),
+            ("scale deploy echo -n demo --replicas=5", "scaled"),
+            ("scale deploy echo -n demo --current-replicas=5 --replicas=4", "scaled"),
+            ("set image deploy/echo -n demo echo=other", "image updated"),
+            ("set env deploy/echo -n demo A=b", "env updated"),
+            ("set resources deploy/echo -n demo --limits=cpu=100m", "resource requirements updated"),
+            ("set selector svc echo -n demo app=other", "selector updated"),
+            ("rollout history deploy/echo -n demo", "deployment.apps/echo"),
+            ("rollout pause deploy/echo -n demo", "paused"),
+            ("rollout resume deploy/echo -n demo", "resumed"),
+            ("rollout restart deploy/echo -n demo", "restarted"),
+            ("expose deploy echo -n demo --name=other --port=80", "exposed"),
+            ("run once -n demo --image=busybox --restart=Never", "pod/once created"),
+            ("debug once -n demo --image=busybox --copy-to=copy --container=shell --attach=false", ""),
+            ("create role reader -n demo --verb=get --resource=pods", "created"),
+            ("create rolebinding readers -n demo --role=reader --user=jane", "created"),
+            ("create clusterrole reader --verb=get --resource=pods", "created"),
+            ("create clusterrolebinding readers --clusterrole=reader --user=jane", "created"),
+            ("create quota q -n demo --hard=pods=50", "created"),
+            ("create pdb budget -n demo --selector=app=echo --min-available=1", "created"),
+            ("create priorityclass high --value=1000", "created"),
+            ("create job once -n demo --image=busybox", "created"),
+            ("create cronjob often -n demo --image=busybox --schedule=*/5", ""),
+            ("create ingress web -n demo --rule=a.example/*=echo:80", "created"),
+            ("create -f {node}", "node/n1 created"),
+            ("cordon n1", "cordoned"),
+            ("uncordon n1", "uncordoned"),
+            ("taint node n1 a=b:NoSchedule", "tainted"),
+            ("drain n1 --ignore-daemonsets --force", "drained"),
+            ("events -n demo", ""),
+            ("wait --for=create pod/client -n demo --timeout=5s", "condition met"),
+            ("explain deploy.spec.strategy", "rollingUpdate"),
+            ("auth can-i create pods", "yes"),
+            ("get --raw /api/v1/namespaces/demo/pods?limit=1", "\"continue\""),
+            ("delete pod client -n demo", "deleted"),
+            ("delete deploy --all -n demo", "deleted"),
+            ("delete ns demo --wait=false", "deleted"),
+        ];
+        let mut failed = Vec::new();
+        for (command, expected) in rows {
+            let command = command.replace("{file}", &file).replace("{changed}", &changed).replace("{node}", &node);
+            let output = kubectl.output(&command);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            if !expected.is_empty() && !(output.status.success() && text.contains(expected)) {
+                failed.push(format!("kubectl {command}\n{text}{errors}"));
+            }
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+        let new = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: new}\ndata: {a: b}\n";
+        let difference = kubectl.output(&format!("diff -f {}", manifest_file(kubectl, "new.yaml", new)));
+        let errors = String::from_utf8_lossy(&difference.stderr);
+        assert_eq!(difference.status.code(), Some(1), "{errors}");
+        assert!(String::from_utf8_lossy(&difference.stdout).contains("+  a: b"));
+    })
+    .await;
+}

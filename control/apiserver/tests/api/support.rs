@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fairlead_apiserver::{ApiServer, Config, InProcess, PortRange};
+use fairlead_apiserver::{ApiServer, Config, InProcess, Limits, PortRange};
 use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -26,8 +26,12 @@ impl Server {
     }
 
     pub(crate) async fn start_in(dir: TempDir) -> Self {
+        Self::start_with(dir, Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(dir: TempDir, limits: Limits) -> Self {
         let store: Arc<dyn Store> = Arc::new(open_store(&dir).await);
-        let server = Self::start_on(dir, store).await;
+        let server = Self::start_on(dir, store, limits).await;
         // Tests count the config maps of this namespace, and begin at none.
         let _ = server.store.delete("/registry/configmaps/default/kube-root-ca.crt", None).await;
         server
@@ -41,11 +45,11 @@ impl Server {
             let file = file.unwrap();
             std::fs::copy(file.path(), dir.path().join("pki").join(file.file_name())).unwrap();
         }
-        Self::start_on(dir, self.store.clone()).await
+        Self::start_on(dir, self.store.clone(), Limits::default()).await
     }
 
     /// A server on a store that others may use too.
-    pub(crate) async fn start_on(dir: TempDir, store: Arc<dyn Store>) -> Self {
+    pub(crate) async fn start_on(dir: TempDir, store: Arc<dyn Store>, limits: Limits) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let config = Config {
@@ -60,7 +64,7 @@ impl Server {
             admin_kubeconfig: Some(dir.path().join("admin.kubeconfig")),
             admin_server_url: url,
         };
-        let server = ApiServer::new(config, store.clone()).await.unwrap();
+        let server = ApiServer::with_limits(config, store.clone(), limits).await.unwrap();
         let in_process = server.in_process();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
