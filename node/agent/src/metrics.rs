@@ -251,7 +251,6 @@ mod tests {
             drops: BTreeMap::from([("no-endpoints".into(), 9)]),
         };
         Scrape {
-            garbage: Totals::default(),
             stats,
             missing: Missing { internal: 1, external: 2 },
             healthz: BTreeMap::from([(200, 4), (503, 1)]),
