@@ -9,7 +9,7 @@ use crate::{
     KernelError,
     bpf::pins::{Pins, absent_is_fine, remove_directory},
     cgroup,
-    net::Namespace,
+    net::{Namespace, Netlink, namespace::own_cookie},
 };
 
 /// Where a node left things.
@@ -48,9 +48,28 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
     for directory in pins.all_maps() {
         note(remove_directory(&directory));
     }
-    note(absent_is_fine(fs::remove_file(pins.layout()), &pins.layout()));
+    note(remove_overlay(&pins));
+    for text in [pins.layout(), pins.overlay()] {
+        note(absent_is_fine(fs::remove_file(&text), &text));
+    }
     note(absent_is_fine(fs::remove_dir(pins.root()), pins.root()));
     failures
+}
+
+/// Removes the overlay if it is in the network namespace of this thread. Another namespace takes its own along.
+fn remove_overlay(pins: &Pins) -> Result<(), KernelError> {
+    if !pins.has_overlay(own_cookie()?) {
+        return Ok(());
+    }
+    // The caller may be inside a runtime.
+    std::thread::scope(|scope| {
+        let removed = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(KernelError::Thread)?;
+            runtime.block_on(async { Netlink::connect()?.delete_overlay().await })
+        });
+        removed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Namespaces in `directory` whose names begin with `prefix`; none for an empty prefix, which would be everybody's.

@@ -89,24 +89,28 @@ impl Dataplane {
 
         let options = &config.services;
         sysctl::reserve_ports(&[&options.node_ports, &options.masquerade_ports])?;
+        let (pins, host_netns) = (Pins::new(&config.bpffs_dir), own_cookie()?);
         let overlay = if options.forwarding.needs_overlay() {
             Some(netlink.put_overlay(options.overlay_port, uplink.mtu).await?)
         } else {
-            netlink.delete_overlay().await?;
+            if pins.has_overlay(host_netns) {
+                netlink.delete_overlay().await?;
+            }
             None
         };
         let place = Place {
             uplink: uplink.index,
             overlay: overlay.as_ref().map_or(0, |link| link.index),
-            host_netns: own_cookie()?,
+            host_netns,
             flow_events: config.flow_events,
             options,
         };
-        let mut programs = Programs::load(Pins::new(&config.bpffs_dir), &place)?;
+        let mut programs = Programs::load(pins, &place)?;
         programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
         programs.attach_uplink(&config.uplink, uplink.index)?;
         if let Some(overlay) = &overlay {
             programs.attach_overlay(OVERLAY, overlay.index)?;
+            programs.pins().write_overlay(host_netns)?;
         } else {
             programs.detach_interface(OVERLAY)?;
         }

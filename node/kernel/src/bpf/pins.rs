@@ -59,12 +59,26 @@ impl Pins {
         Ok(())
     }
 
-    /// The bpf file system holds no ordinary files; a symbolic link can carry a text.
     fn write_layout(&self, layout: &str) -> Result<(), KernelError> {
-        let new = self.root.join("layout-next");
+        self.write_text(&self.layout(), layout)
+    }
+
+    /// Notes that the overlay is in the network namespace with this cookie.
+    pub(crate) fn write_overlay(&self, cookie: u64) -> Result<(), KernelError> {
+        self.write_text(&self.overlay(), &cookie.to_string())
+    }
+
+    /// Whether the overlay is in the network namespace with this cookie.
+    pub(crate) fn has_overlay(&self, cookie: u64) -> bool {
+        fs::read_link(self.overlay()).is_ok_and(|found| found == Path::new(&cookie.to_string()))
+    }
+
+    /// The bpf file system holds no ordinary files; a symbolic link can carry a text.
+    fn write_text(&self, path: &Path, text: &str) -> Result<(), KernelError> {
+        let new = self.root.join("text-next");
         absent_is_fine(fs::remove_file(&new), &new)?;
-        symlink(layout, &new).map_err(KernelError::file("creating", &new))?;
-        fs::rename(&new, self.layout()).map_err(KernelError::file("renaming", new))
+        symlink(text, &new).map_err(KernelError::file("creating", &new))?;
+        fs::rename(&new, path).map_err(KernelError::file("renaming", new))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -100,6 +114,11 @@ impl Pins {
 
     pub(crate) fn layout(&self) -> PathBuf {
         self.root.join("layout")
+    }
+
+    /// Where it is noted in which network namespace the overlay is.
+    pub(crate) fn overlay(&self) -> PathBuf {
+        self.root.join("overlay")
     }
 }
 

@@ -3,11 +3,7 @@
 //! A connected UDP socket that a socket hook has translated sends to its backend for ever. When the backend stops, the
 //! kernel is told to end such sockets: their owners get `ECONNABORTED`, connect again and are given another backend.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, io, net::SocketAddr};
 
 use fairlead_abi::{Addr16, Be16};
 use rtnetlink::sys::{Socket, SocketAddr as Kernel, protocols::NETLINK_SOCK_DIAG};
@@ -106,7 +102,7 @@ fn destination(family: u8, id: &SocketId) -> SocketAddr {
     } else {
         Addr16::from_v6_be(id.destination)
     };
-    SocketAddr::new(IpAddr::from(address.to_ip()), id.destination_port.get())
+    SocketAddr::new(address.to_ip(), id.destination_port.get())
 }
 
 /// All connected UDP sockets of a family.
@@ -171,7 +167,7 @@ fn result(body: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{IpAddr, UdpSocket};
 
     use super::*;
 

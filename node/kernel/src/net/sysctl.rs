@@ -74,7 +74,7 @@ fn with_ranges(list: &str, ranges: &[&RangeInclusive<u16>]) -> String {
     for (first, last) in all {
         match merged.last_mut() {
             Some(previous) if u32::from(first) <= u32::from(previous.1) + 1 => {
-                previous.1 = previous.1.max(last)
+                previous.1 = previous.1.max(last);
             }
             _ => merged.push((first, last)),
         }

@@ -227,7 +227,10 @@ impl RunningNode {
 impl Drop for RunningNode {
     fn drop(&mut self) {
         drop(self.dataplane.take());
-        let failures = remove_node(&self.footprint);
+        // As on a machine that is a node: in its own network namespace.
+        let failures = run_in(&self.netns, || remove_node(&self.footprint));
+        let links = run_in(&self.netns, || command("ip", &["-o", "link", "show"]));
+        assert!(std::thread::panicking() || !links.contains("fairlead-vx"), "the overlay is left: {links}");
         let parent = self.footprint.bpffs_dir.parent().map(fs::remove_dir);
         drop(parent);
         if let (Ok(mount), Some(parent)) = (cgroup::mount_point(), self.footprint.cgroup_dir.parent()) {
