@@ -206,6 +206,8 @@ async fn the_end_of_a_udp_endpoint_is_told_after_its_commit() {
     };
     let mut running = Running::start(FakeState::default());
     running.send(true, udp(&[1, 2])).await;
+    // Else both may be applied as one.
+    running.settled().await;
     running.send(false, udp(&[2])).await;
     let stopped = running.stopped.recv().await.expect("the loop runs");
     assert_eq!(stopped.len(), 1);
