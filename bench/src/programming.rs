@@ -30,6 +30,9 @@ const CHANGES: u32 = 1_000;
 /// How long a snapshot may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Time in which a process that is about to give memory back does it.
+const REST: Duration = Duration::from_millis(500);
+
 /// A way to program services: its name, and how `fairlead proxy` is told.
 type Mode = (&'static str, &'static [&'static str]);
 
@@ -211,7 +214,20 @@ impl<'a> Agent<'a> {
         Ok(serde_json::from_str(body)?)
     }
 
+    /// What it holds when it has come to rest.
     fn resident_mib(&self) -> Result<f64> {
+        let mut last = self.resident_now_mib()?;
+        loop {
+            std::thread::sleep(REST);
+            let now = self.resident_now_mib()?;
+            if now >= last {
+                return Ok(now);
+            }
+            last = now;
+        }
+    }
+
+    fn resident_now_mib(&self) -> Result<f64> {
         let file = format!("/proc/{}/status", self.child.id());
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

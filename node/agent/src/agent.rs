@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
-    AgentError, Config, admin,
+    AgentError, Config, NodePortAddresses, admin,
     check_ports::CheckPorts,
     cluster::Cluster,
     flow_pump::FlowPump,
@@ -51,6 +51,7 @@ pub struct Agent {
     address_changes: AddressChanges,
     garbage: GarbageLoop,
     sockets: SocketEnder,
+    node_ports_everywhere: bool,
     flows: FlowPump,
     logs: Option<ProgramLogs>,
     network: Arc<Network>,
@@ -103,6 +104,7 @@ impl Agent {
             malformed: Arc::clone(&malformed),
         };
         let (garbage_totals, garbage) = watch::channel(Totals::default());
+        let sockets_ended = Arc::new(AtomicU64::default());
         let reporter = Reporter {
             node: config.node_name.clone(),
             mode: config.proxy_mode,
@@ -114,6 +116,7 @@ impl Agent {
             counters: dataplane.counters,
             malformed,
             garbage,
+            sockets_ended: Arc::clone(&sockets_ended),
             capacities: config.services.options.capacities,
             ready: ready.clone(),
             networks,
@@ -129,7 +132,8 @@ impl Agent {
                 timeouts: config.services.timeouts,
                 totals: garbage_totals,
             },
-            sockets: SocketEnder { stopped, network: Arc::clone(&network) },
+            node_ports_everywhere: config.services.node_port_addresses == NodePortAddresses::All,
+            sockets: SocketEnder { stopped, network: Arc::clone(&network), ended: sockets_ended },
             flows,
             logs: dataplane.logs,
             network,
@@ -185,7 +189,7 @@ impl Agent {
         }
         let router = admin::router(Arc::clone(&self.reporter), stop.clone());
         tasks.spawn(serve("administration", self.admin, router, stop.clone()).in_current_span());
-        let check_ports = CheckPorts::new(Arc::clone(&self.reporter.health), Vec::new());
+        let check_ports = CheckPorts::new(Arc::clone(&self.reporter.health), self.node_ports_everywhere);
         tasks.spawn(check_ports.run(stop.clone()).in_current_span());
         for listener in self.health {
             let router = health::router(Arc::clone(&self.reporter.health));

@@ -37,8 +37,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The servers.
 pub(crate) struct CheckPorts {
     health: Arc<Health>,
-    /// Where they listen: the addresses that serve node ports; none is every address.
-    addresses: Vec<IpAddr>,
+    /// They listen on every address; else on those that serve node ports.
+    everywhere: bool,
     ports: BTreeMap<u16, Port>,
     serving: JoinSet<()>,
     retry_at: Option<Instant>,
@@ -58,9 +58,9 @@ struct Server {
 }
 
 impl CheckPorts {
-    pub(crate) fn new(health: Arc<Health>, addresses: Vec<IpAddr>) -> Self {
+    pub(crate) fn new(health: Arc<Health>, everywhere: bool) -> Self {
         let (ports, serving) = (BTreeMap::new(), JoinSet::new());
-        Self { health, addresses, ports, serving, retry_at: None }
+        Self { health, everywhere, ports, serving, retry_at: None }
     }
 
     /// Follows the cluster until it is told to stop.
@@ -91,14 +91,21 @@ impl CheckPorts {
                 port.close().await;
             }
         }
+        let addresses = match self.everywhere {
+            true => vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+            false => self.health.stats.peek(|stats| stats.node_port_addresses.clone()),
+        };
+        for port in self.ports.values_mut() {
+            port.leave(|address| !addresses.contains(address)).await;
+        }
         let due = self.retry_at.is_none_or(|at| at <= Instant::now());
         let mut failed = false;
-        for port in wanted {
-            let new = !self.ports.contains_key(&port);
-            if new || due {
-                failed |= !self.open(port).await;
-            } else {
-                failed |= self.ports.get(&port).is_some_and(|port| port.servers.is_empty());
+        for number in wanted {
+            let missing = |port: &Port| addresses.iter().any(|address| !port.servers.contains_key(address));
+            match self.ports.get(&number) {
+                Some(port) if !missing(port) => {}
+                Some(port) if port.warned && !due => failed = true,
+                _ => failed |= !self.open(number, &addresses).await,
             }
         }
         if due || !failed {
@@ -106,18 +113,14 @@ impl CheckPorts {
         }
     }
 
-    /// Opens the port on every address where it is not; false when one cannot be had.
-    async fn open(&mut self, number: u16) -> bool {
+    /// Opens the port on those of the addresses where it is not; false when one cannot be had.
+    async fn open(&mut self, number: u16, addresses: &[IpAddr]) -> bool {
         let port = self.ports.entry(number).or_default();
-        let every = [IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        let addresses = if self.addresses.is_empty() { &every[..] } else { &self.addresses };
         let mut problem = None;
-        for address in addresses
-            .iter()
-            .filter(|address| !port.servers.contains_key(address))
-            .copied()
-            .collect::<Vec<_>>()
-        {
+        for address in addresses.iter().copied() {
+            if port.servers.contains_key(&address) {
+                continue;
+            }
             match bind(address, number).await {
                 Ok(listener) => {
                     let (stop, (dropped, closed)) = (CancellationToken::new(), oneshot::channel());
@@ -155,11 +158,16 @@ impl CheckPorts {
 
 impl Port {
     /// Returns when nothing listens any more, so that the port can be opened again.
-    async fn close(self) {
-        for server in self.servers.into_values() {
-            server.stop.cancel();
+    async fn close(mut self) {
+        self.leave(|_| true).await;
+    }
+
+    /// The same for some addresses.
+    async fn leave(&mut self, unwanted: impl Fn(&IpAddr) -> bool) {
+        for server in self.servers.extract_if(.., |address, _| unwanted(address)) {
+            server.1.stop.cancel();
             // An error is the sender's end: the listener is gone.
-            let _ = server.closed.await;
+            let _ = server.1.closed.await;
         }
     }
 }

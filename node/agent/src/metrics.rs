@@ -3,7 +3,12 @@
 //! A metric is a row of [`METRICS`]. Those that mean what kube-proxy's mean have kube-proxy's names
 //! (`pkg/proxy/metrics/metrics.go`). Labels have few values: names of this node's pods, reasons, maps, status codes.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use axum::{
     Router,
@@ -33,6 +38,7 @@ struct Scrape {
     drops: BTreeMap<String, u64>,
     maps: Vec<MapFill>,
     garbage: Totals,
+    sockets_ended: u64,
     events_lost: u64,
     connected: bool,
 }
@@ -98,6 +104,8 @@ const METRICS: &[Metric] = &[
     ("fairlead_refused", GAUGE, "Services and pods that a full map keeps from being served completely.", One(|s| s.stats.usage.refused as f64)),
     ("fairlead_conntrack_removed_total", COUNTER, "Entries of translated connections that were removed because their time was over.", One(|s| s.garbage.conntrack_removed as f64)),
     ("fairlead_affinity_removed_total", COUNTER, "Clients of services with session affinity that were removed because their time was over.", One(|s| s.garbage.affinity_removed as f64)),
+    ("fairlead_masqueraded_connections", GAUGE, "Connections that take a port of the range to masquerade with, as of the last look through the table.", One(|s| s.garbage.last.masqueraded as f64)),
+    ("fairlead_udp_sockets_ended_total", COUNTER, "Connected UDP sockets that were ended because their backend had stopped.", One(|s| s.sockets_ended as f64)),
     ("fairlead_drops_total", COUNTER, "Packets and connections not let through, by reason.", Many(|s| s.drops.iter().map(reason).collect())),
     ("fairlead_events_lost_total", COUNTER, "Connection records lost.", One(|s| s.events_lost as f64)),
     ("fairlead_pod_drops_total", COUNTER, "Packets and connections of the pod not let through, by reason.", Many(|s| s.pods.iter().flat_map(pod_drops).collect())),
@@ -144,6 +152,7 @@ impl Scrape {
             drops: reporter.drops(None)?,
             maps: reporter.maps(),
             garbage: *reporter.garbage.borrow(),
+            sockets_ended: reporter.sockets_ended.load(Ordering::Relaxed),
             events_lost: reporter.events_lost()?,
             connected: *reporter.feed.borrow() == fairlead_wire::client::ConnectionState::Connected,
         })
@@ -251,6 +260,8 @@ mod tests {
             drops: BTreeMap::from([("no-endpoints".into(), 9)]),
         };
         Scrape {
+            garbage: Totals::default(),
+            sockets_ended: 0,
             stats,
             missing: Missing { internal: 1, external: 2 },
             healthz: BTreeMap::from([(200, 4), (503, 1)]),
@@ -258,7 +269,6 @@ mod tests {
             pods: vec![pod],
             drops: BTreeMap::from([("no-endpoints".into(), 9)]),
             maps: vec![MapFill { name: "SERVICES".into(), used: 2, capacity: 131_072 }],
-            garbage: Totals::default(),
             events_lost: 0,
             connected: true,
         }

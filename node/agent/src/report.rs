@@ -143,6 +143,7 @@ pub(crate) struct Reporter {
     pub(crate) counters: Counters,
     pub(crate) malformed: Arc<AtomicU64>,
     pub(crate) garbage: watch::Receiver<garbage::Totals>,
+    pub(crate) sockets_ended: Arc<AtomicU64>,
     pub(crate) capacities: Capacities,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) networks: watch::Receiver<Vec<Prefix>>,

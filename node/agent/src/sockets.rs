@@ -1,6 +1,14 @@
 //! Ends sockets whose backend has stopped.
 
-use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use fairlead_kernel::net::{Namespace, sockets::end_udp_sockets};
 use fairlead_model::Protocol;
@@ -17,6 +25,8 @@ pub(crate) type Stopped = Vec<(Protocol, Target)>;
 pub(crate) struct SocketEnder {
     pub(crate) stopped: mpsc::UnboundedReceiver<Stopped>,
     pub(crate) network: Arc<Network>,
+    /// How many were ended.
+    pub(crate) ended: Arc<AtomicU64>,
 }
 
 impl SocketEnder {
@@ -38,20 +48,26 @@ impl SocketEnder {
             let gone: BTreeSet<_> = udp.map(|(_, to)| SocketAddr::new(to.address, to.port)).collect();
             let pods =
                 self.network.records().into_values().map(|record| Namespace::at(record.netns)).collect();
-            if let Err(error) = tokio::task::spawn_blocking(move || end_everywhere(&gone, pods)).await
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
+            match tokio::task::spawn_blocking(move || end_everywhere(&gone, pods)).await {
+                Ok(count) => drop(self.ended.fetch_add(count, Ordering::Relaxed)),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime ends.
+                Err(_) => return Ok(()),
             }
         }
     }
 }
 
-/// In the host's namespace and in the pods'. What cannot be done is logged: the socket's owner has to notice by itself.
-fn end_everywhere(gone: &BTreeSet<SocketAddr>, pods: Vec<Namespace>) {
-    let note = |place: &str, ended: io::Result<usize>| match ended {
+/// In the host's namespace and in the pods'; returns how many were ended. What cannot be done is logged: the socket's owner
+/// has to notice by itself.
+fn end_everywhere(gone: &BTreeSet<SocketAddr>, pods: Vec<Namespace>) -> u64 {
+    let mut all = 0;
+    let mut note = |place: &str, ended: io::Result<usize>| match ended {
         Ok(0) => {}
-        Ok(count) => tracing::debug!(count, place, "ended UDP sockets whose backend has stopped"),
+        Ok(count) => {
+            all += count as u64;
+            tracing::debug!(count, place, "ended UDP sockets whose backend has stopped");
+        }
         Err(error) => tracing::warn!(%error, place, "cannot end UDP sockets whose backend has stopped"),
     };
     note("the node", end_udp_sockets(gone));
@@ -63,4 +79,5 @@ fn end_everywhere(gone: &BTreeSet<SocketAddr>, pods: Vec<Namespace>) {
             Err(error) => tracing::warn!(%error, "cannot end UDP sockets of a pod"),
         }
     }
+    all
 }

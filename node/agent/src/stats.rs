@@ -1,6 +1,9 @@
 //! Numbers about the agent's own work.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use fairlead_model::Revision;
 use fairlead_plan::ebpf::Usage;
@@ -29,6 +32,8 @@ pub(crate) struct SyncStats {
     pub(crate) problems: Vec<String>,
     pub(crate) usage: Usage,
     pub(crate) routes: usize,
+    /// Addresses of the node that serve node ports.
+    pub(crate) node_port_addresses: Vec<IpAddr>,
     /// What has been applied completely.
     pub(crate) revision: Revision,
     pub(crate) service_changes: Changes,
@@ -85,6 +90,7 @@ impl Default for SyncStats {
             problems: Vec::new(),
             usage: Usage::default(),
             routes: 0,
+            node_port_addresses: Vec::new(),
             revision: Revision::default(),
             service_changes: Changes::default(),
             endpoint_changes: Changes::default(),

@@ -4,11 +4,12 @@
 //! the kernel holds is observed anew and everything is planned again: the same path as after a restart.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fairlead_kernel::{KernelError, State};
+use fairlead_kernel::{KernelError, State, give_memory_back};
 use fairlead_model::{Prefix, Update};
 use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Planner, Problem, Scope, plan_routes};
 use tokio::{
@@ -156,18 +157,24 @@ impl<S: State> SyncLoop<S> {
             Ok(problems) => {
                 self.retry_at = None;
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                let known = self.outputs.stats.read().problems;
-                for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+                let known: HashSet<String> = self.outputs.stats.read().problems.into_iter().collect();
+                for problem in problems.iter().filter(|problem| !known.contains(*problem)) {
                     tracing::warn!("{problem}");
                 }
+                let serving = self.local.iter().flat_map(|local| &local.addresses);
+                let serving = serving.filter(|(_, serves)| **serves).map(|(address, _)| *address).collect();
                 self.outputs.stats.update(|stats| {
                     stats.applied(begin.elapsed());
+                    stats.node_port_addresses = serving;
                     stats.problems = problems;
                     stats.revision = revision;
                     (stats.usage, stats.routes) = (usage, routes);
                 });
                 let complete = self.outputs.cluster.read(|inner| inner.view.is_complete());
                 self.outputs.ready.send_if_modified(|ready| complete && !std::mem::replace(ready, complete));
+                if pending.all {
+                    give_memory_back();
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "applying the cluster's state failed; observing the kernel and trying again");

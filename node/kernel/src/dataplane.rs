@@ -129,9 +129,10 @@ impl Dataplane {
     }
 }
 
-/// Loading reads the kernel's type information, some tens of MiB that are free now but that the allocator keeps.
+/// Gives free memory back that the allocator keeps: loading reads the kernel's type information, some tens of MiB, and a
+/// snapshot of a large cluster is as large as what is made of it.
 #[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
-fn give_memory_back() {
+pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no arguments that matter; it only returns free pages of the heap to the kernel.
     unsafe {

@@ -11,7 +11,10 @@ use std::{
 
 use aya::maps::{HashMap, MapData};
 use fairlead_abi::{
-    conntrack::{CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_RESET, ConntrackKey, ConntrackValue},
+    conntrack::{
+        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey,
+        ConntrackValue,
+    },
     names::{self, MapSpec},
     service::{AffinityKey, AffinityValue, ServiceKey, ServiceValue, TCP, UDP},
 };
@@ -99,6 +102,9 @@ pub struct Collected {
     pub conntrack: Fill,
     /// `AFFINITY`.
     pub affinity: Fill,
+    /// Connections with the node's address and a port of the reserved range in place of the client's, before what has
+    /// expired was removed.
+    pub masqueraded: u64,
 }
 
 /// Pause between two rounds while the maps are nearly empty.
@@ -151,14 +157,14 @@ impl Garbage {
     /// # Errors
     /// A map cannot be read or written.
     pub fn collect(&mut self, now_ns: u64, timeouts: &Timeouts) -> Result<Collected, KernelError> {
-        Ok(Collected {
-            conntrack: self.collect_conntrack(now_ns, timeouts)?,
-            affinity: self.collect_affinity(now_ns)?,
-        })
+        let (conntrack, masqueraded) = self.collect_conntrack(now_ns, timeouts)?;
+        Ok(Collected { conntrack, affinity: self.collect_affinity(now_ns)?, masqueraded })
     }
 
-    fn collect_conntrack(&mut self, now_ns: u64, timeouts: &Timeouts) -> Result<Fill, KernelError> {
-        let entries = read(names::CONNTRACK, &self.whole.conntrack)?;
+    fn collect_conntrack(&mut self, now_ns: u64, timeouts: &Timeouts) -> Result<(Fill, u64), KernelError> {
+        let entries: Vec<(ConntrackKey, ConntrackValue)> = read(names::CONNTRACK, &self.whole.conntrack)?;
+        let takes_port = |flags: u16| flags & (CT_MASQUERADED | CT_REPLY) == CT_MASQUERADED;
+        let masqueraded = entries.iter().filter(|(_, value)| takes_port(value.flags)).count() as u64;
         let found = entries.len() as u64;
         let mut removed = 0;
         for (key, seen_ns) in expired_connections(entries, now_ns, timeouts) {
@@ -171,7 +177,7 @@ impl Garbage {
             }
         }
         let capacity = self.capacities.conntrack.into();
-        Ok(Fill { entries: found.saturating_sub(removed), capacity, removed })
+        Ok((Fill { entries: found.saturating_sub(removed), capacity, removed }, masqueraded))
     }
 
     fn collect_affinity(&mut self, now_ns: u64) -> Result<Fill, KernelError> {
@@ -314,7 +320,7 @@ mod tests {
     fn a_fuller_map_is_looked_through_more_often() {
         let at = |entries| {
             let conntrack = Fill { entries, capacity: 100, removed: 0 };
-            Collected { conntrack, affinity: Fill::default() }.next_in()
+            Collected { conntrack, ..Collected::default() }.next_in()
         };
         assert_eq!((at(0), at(100)), (INTERVAL_MAX, INTERVAL_MIN));
         assert!(at(10) > at(50) && at(50) > at(80));

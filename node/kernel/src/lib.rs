@@ -28,7 +28,7 @@ pub mod tables;
 
 pub use cleanup::{NodeFootprint, remove_node};
 pub use counters::{Counters, PodTotals};
-pub use dataplane::{Dataplane, DataplaneConfig, ProgramSummary};
+pub use dataplane::{Dataplane, DataplaneConfig, ProgramSummary, give_memory_back};
 pub use error::KernelError;
 pub use events::Events;
 pub use fake::FakeState;

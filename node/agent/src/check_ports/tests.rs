@@ -24,9 +24,10 @@ impl Running {
     fn start() -> Self {
         let (cluster, stats) = (Arc::new(Cluster::default()), Arc::new(Stats::default()));
         let (ready_sender, ready) = watch::channel(true);
+        stats.update(|stats| stats.node_port_addresses = vec![HERE]);
         let health = Health::new("here".into(), Arc::clone(&cluster), Arc::clone(&stats), ready);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(CheckPorts::new(Arc::new(health), vec![HERE]).run(stop.clone()));
+        let task = tokio::spawn(CheckPorts::new(Arc::new(health), false).run(stop.clone()));
         Self { cluster, stats, ready: ready_sender, stop, task, sequence: 0 }
     }
 
@@ -152,10 +153,10 @@ async fn a_taken_port_is_opened_when_it_is_free() {
         Arc::new(Health::new(
             "here".into(),
             Arc::clone(&running.cluster),
-            Arc::default(),
+            Arc::clone(&running.stats),
             running.ready.subscribe(),
         )),
-        vec![HERE],
+        false,
     );
     running.stop.cancel();
     running.tell(vec![service(TrafficPolicy::Local, port), endpoint(true)]);
