@@ -31,7 +31,7 @@ impl Server {
 
     pub(crate) async fn start_with(dir: TempDir, limits: Limits) -> Self {
         let store: Arc<dyn Store> = Arc::new(open_store(&dir).await);
-        let server = Self::start_on(dir, store, limits).await;
+        let server = Self::serve(dir, store, limits).await;
         // Tests count the config maps of this namespace, and begin at none.
         let _ = server.store.delete("/registry/configmaps/default/kube-root-ca.crt", None).await;
         server
@@ -45,11 +45,15 @@ impl Server {
             let file = file.unwrap();
             std::fs::copy(file.path(), dir.path().join("pki").join(file.file_name())).unwrap();
         }
-        Self::start_on(dir, self.store.clone(), Limits::default()).await
+        Self::start_on(dir, self.store.clone()).await
     }
 
     /// A server on a store that others may use too.
-    pub(crate) async fn start_on(dir: TempDir, store: Arc<dyn Store>, limits: Limits) -> Self {
+    pub(crate) async fn start_on(dir: TempDir, store: Arc<dyn Store>) -> Self {
+        Self::serve(dir, store, Limits::default()).await
+    }
+
+    async fn serve(dir: TempDir, store: Arc<dyn Store>, limits: Limits) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let config = Config {
