@@ -24,10 +24,8 @@ fn behind(plugin: &str) -> String {
 
 #[test]
 fn whoami_any_local_and_chaos() {
-    let server = Server::start(
-        ".:53 {\n whoami\n any\n local\n chaos Fairlead-test \"Ada\" \"Grace\"\n}\n",
-        "",
-    );
+    let server =
+        Server::start(".:53 {\n whoami\n any\n local\n chaos Fairlead-test \"Ada\" \"Grace\"\n}\n", "");
     server.check(&[
         (
             "any: every type is one small record",
@@ -36,7 +34,11 @@ fn whoami_any_local_and_chaos() {
         ),
         ("local: localhost", "localhost A", "NOERROR aa: localhost. A 127.0.0.1"),
         ("local: IPv6", "localhost AAAA", "NOERROR aa: localhost. AAAA ::1"),
-        ("local: below localhost", "localhost.example.org A", "NOERROR aa: localhost.example.org. A 127.0.0.1"),
+        (
+            "local: below localhost",
+            "localhost.example.org A",
+            "NOERROR aa: localhost.example.org. A 127.0.0.1",
+        ),
         ("local: the loopback address", "-x 127.0.0.1", "NOERROR aa: 1.0.0.127.in-addr.arpa. PTR localhost."),
         ("local: denied", "-x 127.0.0.9", "NOERROR aa:  | 127.in-addr.arpa. SOA"),
         ("chaos: the version", "version.bind TXT CH", "NOERROR: version.bind. TXT \"Fairlead-test\""),
@@ -86,7 +88,12 @@ fn template() {
 #[test]
 fn rewrite() {
     let rows: &[(&str, &str, &str, &str)] = &[
-        ("name exact", "rewrite name old.example.org new.example.org", "old.example.org A", "NOERROR aa: old.example.org. A 192.0.2.1"),
+        (
+            "name exact",
+            "rewrite name old.example.org new.example.org",
+            "old.example.org A",
+            "NOERROR aa: old.example.org. A 192.0.2.1",
+        ),
         (
             "name prefix, turned back",
             "rewrite stop {\n  name prefix x- y-\n  answer auto\n }",
@@ -124,7 +131,12 @@ fn rewrite() {
             "a.example.org TXT",
             "NXDOMAIN aa:  | example.org. SOA",
         ),
-        ("rcode", "rewrite rcode exact no.no.example.org NXDOMAIN NOERROR", "no.no.example.org A", "NOERROR aa:  | example.org. SOA"),
+        (
+            "rcode",
+            "rewrite rcode exact no.no.example.org NXDOMAIN NOERROR",
+            "no.no.example.org A",
+            "NOERROR aa:  | example.org. SOA",
+        ),
     ];
     for (title, rule, question, expected) in rows {
         Server::start(&behind(rule), "").check(&[(title, question, expected)]);
@@ -173,7 +185,11 @@ fn dns64() {
 #[test]
 fn hosts() {
     let dir = tempfile::TempDir::with_prefix("fairlead-dns-").unwrap();
-    file_in(&dir, "hosts", "192.0.2.10 a.example.org A-alias.example.org # comment\n2001:db8::10 a.example.org\n");
+    file_in(
+        &dir,
+        "hosts",
+        "192.0.2.10 a.example.org A-alias.example.org # comment\n2001:db8::10 a.example.org\n",
+    );
     let corefile = "example.org:53 {\n hosts hosts example.org {\n  192.0.2.20 inline.example.org\n  ttl 30\n  reload 100ms\n  fallthrough fall.example.org\n }\n whoami\n}\narpa:53 {\n hosts hosts\n}\n";
     let server = Server::start_in(dir, corefile, "");
     server.check(&[
@@ -276,7 +292,8 @@ fn autopath() {
 fn bufsize_and_loadbalance() {
     let answers: String =
         (0..60).map(|last| format!("        answer \"{{{{ .Name }}}} 60 IN A 192.0.2.{last}\"\n")).collect();
-    let corefile = |plugin: &str| format!(".:53 {{\n    {plugin}\n    template IN A {{\n{answers}    }}\n}}\n");
+    let corefile =
+        |plugin: &str| format!(".:53 {{\n    {plugin}\n    template IN A {{\n{answers}    }}\n}}\n");
     let truncated = |server: &Server, question: &str| {
         // dig asks again over TCP unless told not to.
         server.ask(&format!("+ignore {question}")).starts_with("NOERROR aa tc")
@@ -303,9 +320,12 @@ fn bufsize_and_loadbalance() {
 #[test]
 fn the_longest_zone_answers_and_networks_are_reverse_zones() {
     let block = |zone: &str, last: u8| {
-        format!("{zone}:53 {{\n template ANY ANY {{\n  answer \"{{{{ .Name }}}} 60 IN A 192.0.2.{last}\"\n }}\n}}\n")
+        format!(
+            "{zone}:53 {{\n template ANY ANY {{\n  answer \"{{{{ .Name }}}} 60 IN A 192.0.2.{last}\"\n }}\n}}\n"
+        )
     };
-    let corefile = [block(".", 1), block("example.org", 2), block("a.example.org", 3), block("10.1.0.0/23", 4)];
+    let corefile =
+        [block(".", 1), block("example.org", 2), block("a.example.org", 3), block("10.1.0.0/23", 4)];
     Server::start(&corefile.concat(), "").check(&[
         ("the root", "example.net A", "NOERROR aa: example.net. A 192.0.2.1"),
         ("a zone", "b.example.org A", "NOERROR aa: b.example.org. A 192.0.2.2"),
@@ -319,7 +339,9 @@ fn the_longest_zone_answers_and_networks_are_reverse_zones() {
 #[test]
 fn a_corefile_is_taken_over_live_and_a_bad_one_is_not() {
     let corefile = |last: u8| {
-        format!(".:53 {{\n reload 2s 1s\n template IN A {{\n  answer \"{{{{ .Name }}}} 60 IN A 192.0.2.{last}\"\n }}\n}}\n")
+        format!(
+            ".:53 {{\n reload 2s 1s\n template IN A {{\n  answer \"{{{{ .Name }}}} 60 IN A 192.0.2.{last}\"\n }}\n}}\n"
+        )
     };
     let server = Server::start(&corefile(1), "");
     assert_eq!(server.ask("www.example.org A"), "NOERROR aa: www.example.org. A 192.0.2.1");
@@ -349,7 +371,12 @@ fn query_shows_the_answer_and_what_each_plugin_did() {
     let output = fairlead(&["dns", "query", "old.example.org", "--server", &at, "--trace"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
-    for expected in ["rewrite ← old.example.org. A", "cache ← new.example.org. A", "template → answers NOERROR", "192.0.2.1"] {
+    for expected in [
+        "rewrite ← old.example.org. A",
+        "cache ← new.example.org. A",
+        "template → answers NOERROR",
+        "192.0.2.1",
+    ] {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
     let output = fairlead(&["dns", "query", "old.example.org", "NONE", "--server", &at]);

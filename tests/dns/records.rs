@@ -166,7 +166,9 @@ fn headless_services() {
 
 #[test]
 fn external_names() {
-    let corefile = format!("{COREFILE}example.com:53 {{\n template IN A {{\n  answer \"{{{{ .Name }}}} 60 IN A 192.0.2.7\"\n }}\n}}\n");
+    let corefile = format!(
+        "{COREFILE}example.com:53 {{\n template IN A {{\n  answer \"{{{{ .Name }}}} 60 IN A 192.0.2.7\"\n }}\n}}\n"
+    );
     Server::start(&corefile, CLUSTER).check(&[
         (
             "37: the alias",
@@ -203,13 +205,25 @@ fn pods_and_denials() {
         ("46: all pods", "pod.cluster.local A", "NOERROR aa:  | cluster.local. SOA"),
         ("47: the apex", "cluster.local A", "NOERROR aa:  | cluster.local. SOA"),
         ("47: all services", "svc.cluster.local A", "NOERROR aa:  | cluster.local. SOA"),
-        ("47: a namespace without services", "empty.svc.cluster.local A", "NOERROR aa:  | cluster.local. SOA"),
+        (
+            "47: a namespace without services",
+            "empty.svc.cluster.local A",
+            "NOERROR aa:  | cluster.local. SOA",
+        ),
         ("48: an unknown namespace", "none.svc.cluster.local A", "NXDOMAIN aa:  | cluster.local. SOA"),
         ("48: an unknown first label", "none.cluster.local A", "NXDOMAIN aa:  | cluster.local. SOA"),
         ("49: another type", "echo.demo.svc.cluster.local TXT", "NOERROR aa:  | cluster.local. SOA"),
         ("49: HTTPS", "echo.demo.svc.cluster.local TYPE65", "NOERROR aa:  | cluster.local. SOA"),
-        ("49: another type of a missing name", "none.demo.svc.cluster.local TXT", "NXDOMAIN aa:  | cluster.local. SOA"),
-        ("50: too many labels", "a.b.c.d.echo.demo.svc.cluster.local A", "NXDOMAIN aa:  | cluster.local. SOA"),
+        (
+            "49: another type of a missing name",
+            "none.demo.svc.cluster.local TXT",
+            "NXDOMAIN aa:  | cluster.local. SOA",
+        ),
+        (
+            "50: too many labels",
+            "a.b.c.d.echo.demo.svc.cluster.local A",
+            "NXDOMAIN aa:  | cluster.local. SOA",
+        ),
         ("51: nobody's address falls through to nobody", "-x 10.96.0.99", "REFUSED:"),
         ("51: PTR of a forward name", "echo.demo.svc.cluster.local PTR", "NOERROR aa:  | cluster.local. SOA"),
         (
@@ -220,15 +234,18 @@ fn pods_and_denials() {
         ),
         ("53: another class", "echo.demo.svc.cluster.local A CH", "REFUSED:"),
         ("53: outside all zones", "www.example.org A", "REFUSED:"),
-        ("53: a version of EDNS that nobody has", "+edns=1 +noednsneg echo.demo.svc.cluster.local A", "BADVERS:"),
+        (
+            "53: a version of EDNS that nobody has",
+            "+edns=1 +noednsneg echo.demo.svc.cluster.local A",
+            "BADVERS:",
+        ),
     ]);
 }
 
 #[test]
 fn options_of_the_kubernetes_plugin() {
-    let corefile = |zone: &str, options: &str| {
-        format!("{zone}:53 {{\n kubernetes {zone} {{\n  {options}\n }}\n}}\n")
-    };
+    let corefile =
+        |zone: &str, options: &str| format!("{zone}:53 {{\n kubernetes {zone} {{\n  {options}\n }}\n}}\n");
     let blocks = [
         corefile("disabled.test", "pods disabled"),
         corefile("verified.test", "pods verified"),
@@ -244,7 +261,11 @@ fn options_of_the_kubernetes_plugin() {
             "10-244-1-60.demo.pod.verified.test A",
             "NOERROR aa: 10-244-1-60.demo.pod.verified.test. A 10.244.1.60",
         ),
-        ("45: in another namespace", "10-244-1-60.empty.pod.verified.test A", "NXDOMAIN aa:  | verified.test. SOA"),
+        (
+            "45: in another namespace",
+            "10-244-1-60.empty.pod.verified.test A",
+            "NXDOMAIN aa:  | verified.test. SOA",
+        ),
         ("45: not there", "10-244-1-61.demo.pod.verified.test A", "NXDOMAIN aa:  | verified.test. SOA"),
         (
             "25: an endpoint by its pod",
@@ -256,7 +277,11 @@ fn options_of_the_kubernetes_plugin() {
             "db-0.db.demo.svc.named.test A",
             "NOERROR aa: db-0.db.demo.svc.named.test. A 10.244.1.5",
         ),
-        ("9: a service without endpoints, ignored", "front.demo.svc.empty.test A", "NXDOMAIN aa:  | empty.test. SOA"),
+        (
+            "9: a service without endpoints, ignored",
+            "front.demo.svc.empty.test A",
+            "NXDOMAIN aa:  | empty.test. SOA",
+        ),
         (
             "9: one with endpoints",
             "echo.demo.svc.empty.test A",
@@ -319,8 +344,10 @@ fn a_zone_is_transferred_whole_in_several_messages_to_whom_it_may_concern() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let summary = text.lines().find(|line| line.starts_with(";; XFR size:")).unwrap_or_else(|| panic!("{text}"));
-    let messages: usize = summary.split("messages ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    let summary =
+        text.lines().find(|line| line.starts_with(";; XFR size:")).unwrap_or_else(|| panic!("{text}"));
+    let messages: usize =
+        summary.split("messages ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
     assert!(messages > 1, "{summary}");
     assert_eq!(text.lines().filter(|line| line.contains("\tSOA\t")).count(), 2, "{text}");
     for expected in [

@@ -28,8 +28,12 @@ pub(crate) struct Server {
 }
 
 /// How a question travels: whether over TCP, and which address.
-const WAYS: [(&str, bool, bool); 4] =
-    [("UDP/IPv4", false, true), ("TCP/IPv4", true, true), ("UDP/IPv6", false, false), ("TCP/IPv6", true, false)];
+const WAYS: [(&str, bool, bool); 4] = [
+    ("UDP/IPv4", false, true),
+    ("TCP/IPv4", true, true),
+    ("UDP/IPv6", false, false),
+    ("TCP/IPv6", true, false),
+];
 
 impl Server {
     /// A server that answers.
@@ -40,7 +44,8 @@ impl Server {
     /// The same with a directory that holds files of the Corefile.
     pub(crate) fn start_in(dir: TempDir, corefile: &str, objects: &str) -> Self {
         let mut command = command(&dir, corefile, objects);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || {
@@ -78,13 +83,16 @@ impl Server {
     pub(crate) fn check(&self, rows: &[(&str, &str, &str)]) {
         let mut wrong = String::new();
         for (way, tcp, v4) in WAYS {
-            let Some(address) = self.addresses.iter().find(|address| address.is_ipv4() == v4) else { continue };
+            let Some(address) = self.addresses.iter().find(|address| address.is_ipv4() == v4) else {
+                continue;
+            };
             let questions: Vec<&str> = rows.iter().map(|row| row.1).collect();
             let answers = dig(*address, tcp, &questions);
             assert_eq!(answers.len(), rows.len(), "{way}: every question has an answer:\n{answers:#?}");
             for ((title, question, expected), answer) in rows.iter().zip(&answers) {
                 if answer != expected {
-                    writeln!(wrong, "{title}\n  {question} over {way}\n  want {expected}\n  got  {answer}").unwrap();
+                    writeln!(wrong, "{title}\n  {question} over {way}\n  want {expected}\n  got  {answer}")
+                        .unwrap();
                 }
             }
         }
@@ -205,8 +213,11 @@ fn shown(text: &str) -> String {
     let mut sections = vec![String::new(); 3];
     for (section, name) in sections.iter_mut().zip(["ANSWER", "AUTHORITY", "ADDITIONAL"]) {
         let body = between(&format!(";; {name} SECTION:"), "\n\n");
-        let mut records: Vec<String> =
-            body.lines().filter(|record| !record.starts_with(';') && !record.is_empty()).map(record).collect();
+        let mut records: Vec<String> = body
+            .lines()
+            .filter(|record| !record.starts_with(';') && !record.is_empty())
+            .map(record)
+            .collect();
         records.sort();
         *section = records.join("; ");
     }

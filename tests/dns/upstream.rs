@@ -152,7 +152,10 @@ const GOOD: &str = "NOERROR: www.example.org. A 192.0.2.1";
 
 fn forward(upstreams: &[&Upstream], options: &str) -> String {
     let servers: Vec<String> = upstreams.iter().map(|upstream| upstream.address.to_string()).collect();
-    format!(".:53 {{\n errors\n forward . {} {{\n  policy sequential\n  {options}\n }}\n}}\n", servers.join(" "))
+    format!(
+        ".:53 {{\n errors\n forward . {} {{\n  policy sequential\n  {options}\n }}\n}}\n",
+        servers.join(" ")
+    )
 }
 
 #[test]
@@ -226,7 +229,10 @@ fn too_many_questions_at_a_time_are_refused() {
 }
 
 fn cached(upstream: &Upstream, options: &str) -> String {
-    format!(".:53 {{\n cache {{\n  {options}\n }}\n forward . {} {{\n  read_timeout 300ms\n }}\n}}\n", upstream.address)
+    format!(
+        ".:53 {{\n cache {{\n  {options}\n }}\n forward . {} {{\n  read_timeout 300ms\n }}\n}}\n",
+        upstream.address
+    )
 }
 
 #[test]

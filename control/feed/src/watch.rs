@@ -2,9 +2,10 @@
 
 use std::fmt::Debug;
 
+use fairlead_model::ObjectName;
 use futures::{Stream, StreamExt, future, stream::SelectAll};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod, Service},
+    core::v1::{ConfigMap, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -13,12 +14,15 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{index::Observation, objects::Indexed};
+use crate::{
+    index::Observation,
+    objects::{Indexed, corefile_name},
+};
 
 /// A stream of observations of one or more kinds.
 pub(crate) type Observations = std::pin::Pin<Box<dyn Stream<Item = Observation> + Send>>;
 
-/// Observations of all five kinds, for ever.
+/// Observations of all kinds, for ever.
 pub(crate) fn all(client: &Client) -> SelectAll<Observations> {
     futures::stream::select_all([
         of::<Namespace>(client),
@@ -26,6 +30,7 @@ pub(crate) fn all(client: &Client) -> SelectAll<Observations> {
         of::<EndpointSlice>(client),
         of::<Service>(client),
         of::<Pod>(client),
+        corefile(client),
     ])
 }
 
@@ -33,7 +38,21 @@ fn of<K>(client: &Client) -> Observations
 where
     K: Indexed + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    observe(Api::<K>::all(client.clone()), watcher::Config::default())
+}
+
+/// The one ConfigMap that matters.
+fn corefile(client: &Client) -> Observations {
+    let ObjectName { namespace, name } = corefile_name();
+    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    observe(Api::<ConfigMap>::namespaced(client.clone(), &namespace), only)
+}
+
+fn observe<K>(api: Api<K>, config: watcher::Config) -> Observations
+where
+    K: Indexed + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let events = watcher(api, config).default_backoff();
     Box::pin(events.filter_map(|event| {
         future::ready(match event {
             Ok(event) => Some(observation(&event)),

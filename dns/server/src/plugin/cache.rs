@@ -297,11 +297,14 @@ impl Plugin for Caching {
         let stale_max = self.options.stale.as_ref().map_or(Duration::ZERO, |stale: &Stale| stale.up_to);
         match self.look(&key, now) {
             // It was asked for a moment ago and failed: what is stale is better still.
-            Some((kept, true)) if kept.expires > now && kept.reply.meaning == Meaning::Failure && !stale_max.is_zero() => {
+            Some((kept, true))
+                if kept.expires > now && kept.reply.meaning == Meaning::Failure && !stale_max.is_zero() =>
+            {
                 let stale = self.stores.success.get(&key).filter(|stale| stale.expires + stale_max > now);
                 let ttl = self.options.stale.as_ref().map_or(Duration::ZERO, |stale| stale.ttl);
                 query.answered_by = "cache";
-                let response = stale.map_or_else(|| self.hit(&kept, true, now), |stale| self.stale(&stale, ttl));
+                let response =
+                    stale.map_or_else(|| self.hit(&kept, true, now), |stale| self.stale(&stale, ttl));
                 std::future::ready(response).boxed()
             }
             Some((kept, denial)) if kept.expires > now => {
