@@ -1,5 +1,6 @@
 //! `fairlead dns`: the DNS server of a node, or of anybody with a Corefile.
 
+mod events;
 mod objects;
 mod query;
 
@@ -105,7 +106,9 @@ pub(crate) fn run(args: DnsArgs) -> anyhow::Result<()> {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let updates = updates(&args)?;
+    let identity = identity(&args)?;
+    let updates = updates(&args, identity.as_ref())?;
+    let node = args.name.clone().map_or_else(host_name, Ok)?;
     let local = |port| At::Address(([127, 0, 0, 1], port).into());
     let alone = args.corefile.is_some();
     let mut config = Config {
@@ -126,23 +129,37 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     }
     daemon::run(async |shutdown| {
         let updates = updates.unwrap_or_else(|| futures::stream::pending().boxed());
-        let server = DnsServer::new(config, updates).await?;
+        let mut server = DnsServer::new(config, updates).await?;
         tracing::info!(addresses = ?server.addresses(), "answering");
-        Ok(server.run(shutdown).await?)
+        let Some(identity) = identity.filter(|_| !alone) else { return Ok(server.run(shutdown).await?) };
+        let notices = server.notices();
+        tokio::select! {
+            result = server.run(shutdown) => Ok(result?),
+            () = events::post(identity, node, notices) => Ok(()),
+        }
     })
 }
 
-/// Where the names of the cluster come from, if from anywhere.
-fn updates(args: &ServeArgs) -> anyhow::Result<Option<BoxStream<'static, Update>>> {
-    if let Some(file) = &args.objects {
-        return Ok(Some(objects::updates(file)?));
-    }
+/// Who we are in the cluster, if there is one.
+fn identity(args: &ServeArgs) -> anyhow::Result<Option<Identity>> {
     let kubeconfig = match (&args.kubeconfig, &args.corefile) {
+        _ if args.objects.is_some() => return Ok(None),
         (Some(file), _) => file.clone(),
         (None, None) => PathBuf::from(KUBECONFIG),
         (None, Some(_)) => return Ok(None),
     };
-    let identity = Identity::read(&kubeconfig)?;
+    Ok(Some(Identity::read(&kubeconfig)?))
+}
+
+/// Where the names of the cluster come from, if from anywhere.
+fn updates(
+    args: &ServeArgs,
+    identity: Option<&Identity>,
+) -> anyhow::Result<Option<BoxStream<'static, Update>>> {
+    if let Some(file) = &args.objects {
+        return Ok(Some(objects::updates(file)?));
+    }
+    let Some(identity) = identity else { return Ok(None) };
     let feed = identity.feed(args.feed.as_deref())?;
     let name = args.name.clone().map_or_else(host_name, Ok)?;
     Ok(Some(feed_updates(feed, &name).boxed()))

@@ -7,7 +7,7 @@ use std::{
 
 use fairlead_model::{Change, ObjectName, Revision, Update, View};
 
-use crate::objects::Kind;
+use crate::objects::{Kind, corefile_name};
 
 /// What a watch on one kind can report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,7 @@ impl Index {
             Kind::Pod => self.view.pods().map(|pod| pod.name.clone()).collect(),
             Kind::Node => self.view.nodes().map(|node| ObjectName::new("", &node.name)).collect(),
             Kind::Namespace => self.view.namespaces().map(|name| ObjectName::new("", name)).collect(),
+            Kind::Corefile => self.view.corefile().map(|_| corefile_name()).into_iter().collect(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fairlead_model as model;
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Pod, PodSpec, Service, ServicePort},
+        core::v1::{ConfigMap, Namespace, Node, Pod, PodSpec, Service, ServicePort},
         discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -37,7 +37,7 @@ const AFFINITY_DEFAULT_SECS: u32 = 10_800;
 
 /// A kind of API object that ends up in the feed.
 pub trait Indexed {
-    /// Which of the five.
+    /// Which of them.
     const KIND: Kind;
 
     /// What the object's existence in this state means to readers: a put, or a delete when there is nothing to tell.
@@ -60,10 +60,12 @@ pub enum Kind {
     Service,
     /// Pods.
     Pod,
+    /// The ConfigMap of the DNS servers.
+    Corefile,
 }
 
 impl Kind {
-    /// All of them.
+    /// Those without which nothing is complete; a Corefile need not be there, nor may everybody read one.
     pub const ALL: [Self; 5] = [Self::Namespace, Self::Node, Self::Slice, Self::Service, Self::Pod];
 
     /// The kind and key that a change is about; cluster-wide names have an empty namespace.
@@ -81,6 +83,7 @@ impl Kind {
             Change::PutNamespace(name) | Change::DeleteNamespace(name) => {
                 (Self::Namespace, cluster_wide(name))
             }
+            Change::PutCorefile(_) | Change::DeleteCorefile => (Self::Corefile, corefile_name()),
         }
     }
 
@@ -92,8 +95,14 @@ impl Kind {
             Self::Pod => Change::DeletePod(name),
             Self::Node => Change::DeleteNode(name.name),
             Self::Namespace => Change::DeleteNamespace(name.name),
+            Self::Corefile => Change::DeleteCorefile,
         }
     }
+}
+
+/// Where kubeadm keeps the Corefile.
+pub(crate) fn corefile_name() -> ObjectName {
+    ObjectName::new("kube-system", "coredns")
 }
 
 fn object_name(meta: &ObjectMeta) -> ObjectName {
@@ -133,6 +142,19 @@ fn protocol(text: Option<&str>) -> model::Protocol {
 
 fn port_number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+impl Indexed for ConfigMap {
+    const KIND: Kind = Kind::Corefile;
+
+    fn put(&self) -> Change {
+        let text = self.data.as_ref().and_then(|data| data.get("Corefile"));
+        text.map_or(Change::DeleteCorefile, |text| Change::PutCorefile(text.clone()))
+    }
+
+    fn delete(&self) -> Change {
+        Change::DeleteCorefile
+    }
 }
 
 impl Indexed for Namespace {

@@ -34,6 +34,10 @@ pub enum Change {
     PutNamespace(String),
     /// A namespace is gone.
     DeleteNamespace(String),
+    /// The cluster keeps a configuration of its DNS servers; this is its text.
+    PutCorefile(String),
+    /// It keeps none.
+    DeleteCorefile,
 }
 
 /// A complete set of changes that belongs together.

@@ -18,6 +18,7 @@ pub struct View {
     pods: BTreeMap<ObjectName, Pod>,
     pods_by_address: BTreeMap<IpAddr, ObjectName>,
     namespaces: BTreeSet<String>,
+    corefile: Option<String>,
 }
 
 impl View {
@@ -107,6 +108,11 @@ impl View {
         self.namespaces.iter().map(String::as_str)
     }
 
+    /// The text of the cluster's Corefile, if it keeps one.
+    pub fn corefile(&self) -> Option<&str> {
+        self.corefile.as_deref()
+    }
+
     /// Whether applying the change would alter anything.
     pub fn would_change(&self, change: &Change) -> bool {
         match change {
@@ -120,6 +126,8 @@ impl View {
             Change::DeletePod(name) => self.pods.contains_key(name),
             Change::PutNamespace(name) => !self.has_namespace(name),
             Change::DeleteNamespace(name) => self.has_namespace(name),
+            Change::PutCorefile(text) => self.corefile() != Some(text),
+            Change::DeleteCorefile => self.corefile.is_some(),
         }
     }
 
@@ -130,7 +138,8 @@ impl View {
         let slices = self.slices.values().cloned().map(Change::PutSlice);
         let services = self.services.values().cloned().map(Change::PutService);
         let pods = self.pods.values().cloned().map(Change::PutPod);
-        namespaces.chain(nodes).chain(slices).chain(services).chain(pods).collect()
+        let corefile = self.corefile.iter().cloned().map(Change::PutCorefile);
+        corefile.chain(namespaces).chain(nodes).chain(slices).chain(services).chain(pods).collect()
     }
 
     fn apply_change(&mut self, change: Change, touched: &mut BTreeSet<ObjectName>) {
@@ -172,6 +181,8 @@ impl View {
             Change::DeleteNamespace(name) => {
                 self.namespaces.remove(&name);
             }
+            Change::PutCorefile(text) => self.corefile = Some(text),
+            Change::DeleteCorefile => self.corefile = None,
         }
     }
 
@@ -252,7 +263,8 @@ mod tests {
     #[test]
     fn replaying_a_view_as_changes_gives_the_same_view() {
         let mut view = View::default();
-        view.apply(delta(1, vec![slice("s", "svc"), Change::PutNamespace("demo".into())]));
+        let corefile = Change::PutCorefile(". {\n}".into());
+        view.apply(delta(1, vec![slice("s", "svc"), Change::PutNamespace("demo".into()), corefile]));
         let mut copy = View::default();
         copy.apply(Update { revision: view.revision(), snapshot: true, changes: view.to_changes() });
         assert_eq!(copy, view);

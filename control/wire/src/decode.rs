@@ -240,6 +240,8 @@ impl TryFrom<proto::Change> for model::Change {
             Wire::DeletePod(name) => Self::DeletePod(name.into()),
             Wire::PutNamespace(name) => Self::PutNamespace(name),
             Wire::DeleteNamespace(name) => Self::DeleteNamespace(name),
+            Wire::PutCorefile(text) => Self::PutCorefile(text),
+            Wire::DeleteCorefile(_) => Self::DeleteCorefile,
         })
     }
 }

@@ -186,6 +186,8 @@ impl From<model::Change> for proto::Change {
             model::Change::DeletePod(name) => Wire::DeletePod(name.into()),
             model::Change::PutNamespace(name) => Wire::PutNamespace(name),
             model::Change::DeleteNamespace(name) => Wire::DeleteNamespace(name),
+            model::Change::PutCorefile(text) => Wire::PutCorefile(text),
+            model::Change::DeleteCorefile => Wire::DeleteCorefile(true),
         };
         Self { change: Some(change) }
     }

@@ -101,7 +101,12 @@ impl Catalog {
             Change::DeleteSlice(name) => self.remove_slice(&name, touched),
             Change::PutNamespace(name) => drop(self.namespaces.insert(name)),
             Change::DeleteNamespace(name) => drop(self.namespaces.remove(&name)),
-            Change::PutPod(_) | Change::DeletePod(_) | Change::PutNode(_) | Change::DeleteNode(_) => {}
+            Change::PutPod(_)
+            | Change::DeletePod(_)
+            | Change::PutNode(_)
+            | Change::DeleteNode(_)
+            | Change::PutCorefile(_)
+            | Change::DeleteCorefile => {}
         }
     }
 
@@ -173,7 +178,7 @@ mod tests {
             service: format!("n{service}"),
             ports: Vec::new(),
             endpoints: vec![endpoint],
-            triggered_unix_ns: 0,
+            ..EndpointSlice::default()
         })
     }
 

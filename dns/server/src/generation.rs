@@ -124,7 +124,6 @@ impl Generation {
                 keys: &keys,
                 server: &server,
                 directory: directory.clone(),
-                stop: &stop,
                 block: BlockParts::default(),
                 parts: &mut parts,
             };

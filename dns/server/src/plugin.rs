@@ -9,7 +9,6 @@ use std::{
 
 use fairlead_zone::Name;
 use futures::future::BoxFuture;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{Plugin, Slot},
@@ -99,8 +98,6 @@ pub(crate) struct Setup<'a> {
     pub(crate) server: &'a str,
     /// Where relative paths begin.
     pub(crate) directory: PathBuf,
-    /// Ends when another Corefile takes over, and at shutdown.
-    pub(crate) stop: &'a CancellationToken,
     /// What the server block has besides plugins.
     pub(crate) block: BlockParts,
     /// What the Corefile has besides server blocks.

@@ -169,6 +169,9 @@ impl DnsServer {
         let following = sync::follow(updates, known, Arc::clone(&self.world.cluster), self.stop.clone());
         self.starts.push(following.map(Ok).boxed());
         let mut corefiles = self.world.cluster.corefile();
+        if corefiles.borrow().is_some() {
+            self.reload(None).await;
+        }
         let mut look_at = self.next_look();
         let mut result = Ok(());
         loop {

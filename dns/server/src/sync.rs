@@ -75,6 +75,22 @@ impl Cluster {
         names
     }
 
+    /// Publishes the Corefile that an update leaves.
+    fn take_corefile(&self, update: &Update) {
+        let kept = update.changes.iter().rev().find_map(|change| match change {
+            fairlead_model::Change::PutCorefile(text) => Some(Some(text.clone())),
+            fairlead_model::Change::DeleteCorefile => Some(None),
+            _ => None,
+        });
+        if let Some(text) = kept.or(update.snapshot.then_some(None)) {
+            self.corefile.send_if_modified(|known| {
+                let changed = *known != text;
+                *known = text;
+                changed
+            });
+        }
+    }
+
     /// Readers see the zone before the update or after it.
     pub(crate) fn apply(&self, known: &mut Known, mut update: Update) {
         for change in &mut update.changes {
@@ -86,6 +102,7 @@ impl Cluster {
         let names: BTreeSet<_> = update.changes.iter().filter_map(changed_pod).cloned().collect();
         let addresses_before = addresses(&known.pods, &names);
         let snapshot = update.snapshot;
+        self.take_corefile(&update);
         known.apply_pods(&mut update);
         let touched = known.catalog.apply(update);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -137,6 +137,8 @@ fn change() -> impl Strategy<Value = Change> {
         pod().prop_map(Change::PutPod),
         name().prop_map(Change::DeletePod),
         text().prop_map(Change::PutNamespace),
+        text().prop_map(Change::PutCorefile),
+        Just(Change::DeleteCorefile),
         text().prop_map(Change::DeleteNamespace),
     ]
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fairlead_dns::{Config, DnsError, DnsServer};
 use fairlead_model::{Change, ObjectName, ServiceKind};
 use hickory_proto::{
-    op::ResponseCode,
+    op::{Message, ResponseCode},
     rr::{RData, RecordType},
 };
 
@@ -164,5 +164,35 @@ async fn a_taken_port_and_a_bad_domain_are_named() {
     };
     let error = start(domain).await.err().expect("no domain");
     assert!(error.to_string().contains("a..b"), "{error}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_corefile_of_the_cluster_is_taken_over_live_and_a_bad_one_is_not() {
+    let mut server = TestServer::start(Vec::new()).await;
+    let corefile = |last: u8| {
+        let answer = format!("{{{{ .Name }}}} 60 IN A 192.0.2.{last}");
+        Change::PutCorefile(format!(
+            ".:53 {{\n prometheus\n template IN A {{\n  answer \"{answer}\"\n }}\n}}\n"
+        ))
+    };
+    let is = |last: u8| move |answer: &Message| addresses(answer) == [IpAddr::from([192, 0, 2, last])];
+    server.update(true, vec![corefile(1)]);
+    server.eventually("www.example.org.", is(1)).await;
+    server.update(false, vec![Change::PutCorefile(".:53 {\n tempalte\n}\n".into())]);
+    loop {
+        let (_, text) = http_get(server.endpoints[0], "/metrics").await;
+        if text.contains("coredns_reload_failed_total 1") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    server.eventually("www.example.org.", is(1)).await;
+    server.update(false, vec![corefile(2)]);
+    server.eventually("www.example.org.", is(2)).await;
+    // Without one it is kubeadm's again, which refuses names outside: there is nobody to ask.
+    server.update(false, vec![Change::DeleteCorefile]);
+    let refused = |answer: &Message| answer.metadata.response_code == ResponseCode::Refused;
+    server.eventually("www.example.org.", refused).await;
     server.stop().await.unwrap();
 }
