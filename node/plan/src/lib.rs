@@ -5,8 +5,11 @@
 //! module per proxy mode; [`ebpf`] is the one that exists. Start reading at [`ebpf::Planner::plan`]; which endpoints a
 //! service uses is [`select`], the pod networks of other nodes are [`routes`].
 
+pub mod classic;
 pub mod ebpf;
+pub mod iptables;
 pub mod mode;
+pub mod nftables;
 pub mod op;
 pub mod routes;
 pub mod select;
