@@ -107,6 +107,22 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// A program that a proxy mode needs is not installed.
+    #[error("the program {program} is missing; install the package {package}")]
+    NoTool {
+        /// Its name.
+        program: &'static str,
+        /// Debian's package that has it.
+        package: &'static str,
+    },
+    /// A program failed.
+    #[error("{program}: {message}")]
+    Tool {
+        /// Its name.
+        program: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// A thread could not be started.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use fairlead_model::Prefix;
 
-pub mod hash;
+pub mod conntrack;
+pub(crate) mod hash;
 pub mod port;
 #[cfg(test)]
 pub(crate) mod trace;

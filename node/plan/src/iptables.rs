@@ -95,6 +95,30 @@ impl Planner {
         Some(self.restore(&chains, saved.as_ref()))
     }
 
+    /// Whether the kernel has what was planned, as far as chains and their numbers of rules can tell.
+    pub fn is_intact(&self, saved: &Saved) -> bool {
+        let mut wanted: BTreeMap<(Table, String), usize> = BTreeMap::new();
+        for section in self.shared() {
+            for chain in &section.chains {
+                wanted.entry((section.table, chain.clone())).or_default();
+            }
+            for rule in &section.rules {
+                let chain = rule.split(' ').nth(1).unwrap_or_default();
+                *wanted.entry((section.table, chain.to_owned())).or_default() += 1;
+            }
+        }
+        for (chain, rules) in self.services.values().flatten().flat_map(|port| &port.chains) {
+            wanted.insert((Table::Nat, chain.clone()), rules.len());
+        }
+        let canaries =
+            [Table::Filter, Table::Nat, Table::Mangle].map(|table| (table, fixed::CANARY.to_owned()));
+        wanted.extend(canaries.map(|key| (key, 0)));
+        let is_made = |jump: &&fixed::Jump| wanted.contains_key(&(jump.table, jump.to.to_owned()));
+        let sizes = saved.sizes();
+        JUMPS.iter().filter(is_made).all(|jump| saved.has_jump(jump))
+            && wanted.iter().all(|(key, size)| sizes.get(&(key.0, key.1.as_str())) == Some(size))
+    }
+
     /// The cluster's endpoints, as far as they are written.
     fn endpoints(&self) -> usize {
         self.services.values().flatten().map(|port| port.endpoints).sum()
@@ -111,8 +135,35 @@ impl Planner {
     }
 
     fn restore(&self, chains: &BTreeMap<String, Option<Vec<String>>>, saved: Option<&Saved>) -> Restore {
-        let mut text = String::new();
-        let mut rules = 0;
+        let [mut filter, mut nat] = self.shared();
+        for (chain, content) in chains {
+            nat.chain(chain);
+            match content {
+                Some(lines) => nat.rules.extend(lines.iter().cloned()),
+                None => nat.remove(chain),
+            }
+        }
+        if let Some(saved) = saved {
+            for section in [&mut filter, &mut nat] {
+                for jump in JUMPS.iter().filter(|jump| !saved.has_jump(jump)) {
+                    if section.table == jump.table && section.chains.iter().any(|chain| chain == jump.to) {
+                        section.rules.push(jump.insertion());
+                    }
+                }
+                section.chain(fixed::CANARY);
+            }
+        }
+        let mangle = saved.map(|_| Section::new(Table::Mangle, &[fixed::CANARY]));
+        let (mut text, mut rules) = (String::new(), 0);
+        for section in [filter, nat].iter().chain(&mangle) {
+            rules += section.rules.len();
+            section.write(&mut text);
+        }
+        Restore { text, full: saved.is_some(), rules }
+    }
+
+    /// The chains that all services share, as every restore writes them: `filter`, then `nat`.
+    fn shared(&self) -> [Section; 2] {
         let mut filter = Section::new(Table::Filter, FILTER_CHAINS);
         let mut nat = Section::new(Table::Nat, NAT_CHAINS);
         fixed::filter_head(&self.config, self.family, &mut filter);
@@ -121,34 +172,9 @@ impl Planner {
             filter.rules.extend(port.filter.iter().cloned());
             nat.rules.extend(port.nat.iter().cloned());
         }
-        for (chain, content) in chains {
-            nat.chains.push(chain.clone());
-            match content {
-                Some(lines) => nat.rules.extend(lines.iter().cloned()),
-                None => nat.removals.push(chain.clone()),
-            }
-        }
         fixed::nat_tail(&self.config, self.family, &mut nat);
         fixed::filter_tail(&self.config, &mut filter);
-        let mut sections = vec![filter, nat];
-        if let Some(saved) = saved {
-            for jump in JUMPS {
-                let section = sections.iter_mut().find(|section| section.table == jump.table);
-                let is_made = |section: &&mut Section| section.chains.iter().any(|chain| chain == jump.to);
-                if let Some(section) = section.filter(is_made).filter(|_| !saved.has_jump(jump)) {
-                    section.rules.push(jump.insertion());
-                }
-            }
-            for section in &mut sections {
-                section.chains.push(fixed::CANARY.to_owned());
-            }
-            sections.push(Section::new(Table::Mangle, &[fixed::CANARY]));
-        }
-        for section in &sections {
-            rules += section.rules.len();
-            section.write(&mut text);
-        }
-        Restore { text, full: saved.is_some(), rules }
+        [filter, nat]
     }
 }
 

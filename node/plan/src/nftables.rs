@@ -31,6 +31,8 @@ pub struct Observed {
     pub chains: BTreeSet<String>,
     /// Names of sets with their timeouts in seconds, 0 for none.
     pub sets: BTreeMap<String, u32>,
+    /// How many rules a chain has, and how many elements a set or map.
+    pub sizes: BTreeMap<String, usize>,
 }
 
 /// What to give to `nft -f`, in order. Each script is one transaction.
@@ -159,6 +161,20 @@ impl Planner {
             !rested
         });
         (!text.is_empty()).then_some(text)
+    }
+
+    /// Whether the kernel has what was planned, as far as numbers of rules and elements can tell.
+    pub fn is_intact(&self, observed: &Observed) -> bool {
+        let mut wanted = fixed::sizes(&self.config, self.family);
+        for (chain, rules) in self.services.values().flat_map(|service| &service.chains) {
+            wanted.insert(chain.clone(), rules.len());
+        }
+        for (container, _) in self.elements.0.keys() {
+            *wanted.entry((*container).to_owned()).or_default() += 1;
+        }
+        let sets = self.services.values().flat_map(|service| service.sets.keys());
+        wanted.iter().all(|(name, size)| observed.sizes.get(name) == Some(size))
+            && sets.into_iter().all(|set| observed.sets.contains_key(set))
     }
 
     /// When [`Self::release`] has something to do next.

@@ -63,12 +63,16 @@ impl Saved {
         self.tables.get(&table).is_some_and(|content| content.chains.contains(chain))
     }
 
-    /// How many rules our chains have in all tables, the jumps to them not counted.
-    pub fn rules_of_ours(&self, ours: &dyn Fn(Table, &str) -> bool) -> usize {
-        let of = |table: Table| {
-            self.rules(table).filter(|rule| chain_of(rule).is_some_and(|chain| ours(table, chain))).count()
-        };
-        [Table::Filter, Table::Nat, Table::Mangle].into_iter().map(of).sum()
+    /// How many rules each chain has.
+    pub(super) fn sizes(&self) -> BTreeMap<(Table, &str), usize> {
+        let mut sizes = BTreeMap::new();
+        for (table, content) in &self.tables {
+            sizes.extend(content.chains.iter().map(|chain| ((*table, chain.as_str()), 0)));
+            for chain in content.rules.iter().filter_map(|rule| chain_of(rule)) {
+                *sizes.entry((*table, chain)).or_default() += 1;
+            }
+        }
+        sizes
     }
 
     fn rules(&self, table: Table) -> impl Iterator<Item = &String> {

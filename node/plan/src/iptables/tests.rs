@@ -263,3 +263,20 @@ fn packets_to_loopback_from_outside_are_dropped_and_health_checks_are_let_in() {
     let rule = host.tables.chains("filter")["KUBE-NODEPORTS"][0].join(" ");
     assert!(rule.contains("--dport 32000") && rule.ends_with("-j ACCEPT"), "{rule}");
 }
+
+#[test]
+fn a_rule_or_jump_that_somebody_took_away_is_missed() {
+    let host = host(&table::cluster());
+    let intact = |tables: &Tables| host.planner.is_intact(&Saved::parse(&tables.save()));
+    assert!(intact(&host.tables));
+    for damage in [
+        "*nat\n:KUBE-POSTROUTING - [0:0]\nCOMMIT\n",
+        "*nat\n:PREROUTING - [0:0]\nCOMMIT\n",
+        "*filter\n:FORWARD - [0:0]\nCOMMIT\n",
+        "*mangle\n-X KUBE-PROXY-CANARY\nCOMMIT\n",
+    ] {
+        let mut damaged = host.tables.clone();
+        damaged.restore(damage);
+        assert!(!intact(&damaged), "{damage}");
+    }
+}

@@ -1,6 +1,6 @@
 //! The table, its base chains, sets and maps, and the rules that do not depend on services.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::classic::{Config, Family, text};
 
@@ -140,6 +140,22 @@ pub(super) fn script(config: &Config, family: Family) -> String {
         let _ = writeln!(text, "add element {table} {NODE_PORT_IPS} {{ {address} }}");
     }
     text
+}
+
+/// How many rules the chains have that [`script`] makes, and how many elements it puts into sets.
+pub(super) fn sizes(config: &Config, family: Family) -> BTreeMap<String, usize> {
+    let chains = BASE_CHAINS.iter().map(|row| row.0).chain(CHAINS.iter().copied());
+    let containers = CONTAINERS.iter().map(|row| row.1);
+    let mut sizes: BTreeMap<String, usize> =
+        chains.chain(containers).map(|name| (name.to_owned(), 0)).collect();
+    let rules = rules(config, family);
+    let rules = JUMPS.iter().map(|row| row.0).chain(rules.iter().map(|row| row.0));
+    let node_ports = config.selected_node_ports(family).into_iter().flatten();
+    let node_ports = node_ports.filter(|address| !address.is_loopback()).map(|_| NODE_PORT_IPS);
+    for name in rules.chain(node_ports) {
+        *sizes.entry(name.to_owned()).or_default() += 1;
+    }
+    sizes
 }
 
 fn rules(config: &Config, family: Family) -> Vec<(&'static str, String)> {

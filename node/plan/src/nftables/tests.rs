@@ -23,8 +23,8 @@ impl Host {
     }
 
     fn over(config: Config, table: Table) -> Self {
-        let observed = Observed { chains: table.chains().keys().cloned().collect(), sets: table.sets() };
-        Self { planner: Planner::adopt(config, Family::V4, observed), table, now_ms: 0 }
+        let planner = Planner::adopt(config, Family::V4, table.observe());
+        Self { planner, table, now_ms: 0 }
     }
 
     fn sync(&mut self, view: &View, scope: Scope<'_>) -> Option<String> {
@@ -230,4 +230,17 @@ fn node_ports_are_served_where_they_are_selected() {
     };
     assert_eq!(ends(NODE_ADDRESS), [arrives("10.244.1.1", 8080, true)]);
     assert_eq!(ends("192.0.2.99"), [arrives("192.0.2.99", 30_001, false)]);
+}
+
+#[test]
+fn a_rule_or_element_that_somebody_took_away_is_missed() {
+    let host = host(&table::cluster());
+    assert!(host.planner.is_intact(&host.table.observe()));
+    let mut flushed = host.table.clone();
+    flushed.run("flush map ip kube-proxy service-ips\n");
+    assert!(!host.planner.is_intact(&flushed.observe()));
+    let mut flushed = host.table.clone();
+    flushed.run("flush chain ip kube-proxy masquerading\n");
+    assert!(!host.planner.is_intact(&flushed.observe()));
+    assert!(!host.planner.is_intact(&Observed::default()));
 }

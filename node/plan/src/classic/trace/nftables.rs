@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Chains, Choices, End, Node, Packet, covers, every_end, words};
+use crate::nftables::Observed;
 
 /// A table as `nft -f` leaves it.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +123,17 @@ impl Table {
     pub(crate) fn sets(&self) -> BTreeMap<String, u32> {
         let timeout = |name: &String| self.timeouts.get(name).copied().unwrap_or_default();
         self.containers.keys().map(|name| (name.clone(), timeout(name))).collect()
+    }
+
+    /// As the kernel layer sees it.
+    pub(crate) fn observe(&self) -> Observed {
+        let chains = self.chains.iter().map(|(name, rules)| (name.clone(), rules.len()));
+        let containers = self.containers.iter().map(|(name, elements)| (name.clone(), elements.len()));
+        Observed {
+            chains: self.chains.keys().cloned().collect(),
+            sets: self.sets(),
+            sizes: chains.chain(containers).collect(),
+        }
     }
 
     pub(crate) fn elements(&self, container: &str) -> Vec<&str> {
