@@ -44,7 +44,7 @@ pub async fn delete(flows: &[Flow]) -> Result<(), KernelError> {
         ];
         let output = tool::run("conntrack", &arguments, None).await?;
         if !output.success && !output.stderr.contains("0 flow entries") {
-            return Err(tool::failure("conntrack", output.stderr, None));
+            return Err(tool::failure("conntrack", &output.stderr, None));
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ pub mod events;
 pub mod fake;
 pub mod features;
 pub mod iptables;
+pub mod ipvs;
 pub mod logs;
 pub mod net;
 pub mod nft;

@@ -52,10 +52,9 @@ pub(crate) async fn run(
         .map_err(failed)?;
     let stdin = child.stdin.take();
     let write = async {
-        match (stdin, input) {
-            // A program that ends early says why on its standard error.
-            (Some(mut stdin), Some(input)) => drop(stdin.write_all(input.as_bytes()).await),
-            _ => {}
+        // A program that ends early says why on its standard error.
+        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+            drop(stdin.write_all(input.as_bytes()).await);
         }
     };
     let (output, ()) = tokio::join!(child.wait_with_output(), write);
@@ -74,11 +73,11 @@ pub(crate) async fn expect(
     input: Option<&str>,
 ) -> Result<String, KernelError> {
     let output = run(program, arguments, input).await?;
-    if output.success { Ok(output.stdout) } else { Err(failure(program, output.stderr, input)) }
+    if output.success { Ok(output.stdout) } else { Err(failure(program, &output.stderr, input)) }
 }
 
 /// The error of a program that failed, with the line it complained about.
-pub(crate) fn failure(program: &'static str, message: String, input: Option<&str>) -> KernelError {
+pub(crate) fn failure(program: &'static str, message: &str, input: Option<&str>) -> KernelError {
     let hint = if message.contains("xtables lock") {
         format!(
             "; another program has held the xtables lock for {LOCK_WAIT_SECS} s (`fuser -v /run/xtables.lock` \
@@ -114,13 +113,13 @@ mod tests {
     #[test]
     fn the_line_that_is_wrong_is_shown() {
         let error =
-            failure("iptables-restore", "line 2 failed: no chain".into(), Some("*nat\n-A NONE\nCOMMIT\n"));
+            failure("iptables-restore", "line 2 failed: no chain", Some("*nat\n-A NONE\nCOMMIT\n"));
         assert!(error.to_string().contains("`-A NONE`"), "{error}");
     }
 
     #[test]
     fn a_lock_that_is_held_is_explained() {
-        let message = "Another app is currently holding the xtables lock; still 1s 0us time ahead".to_owned();
+        let message = "Another app is currently holding the xtables lock; still 1s 0us time ahead";
         assert!(failure("iptables-restore", message, None).to_string().contains("fuser"));
     }
 }

@@ -135,7 +135,7 @@ impl Planner {
     }
 
     fn restore(&self, chains: &BTreeMap<String, Option<Vec<String>>>, saved: Option<&Saved>) -> Restore {
-        let [mut filter, mut nat] = self.shared();
+        let [filter, mut nat] = self.shared();
         for (chain, content) in chains {
             nat.chain(chain);
             match content {
@@ -143,23 +143,7 @@ impl Planner {
                 None => nat.remove(chain),
             }
         }
-        if let Some(saved) = saved {
-            for section in [&mut filter, &mut nat] {
-                for jump in JUMPS.iter().filter(|jump| !saved.has_jump(jump)) {
-                    if section.table == jump.table && section.chains.iter().any(|chain| chain == jump.to) {
-                        section.rules.push(jump.insertion());
-                    }
-                }
-                section.chain(fixed::CANARY);
-            }
-        }
-        let mangle = saved.map(|_| Section::new(Table::Mangle, &[fixed::CANARY]));
-        let (mut text, mut rules) = (String::new(), 0);
-        for section in [filter, nat].iter().chain(&mangle) {
-            rules += section.rules.len();
-            section.write(&mut text);
-        }
-        Restore { text, full: saved.is_some(), rules }
+        restore([filter, nat], JUMPS, saved)
     }
 
     /// The chains that all services share, as every restore writes them: `filter`, then `nat`.
@@ -176,6 +160,27 @@ impl Planner {
         fixed::filter_tail(&self.config, &mut filter);
         [filter, nat]
     }
+}
+
+/// The text of two tables; with the jumps to them that are missing in what was saved, and the canaries.
+pub(crate) fn restore(mut sections: [Section; 2], jumps: &[fixed::Jump], saved: Option<&Saved>) -> Restore {
+    if let Some(saved) = saved {
+        for section in &mut sections {
+            for jump in jumps.iter().filter(|jump| !saved.has_jump(jump)) {
+                if section.table == jump.table && section.chains.iter().any(|chain| chain == jump.to) {
+                    section.rules.push(jump.insertion());
+                }
+            }
+            section.chain(fixed::CANARY);
+        }
+    }
+    let mangle = saved.map(|_| Section::new(Table::Mangle, &[fixed::CANARY]));
+    let (mut text, mut rules) = (String::new(), 0);
+    for section in sections.iter().chain(&mangle) {
+        rules += section.rules.len();
+        section.write(&mut text);
+    }
+    Restore { text, full: saved.is_some(), rules }
 }
 
 /// The chains that `new` has and `old` has not, or has otherwise (all of them when `every`), with their rules; those

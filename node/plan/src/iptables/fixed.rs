@@ -52,7 +52,7 @@ impl Jump {
     }
 }
 
-const fn jump(
+pub(crate) const fn jump(
     table: Table,
     from: &'static str,
     to: &'static str,
@@ -62,13 +62,13 @@ const fn jump(
     Jump { table, from, to, comment, new_only }
 }
 
-pub(super) const SERVICES: &str = "KUBE-SERVICES";
+pub(crate) const SERVICES: &str = "KUBE-SERVICES";
 pub(super) const EXTERNAL_SERVICES: &str = "KUBE-EXTERNAL-SERVICES";
 pub(super) const NODE_PORTS: &str = "KUBE-NODEPORTS";
-pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
-pub(super) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
-pub(super) const FORWARD: &str = "KUBE-FORWARD";
-pub(super) const PROXY_FIREWALL: &str = "KUBE-PROXY-FIREWALL";
+pub(crate) const POSTROUTING: &str = "KUBE-POSTROUTING";
+pub(crate) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
+pub(crate) const FORWARD: &str = "KUBE-FORWARD";
+pub(crate) const PROXY_FIREWALL: &str = "KUBE-PROXY-FIREWALL";
 /// The kubelet of upstream makes the same chain with the same rule.
 pub(super) const FIREWALL: &str = "KUBE-FIREWALL";
 /// An empty chain in every table. When it is gone, somebody has flushed the table.

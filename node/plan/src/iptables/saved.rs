@@ -64,7 +64,7 @@ impl Saved {
     }
 
     /// How many rules each chain has.
-    pub(super) fn sizes(&self) -> BTreeMap<(Table, &str), usize> {
+    pub(crate) fn sizes(&self) -> BTreeMap<(Table, &str), usize> {
         let mut sizes = BTreeMap::new();
         for (table, content) in &self.tables {
             sizes.extend(content.chains.iter().map(|chain| ((*table, chain.as_str()), 0)));

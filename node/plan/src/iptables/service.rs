@@ -166,7 +166,7 @@ impl Writer<'_> {
         };
         let comment = self.comment("cluster IP");
         let matched = self.to(&self.port.cluster_address.to_string(), self.port.port);
-        self.own(&chain, format!("{comment} {matched}{who} -j {MARK_MASQ}"));
+        self.own(&chain, &format!("{comment} {matched}{who} -j {MARK_MASQ}"));
     }
 
     fn external_chain(&mut self) {
@@ -175,18 +175,18 @@ impl Writer<'_> {
         let comment =
             |text: &str| format!("-m comment --comment \"{text} for {name} external destinations\"");
         if !self.port.external_local {
-            self.own(&chain, format!("{} -j {MARK_MASQ}", comment("masquerade traffic")));
+            self.own(&chain, &format!("{} -j {MARK_MASQ}", comment("masquerade traffic")));
         } else if self.port.uses_cluster() {
             if let Some(pods) = self.pods.clone() {
-                self.own(&chain, format!("{} -s {pods} -j {cluster}", comment("pod traffic")));
+                self.own(&chain, &format!("{} -s {pods} -j {cluster}", comment("pod traffic")));
             }
             let local = "-m addrtype --src-type LOCAL";
-            self.own(&chain, format!("{} {local} -j {MARK_MASQ}", comment("masquerade LOCAL traffic")));
-            self.own(&chain, format!("{} {local} -j {cluster}", comment("route LOCAL traffic")));
+            self.own(&chain, &format!("{} {local} -j {MARK_MASQ}", comment("masquerade LOCAL traffic")));
+            self.own(&chain, &format!("{} {local} -j {cluster}", comment("route LOCAL traffic")));
         }
         if self.port.has_external() {
             let to = if self.port.external_local { self.local_chain.clone() } else { cluster };
-            self.own(&chain, format!("-j {to}"));
+            self.own(&chain, &format!("-j {to}"));
         }
         self.out.chains.entry(chain).or_default();
     }
@@ -195,16 +195,16 @@ impl Writer<'_> {
         let (chain, external) = (self.firewall_chain.clone(), self.external_chain.clone());
         let comment = self.comment("loadbalancer IP");
         for range in &self.port.source_ranges {
-            self.own(&chain, format!("{comment} -s {} -j {external}", text(*range)));
+            self.own(&chain, &format!("{comment} -s {} -j {external}", text(*range)));
         }
         if self.port.admits_node(&self.config.node_addresses) {
             for address in &self.port.balancer_addresses {
-                self.own(&chain, format!("{comment} -s {address} -j {external}"));
+                self.own(&chain, &format!("{comment} -s {address} -j {external}"));
             }
         }
         let name = &self.name;
         let comment = format!("\"other traffic to {name} will be dropped by KUBE-PROXY-FIREWALL\"");
-        self.own(&chain, format!("-m comment --comment {comment}"));
+        self.own(&chain, &format!("-m comment --comment {comment}"));
     }
 
     /// Affinity first, then chance: with n endpoints left, one is taken with probability 1/n.
@@ -215,7 +215,7 @@ impl Writer<'_> {
             let comment = self.endpoint_comment(endpoint);
             self.own(
                 chain,
-                format!("{comment}-m recent --name {to} --rcheck --seconds {secs} --reap -j {to}"),
+                &format!("{comment}-m recent --name {to} --rcheck --seconds {secs} --reap -j {to}"),
             );
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
@@ -226,7 +226,7 @@ impl Writer<'_> {
                 1 => String::new(),
                 _ => format!("-m statistic --mode random --probability {:.10} ", 1.0 / left as f64),
             };
-            self.own(chain, format!("{comment}{chance}-j {to}"));
+            self.own(chain, &format!("{comment}{chance}-j {to}"));
         }
     }
 
@@ -237,7 +237,7 @@ impl Writer<'_> {
             true => format!("-m comment --comment {} ", self.name),
             false => String::new(),
         };
-        self.own(&chain, format!("{comment}-s {} -j {MARK_MASQ}", endpoint.address));
+        self.own(&chain, &format!("{comment}-s {} -j {MARK_MASQ}", endpoint.address));
         let affinity = match self.port.affinity_secs {
             0 => String::new(),
             _ => format!("-m recent --name {chain} --set "),
@@ -246,11 +246,11 @@ impl Writer<'_> {
         let to = socket(endpoint);
         self.own(
             &chain,
-            format!("{comment}{affinity}-m {protocol} -p {protocol} -j DNAT --to-destination {to}"),
+            &format!("{comment}{affinity}-m {protocol} -p {protocol} -j DNAT --to-destination {to}"),
         );
     }
 
-    fn own(&mut self, chain: &str, rule: String) {
+    fn own(&mut self, chain: &str, rule: &str) {
         self.out.chains.entry(chain.to_owned()).or_default().push(format!("-A {chain} {rule}"));
     }
 
