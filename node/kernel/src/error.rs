@@ -107,6 +107,14 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// Another program does the same job.
+    #[error("{name} runs on this machine (process {pid}) and writes rules of the same names; stop it first")]
+    OtherProxy {
+        /// Its name.
+        name: &'static str,
+        /// Its process.
+        pid: u32,
+    },
     /// A program that a proxy mode needs is not installed.
     #[error("the program {program} is missing; install the package {package}")]
     NoTool {

@@ -2,7 +2,11 @@
 
 use fairlead_plan::{
     classic::Family,
-    iptables::{Restore, saved::Saved},
+    iptables::{
+        Restore,
+        fixed::{Jump, Table},
+        saved::Saved,
+    },
 };
 
 use crate::{
@@ -40,15 +44,16 @@ pub async fn apply(family: Family, restore: &Restore) -> Result<(), KernelError>
     apply_text(family, &restore.text).await
 }
 
-/// Takes away every chain that is `ours` and every jump to one.
+/// Takes away every chain that is `ours` and every jump to one, and these jumps to others.
 ///
 /// # Errors
 /// As for [`apply`].
 pub async fn remove(
     family: Family,
-    ours: impl Fn(fairlead_plan::iptables::fixed::Table, &str) -> bool,
+    ours: impl Fn(Table, &str) -> bool,
+    jumps: &[Jump],
 ) -> Result<(), KernelError> {
-    match observe(family).await?.removal(&ours) {
+    match observe(family).await?.removal(&ours, jumps) {
         Some(text) => apply_text(family, &text).await,
         None => Ok(()),
     }

@@ -8,6 +8,7 @@ use std::{
 
 use fairlead_plan::{
     classic::Family,
+    iptables::fixed::{Jump, Table},
     ipvs::{self as plan, INTERFACE, Observed, Op, Plan, Server, sets},
 };
 
@@ -144,9 +145,10 @@ impl Ipvs {
 /// A tool is missing or fails.
 pub async fn remove_rules(
     family: Family,
-    ours: impl Fn(fairlead_plan::iptables::fixed::Table, &str) -> bool,
+    ours: impl Fn(Table, &str) -> bool,
+    jumps: &[Jump],
 ) -> Result<(), KernelError> {
-    iptables::remove(family, ours).await?;
+    iptables::remove(family, ours, jumps).await?;
     let held = sets::parse(&tool::expect("ipset", &["save"], None).await?, family);
     for set in held.keys() {
         tool::expect("ipset", &["destroy", set], None).await?;
@@ -159,7 +161,7 @@ pub async fn remove_rules(
 /// # Errors
 /// The kernel cannot be asked.
 pub fn addresses_of(interface: &str) -> Result<BTreeSet<IpAddr>, KernelError> {
-    Ok(crate::net::addresses::all()?
+    Ok(crate::net::interfaces::all()?
         .into_iter()
         .filter(|(name, _)| name == interface)
         .map(|row| row.1)

@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod cleanup;
 pub mod clock;
+pub mod conflict;
 pub mod conntrack;
 pub mod counters;
 pub mod dataplane;
@@ -28,6 +29,7 @@ pub mod tables;
 mod tool;
 
 pub use cleanup::{NodeFootprint, remove_node};
+pub use conflict::require_no_kube_proxy;
 pub use counters::{Counters, PodTotals};
 pub use dataplane::{Dataplane, DataplaneConfig, ProgramSummary};
 pub use error::KernelError;

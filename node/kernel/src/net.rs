@@ -1,7 +1,7 @@
 //! The network side: interfaces, addresses, routes, namespaces, kernel parameters.
 
-pub mod addresses;
 mod dummy;
+pub mod interfaces;
 pub mod namespace;
 pub mod netlink;
 pub mod sysctl;

@@ -25,7 +25,11 @@ pub async fn observe(family: Family) -> Result<Observed, KernelError> {
     let output = tool::run("nft", &arguments, None).await?;
     if !output.success {
         let absent = output.stderr.contains("No such file or directory");
-        return if absent { Ok(Observed::default()) } else { Err(tool::failure("nft", &output.stderr, None)) };
+        return if absent {
+            Ok(Observed::default())
+        } else {
+            Err(tool::failure("nft", &output.stderr, None))
+        };
     }
     let listing: Listing = serde_json::from_str(&output.stdout)
         .map_err(|error| tool::failure("nft", &format!("its JSON cannot be read: {error}"), None))?;

@@ -112,8 +112,7 @@ mod tests {
 
     #[test]
     fn the_line_that_is_wrong_is_shown() {
-        let error =
-            failure("iptables-restore", "line 2 failed: no chain", Some("*nat\n-A NONE\nCOMMIT\n"));
+        let error = failure("iptables-restore", "line 2 failed: no chain", Some("*nat\n-A NONE\nCOMMIT\n"));
         assert!(error.to_string().contains("`-A NONE`"), "{error}");
     }
 

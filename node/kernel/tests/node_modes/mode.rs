@@ -135,7 +135,9 @@ impl Programmed {
                 for family in Family::ALL {
                     match self.mode {
                         Mode::Iptables => {
-                            kernel_iptables::remove(family, iptables::saved::is_ours).await.expect("removes");
+                            kernel_iptables::remove(family, iptables::saved::is_ours, &[])
+                                .await
+                                .expect("removes");
                         }
                         Mode::Nftables => nft::remove(family).await.expect("removes"),
                     }

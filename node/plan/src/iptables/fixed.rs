@@ -41,6 +41,11 @@ pub struct Jump {
 }
 
 impl Jump {
+    /// Whether both lead from one chain to the same.
+    pub fn same(&self, other: &Self) -> bool {
+        (self.table, self.from, self.to) == (other.table, other.from, other.to)
+    }
+
     /// The rule, before all others of its chain.
     pub fn insertion(&self) -> String {
         let state = if self.new_only { " -m conntrack --ctstate NEW" } else { "" };

@@ -54,8 +54,7 @@ impl Saved {
 
     /// Whether a built-in chain leads to ours.
     pub fn has_jump(&self, jump: &Jump) -> bool {
-        let (start, end) = (format!("-A {} ", jump.from), format!(" -j {}", jump.to));
-        self.rules(jump.table).any(|rule| rule.starts_with(&start) && rule.trim_end().ends_with(&end))
+        self.rules(jump.table).any(|rule| is_jump(rule, jump))
     }
 
     /// Whether a chain is there.
@@ -79,23 +78,22 @@ impl Saved {
         self.tables.get(&table).into_iter().flat_map(|content| &content.rules)
     }
 
-    /// The restore that takes away every chain that is `ours` and every jump to one; none when there is nothing.
-    /// Chains of others stay, also when their names begin like ours.
-    pub fn removal(&self, ours: &dyn Fn(Table, &str) -> bool) -> Option<String> {
+    /// The restore that takes away every chain that is `ours` and every jump to one, and these jumps to chains that
+    /// stay; none when there is nothing. Chains of others stay, also when their names begin like ours.
+    pub fn removal(&self, ours: &dyn Fn(Table, &str) -> bool, jumps: &[Jump]) -> Option<String> {
         let mut text = String::new();
         for (table, content) in &self.tables {
             let kubelet =
                 content.chains.contains(KUBELET_CANARY) || self.has_chain(Table::Mangle, KUBELET_CANARY);
             let gone = |chain: &str| {
-                content.chains.contains(chain)
-                    && (ours(*table, chain) || *table == Table::Nat && is_service_chain_of(ours, chain))
-                    && !(chain == FIREWALL && kubelet)
+                content.chains.contains(chain) && ours(*table, chain) && !(chain == FIREWALL && kubelet)
             };
             let mut section = Section::new(*table, &[]);
             for rule in &content.rules {
                 let from = chain_of(rule).unwrap_or_default();
                 let to = rule.rsplit_once(" -j ").and_then(|(_, to)| to.split(' ').next());
-                if !gone(from) && to.is_some_and(&gone) {
+                let is_named = jumps.iter().any(|jump| jump.table == *table && is_jump(rule, jump));
+                if !gone(from) && (to.is_some_and(&gone) || is_named) {
                     section.rules.push(rule.replacen("-A ", "-D ", 1));
                 }
             }
@@ -122,9 +120,8 @@ pub fn is_service_chain(chain: &str) -> bool {
     SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
 }
 
-/// Service chains are ours when the canary is.
-fn is_service_chain_of(ours: &dyn Fn(Table, &str) -> bool, chain: &str) -> bool {
-    is_service_chain(chain) && ours(Table::Nat, CANARY)
+fn is_jump(rule: &str, jump: &Jump) -> bool {
+    chain_of(rule) == Some(jump.from) && rule.trim_end().ends_with(&format!(" -j {}", jump.to))
 }
 
 fn chain_of(rule: &str) -> Option<&str> {

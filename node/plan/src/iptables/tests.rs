@@ -238,17 +238,19 @@ fn removal_takes_all_of_ours_and_nothing_of_others() {
     let mut host = Host::over(config(true, false), tables);
     host.sync(&table::cluster(), Scope::All);
     assert_ne!(host.tables.save(), before);
-    let removal = Saved::parse(&host.tables.save()).removal(&saved::is_ours).expect("there is something");
+    let removal =
+        Saved::parse(&host.tables.save()).removal(&saved::is_ours, &[]).expect("there is something");
     host.tables.restore(&removal);
     assert_eq!(host.tables.save(), before);
-    assert_eq!(Saved::parse(&before).removal(&saved::is_ours), None);
+    assert_eq!(Saved::parse(&before).removal(&saved::is_ours, &[]), None);
 }
 
 #[test]
 fn the_chain_of_a_kubelet_stays() {
     let mut host = host(&table::cluster());
     host.tables.restore("*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n");
-    let removal = Saved::parse(&host.tables.save()).removal(&saved::is_ours).expect("there is something");
+    let removal =
+        Saved::parse(&host.tables.save()).removal(&saved::is_ours, &[]).expect("there is something");
     host.tables.restore(&removal);
     let filter = host.tables.chains("filter");
     assert!(filter.contains_key("KUBE-FIREWALL") && !filter.contains_key("KUBE-SERVICES"));
@@ -279,4 +281,21 @@ fn a_rule_or_jump_that_somebody_took_away_is_missed() {
         damaged.restore(damage);
         assert!(!intact(&damaged), "{damage}");
     }
+}
+
+#[test]
+fn a_chain_that_the_next_mode_uses_stays_without_the_jumps_that_it_does_not_use() {
+    let mut host = host(&table::cluster());
+    let kept = |table: Table, chain: &str| crate::ipvs::rules::is_ours(table, chain);
+    let ours = |table: Table, chain: &str| saved::is_ours(table, chain) && !kept(table, chain);
+    let jumps: Vec<_> = JUMPS
+        .iter()
+        .filter(|jump| !crate::ipvs::rules::JUMPS.iter().any(|other| other.same(jump)))
+        .copied()
+        .collect();
+    let removal = Saved::parse(&host.tables.save()).removal(&ours, &jumps).expect("there is something");
+    host.tables.restore(&removal);
+    let left = |chain: &str| host.tables.chains("filter")[chain].len();
+    assert_eq!(["INPUT", "FORWARD", "OUTPUT"].map(left), [1, 2, 0]);
+    assert!(host.tables.chains("nat").contains_key("KUBE-SERVICES"));
 }
