@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use console::style;
 use fairlead_bench::{
     cluster::{Cluster, ClusterSpec, folder_for},
-    image, scenario,
+    image, programming, scenario,
     screen::aside,
     smoke,
 };
@@ -43,6 +43,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// How fast services get into the kernel, and what they take there
+    Programming {
+        /// Also write the numbers to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
@@ -51,6 +57,7 @@ async fn main() -> ExitCode {
         Command::Image { workload, to } => make_image(&workload, &to),
         Command::Demo { keep } => demo(keep).await,
         Command::Smoke { json } => measure(json).await,
+        Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

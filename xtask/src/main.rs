@@ -9,7 +9,7 @@ mod setup;
 mod step;
 mod test;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -67,6 +67,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// How fast services get into the kernel, and what they take there
+    Programming {
+        /// Also write the numbers to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -100,6 +106,13 @@ fn run(command: &Command) -> Result<()> {
             build::everything(Profile::Release)?;
             let json: &[&str] = if *json { &["--json"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
+        }
+        Command::Bench { what: Bench::Programming { json } } => {
+            setup::need_root("the benchmark loads eBPF programs")?;
+            setup::run(setup::BUILD)?;
+            build::everything(Profile::Release)?;
+            let mut bench = Profile::Release.bench(&["programming"]);
+            step::attached(bench.args(json.iter().flat_map(|file| ["--json".as_ref(), file.as_os_str()])))
         }
         Command::Lint => lint::run(),
         Command::Ci => {

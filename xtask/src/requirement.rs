@@ -132,7 +132,12 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     ),
     debian!(Run, "iproute2", Check::Program("ip"), "shows namespaces and links in tests"),
     debian!(Run, "nftables", Check::Program("nft"), "writes the rules of the nftables mode"),
-    debian!(Run, "iptables", Check::Program("iptables-restore"), "writes the rules of the iptables and IPVS modes"),
+    debian!(
+        Run,
+        "iptables",
+        Check::Program("iptables-restore"),
+        "writes the rules of the iptables and IPVS modes"
+    ),
     debian!(Run, "ipset", Check::Program("ipset"), "fills the sets of the IPVS mode"),
     debian!(Run, "ipvsadm", Check::Program("ipvsadm"), "shows the virtual servers of the IPVS mode"),
     debian!(Run, "conntrack", Check::Program("conntrack"), "ends UDP flows to endpoints that are gone"),

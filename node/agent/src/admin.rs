@@ -1,4 +1,4 @@
-//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`.
+//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`, `/maps/KIND`.
 
 use std::{
     convert::Infallible,
@@ -9,7 +9,7 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::report::Reporter;
+use crate::{inspect::Kind, report::Reporter};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -50,6 +50,7 @@ pub(crate) fn router(reporter: Arc<Reporter>, shutdown: CancellationToken) -> Ro
         .route("/status", get(status))
         .route("/pods", get(pods))
         .route("/flows", get(flows))
+        .route("/maps/{kind}", get(maps))
         .with_state(Admin { reporter, shutdown })
 }
 
@@ -59,6 +60,11 @@ async fn status(State(admin): State<Admin>) -> Response {
 
 async fn pods(State(admin): State<Admin>) -> Response {
     json(admin.reporter.pods())
+}
+
+/// A map, decoded, with names of services.
+async fn maps(State(admin): State<Admin>, Path(kind): Path<Kind>) -> Response {
+    json(admin.reporter.inspect(kind))
 }
 
 /// One JSON object a line, oldest first.

@@ -17,7 +17,7 @@ use crate::{
     KernelError,
     bpf::{
         pins::Pins,
-        programs::{Programs, open_pinned},
+        programs::{SharedPrograms, open_pinned},
     },
     dataplane::ProgramSummary,
     net::{Link, Namespace, Netlink, netlink::VethPair, sysctl},
@@ -52,7 +52,9 @@ pub struct Pods {
 }
 
 struct Inner {
-    programs: Programs,
+    programs: SharedPrograms,
+    /// Whether the link programs may hand packets to pods past the host's stack.
+    shortcuts: bool,
     pods: HashMap<MapData, Addr16, PodValue>,
     interfaces: HashMap<MapData, u32, InterfaceValue>,
     /// By netns cookie.
@@ -63,15 +65,17 @@ struct Inner {
 
 impl Pods {
     pub(crate) fn new(
-        mut programs: Programs,
+        programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
         mtu: u32,
+        shortcuts: bool,
     ) -> Result<Self, KernelError> {
         let inner = Inner {
-            pods: programs.map(names::PODS)?,
-            interfaces: programs.map(names::INTERFACES)?,
-            namespaces: programs.map(names::POD_NETNS)?,
+            shortcuts,
+            pods: open_pinned(pins, names::PODS)?,
+            interfaces: open_pinned(pins, names::INTERFACES)?,
+            namespaces: open_pinned(pins, names::POD_NETNS)?,
             counters: open_pinned(pins, names::POD_COUNTERS)?,
             drops: open_pinned(pins, names::DROPS)?,
             programs,
@@ -103,6 +107,12 @@ impl Pods {
             self.netlink.add_host_route(host.index, *address).await?;
         }
         self.lock().publish(spec, &host, &pod)
+    }
+
+    /// From now on the link programs hand packets to pods past the host's stack. Concerns pods that are attached, or
+    /// attached again, from here on.
+    pub fn use_shortcuts(&self) {
+        self.lock().shortcuts = true;
     }
 
     /// Whether the pod has its namespace and its interface, so that nothing but programs needs a look.
@@ -138,13 +148,15 @@ impl Pods {
     /// # Errors
     /// The request fails.
     pub async fn delete_interface(&self, name: &str) -> Result<(), KernelError> {
-        self.lock().programs.detach_pod(name)?;
+        self.lock().programs.lock().detach_interface(name)?;
         self.netlink.delete_link(name).await
     }
 
     /// What the kernel says about the programs.
     pub fn programs(&self) -> Vec<ProgramSummary> {
-        self.lock().programs.info().map(|(name, info)| ProgramSummary::new(name, &info)).collect()
+        let inner = self.lock();
+        let programs = inner.programs.lock();
+        programs.info().map(|(name, info)| ProgramSummary::new(name, &info)).collect()
     }
 
     async fn existing_pair(
@@ -192,11 +204,14 @@ impl Inner {
         put.map_err(KernelError::map(names::INTERFACES.name, "writing"))?;
         let put = self.namespaces.insert(cookie, value, 0);
         put.map_err(KernelError::map(names::POD_NETNS.name, "writing"))?;
-        self.programs.attach_pod(&spec.interface, host.index)
+        self.programs.lock().attach_pod(&spec.interface, host.index)
     }
 
     /// Makes the pod's addresses known to the link programs.
     fn publish(&mut self, spec: &PodSpec, host: &Link, pod: &Link) -> Result<(), KernelError> {
+        if !self.shortcuts {
+            return Ok(());
+        }
         let value = PodValue { ifindex: host.index, slot: spec.slot, mac: pod.mac, host_mac: host.mac };
         for address in &spec.addresses {
             let put = self.pods.insert(Addr16::from(*address), value, 0);
@@ -210,7 +225,7 @@ impl Inner {
             ignore_absent(self.pods.remove(&Addr16::from(*address)))
                 .map_err(KernelError::map(names::PODS.name, "deleting from"))?;
         }
-        self.programs.detach_pod(&spec.interface)?;
+        self.programs.lock().detach_interface(&spec.interface)?;
         self.forget(spec.slot)
     }
 

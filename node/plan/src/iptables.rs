@@ -19,7 +19,7 @@ use self::{
 use crate::{
     Scope,
     classic::{Config, Family, Port},
-    select::Place,
+    select::{Place, node_addresses},
 };
 
 pub mod fixed;
@@ -63,6 +63,7 @@ impl Planner {
         }
         let saved = self.saved.take();
         let scope = if saved.is_some() { Scope::All } else { scope };
+        let nodes = node_addresses(view);
         let zone = view.node(&self.config.node).map(|node| node.zone.clone()).unwrap_or_default();
         let node = self.config.node.clone();
         let touched = self.touched(view, scope);
@@ -70,7 +71,12 @@ impl Planner {
         let mut changed = saved.is_some();
         let commented = self.endpoints() <= COMMENTED_ENDPOINTS_MAX;
         for name in touched {
-            let ports = Port::all(view, &name, self.family, Place { node: &node, zone: &zone });
+            let ports = Port::all(
+                view,
+                &name,
+                self.family,
+                Place { node: &node, zone: &zone, node_addresses: &nodes },
+            );
             let rendered: Vec<Rendered> =
                 ports.iter().map(|port| Rendered::new(port, &self.config, self.family, commented)).collect();
             let old = self.services.remove(&name).unwrap_or_default();
@@ -130,7 +136,7 @@ impl Planner {
                 let known = self.services.keys().cloned();
                 view.services().map(|service| service.name.clone()).chain(known).collect()
             }
-            Scope::Services(names) => names.clone(),
+            Scope::Changed(changes) => changes.services.clone(),
         }
     }
 

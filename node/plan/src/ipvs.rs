@@ -16,7 +16,7 @@ use crate::{
     Scope,
     classic::{Config, Family, Port},
     iptables::{Restore, saved::Saved},
-    select::{Place, Target},
+    select::{Place, Target, node_addresses},
 };
 
 pub mod rules;
@@ -122,14 +122,20 @@ impl Planner {
         if !view.is_complete() {
             return Plan::default();
         }
+        let nodes = node_addresses(view);
         let zone = view.node(&self.config.node).map(|node| node.zone.clone()).unwrap_or_default();
         let node = self.config.node.clone();
         let touched = match scope {
-            Scope::Services(names) if !self.fresh => names.clone(),
+            Scope::Changed(changes) if !self.fresh => changes.services.clone(),
             _ => self.all(view),
         };
         for name in touched {
-            let ports = Port::all(view, &name, self.family, Place { node: &node, zone: &zone });
+            let ports = Port::all(
+                view,
+                &name,
+                self.family,
+                Place { node: &node, zone: &zone, node_addresses: &nodes },
+            );
             let rendered = Rendered::new(&ports, &self.config, self.family);
             match rendered.servers.is_empty() {
                 true => drop(self.services.remove(&name)),

@@ -15,7 +15,7 @@ use self::service::Rendered;
 use crate::{
     Scope,
     classic::{Config, Family, Port},
-    select::Place,
+    select::{Place, node_addresses},
 };
 
 pub mod fixed;
@@ -107,15 +107,21 @@ impl Planner {
         let cleaning = self.release(now_ms);
         let observed = self.observed.take();
         let touched = match scope {
-            Scope::Services(names) if observed.is_none() => names.clone(),
+            Scope::Changed(changes) if observed.is_none() => changes.services.clone(),
             _ => self.all(view),
         };
         let mut change = Change::default();
         let mut before: BTreeMap<Element, Option<Value>> = BTreeMap::new();
+        let nodes = node_addresses(view);
         let zone = view.node(&self.config.node).map(|node| node.zone.clone()).unwrap_or_default();
         let node = self.config.node.clone();
         for name in touched {
-            let ports = Port::all(view, &name, self.family, Place { node: &node, zone: &zone });
+            let ports = Port::all(
+                view,
+                &name,
+                self.family,
+                Place { node: &node, zone: &zone, node_addresses: &nodes },
+            );
             let new = Rendered::new(&ports, &self.config, self.family);
             let old = self.services.remove(&name).unwrap_or_default();
             for element in old.elements.keys().chain(new.elements.keys()) {

@@ -128,6 +128,16 @@ impl Namespace {
     }
 }
 
+/// What the kernel calls the namespace of the calling thread.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn own_cookie() -> Result<u64, KernelError> {
+    UnixDatagram::unbound()
+        .and_then(|socket| netns_cookie(&socket))
+        .map_err(KernelError::file("reading the cookie of network namespace", "/proc/thread-self/ns/net"))
+}
+
 /// `SO_NETNS_COOKIE` of a socket (Linux 5.14).
 #[expect(unsafe_code, reason = "getsockopt has no safe wrapper for this option")]
 fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {

@@ -43,8 +43,18 @@ impl Loaded {
         Self::with_globals(UPLINK, true)
     }
 
+    /// Loads every program for a node whose host is the network namespace with this cookie, and which translates for no
+    /// other.
+    pub(crate) fn of_host(netns: u64) -> Self {
+        Self::load(UPLINK, true, netns, true)
+    }
+
     /// Loads every program. Each call makes its own maps.
     pub(crate) fn with_globals(uplink: u32, flow_events: bool) -> Self {
+        Self::load(uplink, flow_events, 0, false)
+    }
+
+    fn load(uplink: u32, flow_events: bool, host: u64, host_only: bool) -> Self {
         let bpffs = Bpffs::mount();
         let path = object_path();
         let object = fs::read(&path)
@@ -53,6 +63,9 @@ impl Loaded {
         loader.override_global(globals::UPLINK_IFINDEX, &uplink, true);
         let flow_events = u32::from(flow_events);
         loader.override_global(globals::FLOW_EVENTS, &flow_events, true);
+        let host_only = u32::from(host_only);
+        loader.override_global(globals::HOST_NETNS, &host, true);
+        loader.override_global(globals::SOCKETS_OF_HOST_ONLY, &host_only, true);
         for map in names::MAPS {
             loader.map_pin_path(map.name, bpffs.path.join(map.name));
         }
@@ -60,6 +73,7 @@ impl Loaded {
         for (name, program) in ebpf.programs_mut() {
             let loaded = match program {
                 Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
                 Program::SockOps(program) => program.load(),
                 Program::SchedClassifier(program) => program.load(),
                 other => panic!("{name} is of an unexpected type: {other:?}"),
@@ -184,6 +198,7 @@ impl Cgroup {
             use aya::programs::CgroupAttachMode::Single;
             let attached = match program {
                 Program::CgroupSockAddr(program) => program.attach(directory.as_fd(), Single).map(drop),
+                Program::CgroupSock(program) => program.attach(directory.as_fd(), Single).map(drop),
                 Program::SockOps(program) => program.attach(directory.as_fd(), Single).map(drop),
                 _ => Ok(()),
             };

@@ -13,7 +13,7 @@ use std::{
 use fairlead_model::{Protocol, View};
 
 use super::{Config, Family, Port};
-use crate::select::{Place, Target};
+use crate::select::{Place, Target, node_addresses};
 
 /// A UDP flow as conntrack has it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,8 +28,9 @@ pub struct Flow {
 
 /// The flows that go to an endpoint which does not serve any more.
 pub fn stale(view: &View, config: &Config, family: Family, flows: &[Flow]) -> Vec<Flow> {
+    let nodes = node_addresses(view);
     let zone = view.node(&config.node).map(|node| node.zone.clone()).unwrap_or_default();
-    let place = Place { node: &config.node, zone: &zone };
+    let place = Place { node: &config.node, zone: &zone, node_addresses: &nodes };
     let mut addresses: BTreeMap<(IpAddr, u16), BTreeSet<Target>> = BTreeMap::new();
     let mut node_ports: BTreeMap<u16, BTreeSet<Target>> = BTreeMap::new();
     for service in view.services() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fairlead_model::{ObjectName, Prefix, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, View};
 
 use super::{Family, contains};
-use crate::select::{Place, Target, select};
+use crate::select::{Place, Selection, Serving, Target, select};
 
 /// A service port of one family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +44,8 @@ pub struct Port {
     pub here: Vec<Target>,
     /// Endpoints that still answer, ready or terminating, wherever they are.
     pub serving: Vec<Target>,
+    /// An endpoint that new connections may use exists somewhere, if not for this node.
+    pub exists: bool,
 }
 
 impl Port {
@@ -58,7 +60,7 @@ impl Port {
 
     fn new(view: &View, service: &Service, port: &ServicePort, address: IpAddr, place: Place<'_>) -> Self {
         let family = Family::of(&address);
-        let endpoints = Endpoints::of(view, service, port, family, place);
+        let endpoints = select(port, family == Family::V4, view.slices_of(&service.name), place);
         Self {
             service: service.name.clone(),
             port_name: port.name.clone(),
@@ -73,10 +75,11 @@ impl Port {
             external_local: service.external_policy == TrafficPolicy::Local,
             affinity_secs: service.affinity_secs,
             health_check_port: service.health_check_port,
-            cluster: endpoints.cluster,
-            local: endpoints.local,
-            here: endpoints.here,
-            serving: endpoints.serving,
+            cluster: targets(&endpoints, |serving| serving.cluster),
+            local: targets(&endpoints, |serving| serving.local),
+            here: targets(&endpoints, |serving| serving.here),
+            serving: targets(&endpoints, |_| true),
+            exists: endpoints.exists,
         }
     }
 
@@ -104,17 +107,17 @@ impl Port {
 
     /// There is an endpoint that somebody could reach, if not from here.
     pub fn has_endpoints(&self) -> bool {
-        !self.cluster.is_empty() || !self.local.is_empty()
+        self.exists
     }
 
     /// The cluster address leads to an endpoint from here.
     pub fn has_internal(&self) -> bool {
-        if self.internal_local { !self.local.is_empty() } else { self.has_endpoints() }
+        if self.internal_local { !self.local.is_empty() } else { !self.cluster.is_empty() }
     }
 
     /// External addresses lead to an endpoint from here, also for those who are not short-circuited.
     pub fn has_external(&self) -> bool {
-        if self.external_local { !self.local.is_empty() } else { self.has_endpoints() }
+        if self.external_local { !self.local.is_empty() } else { !self.cluster.is_empty() }
     }
 
     /// Endpoints of the Cluster policy are needed: for the cluster address, for external addresses, or for local
@@ -159,33 +162,6 @@ pub(crate) fn socket(target: &Target) -> String {
     }
 }
 
-struct Endpoints {
-    cluster: Vec<Target>,
-    local: Vec<Target>,
-    here: Vec<Target>,
-    serving: Vec<Target>,
-}
-
-impl Endpoints {
-    fn of(view: &View, service: &Service, port: &ServicePort, family: Family, place: Place<'_>) -> Self {
-        let v4 = family == Family::V4;
-        let under = |policy| {
-            let service = Service { internal_policy: policy, ..service.clone() };
-            select(&service, port, v4, view.slices_of(&service.name), place)
-        };
-        let (cluster, local) = (under(TrafficPolicy::Cluster), under(TrafficPolicy::Local));
-        let mut serving: Vec<Target> = local.targets().chain(cluster.targets()).collect();
-        serving.sort_unstable();
-        serving.dedup();
-        let mut here = cluster.local.clone();
-        here.extend(&local.local);
-        here.sort_unstable();
-        here.dedup();
-        Self {
-            cluster: cluster.local.iter().chain(&cluster.remote).copied().collect(),
-            local: local.local,
-            here,
-            serving,
-        }
-    }
+fn targets(selection: &Selection, which: impl Fn(&Serving) -> bool) -> Vec<Target> {
+    selection.serving.iter().filter(|serving| which(serving)).map(|serving| serving.target).collect()
 }

@@ -1,6 +1,7 @@
 use fairlead_model::{Change, Prefix, Protocol, ServicePort, TrafficPolicy};
 
 use super::*;
+use crate::Changes;
 use crate::classic::trace::{
     End, Node, Packet,
     iptables::Tables,
@@ -50,8 +51,8 @@ fn arrives(to: &str, port: u16, masqueraded: bool) -> End {
     End::Arrives { to: (address(to), port), masqueraded }
 }
 
-fn only(name: &str) -> BTreeSet<ObjectName> {
-    BTreeSet::from([ObjectName::new("demo", name)])
+fn only(name: &str) -> Changes {
+    Changes { services: BTreeSet::from([ObjectName::new("demo", name)]), ..Changes::default() }
 }
 
 #[test]
@@ -188,7 +189,7 @@ fn a_partial_restore_has_the_chains_of_what_changed_and_no_others() {
     let revision = fairlead_model::Revision { epoch: 1, sequence: 2 };
     let moved = slice(1, vec![endpoint("10.244.1.200", NODE)]);
     changed.apply(fairlead_model::Update { revision, snapshot: false, changes: vec![moved] });
-    let restore = host.sync(&changed, Scope::Services(&only("svc1"))).expect("a change");
+    let restore = host.sync(&changed, Scope::Changed(&only("svc1"))).expect("a change");
     assert!(!restore.full);
     let own = |prefix: &str| restore.text.lines().filter(|line| line.starts_with(prefix)).count();
     assert_eq!(own(":KUBE-SVC-"), 1);
@@ -196,7 +197,7 @@ fn a_partial_restore_has_the_chains_of_what_changed_and_no_others() {
     assert_eq!(own("-X KUBE-SEP-"), 2);
     assert_eq!(own(":KUBE-EXT-"), 0);
     assert_eq!(host.ends(POD, "10.96.0.1", 80), [arrives("10.244.1.200", 8080, false)]);
-    assert_eq!(host.sync(&changed, Scope::Services(&only("svc1"))), None, "nothing changed since");
+    assert_eq!(host.sync(&changed, Scope::Changed(&only("svc1"))), None, "nothing changed since");
 }
 
 #[test]
@@ -213,7 +214,8 @@ fn a_service_that_is_gone_leaves_nothing() {
 fn a_restarted_planner_takes_away_what_the_former_one_left() {
     let first = host(&table::cluster());
     let mut second = Host::over(config(true, false), first.tables);
-    let restore = second.sync(&view(Vec::new()), Scope::Services(&BTreeSet::new())).expect("a full restore");
+    let restore =
+        second.sync(&view(Vec::new()), Scope::Changed(&Changes::default())).expect("a full restore");
     assert!(restore.full);
     assert!(!restore.text.contains("-I "), "the jumps are there");
     assert!(!second.tables.chains("nat").keys().any(|chain| saved::is_service_chain(chain)));

@@ -1,6 +1,7 @@
 use fairlead_model::{Change, Prefix, Revision, TrafficPolicy, Update};
 
 use super::*;
+use crate::Changes;
 use crate::classic::trace::{
     End, Packet, every_end,
     iptables::{State, Tables, Verdict},
@@ -194,15 +195,16 @@ fn an_endpoint_that_leaves_drains_and_one_that_comes_back_does_not() {
         view.apply(Update { revision, snapshot: false, changes: vec![slice(1, endpoints)] });
         view
     };
-    let name = BTreeSet::from([ObjectName::new("demo", "svc1")]);
+    let services = BTreeSet::from([ObjectName::new("demo", "svc1")]);
+    let name = Changes { services, ..Changes::default() };
     let mut host = host(&one());
-    let plan = host.sync(&moved(&["10.244.1.200"]), Scope::Services(&name));
+    let plan = host.sync(&moved(&["10.244.1.200"]), Scope::Changed(&name));
     assert!(plan.removals.is_empty() && plan.restore.is_none(), "{plan:?}");
     assert_eq!(host.ends(POD, "10.96.0.1", 80), [arrives("10.244.1.200", 8080, false)]);
-    host.sync(&moved(&["10.244.1.200", "10.244.1.1"]), Scope::Services(&name));
+    host.sync(&moved(&["10.244.1.200", "10.244.1.1"]), Scope::Changed(&name));
     assert_eq!(host.ends(POD, "10.96.0.1", 80).len(), 2);
     host.now_ms = host.planner.next_release_ms().expect("one drains");
-    let plan = host.sync(&moved(&["10.244.1.200", "10.244.1.1"]), Scope::Services(&name));
+    let plan = host.sync(&moved(&["10.244.1.200", "10.244.1.1"]), Scope::Changed(&name));
     assert_eq!(plan.removals.len(), 3, "of the cluster address, the node port and the balancer: {plan:?}");
     assert_eq!(host.planner.next_release_ms(), None);
 }

@@ -1,6 +1,7 @@
 use fairlead_model::{Change as Put, Prefix, Revision, TrafficPolicy, Update};
 
 use super::*;
+use crate::Changes;
 use crate::classic::trace::{
     End, Node, Packet,
     nftables::Table,
@@ -51,8 +52,8 @@ fn arrives(to: &str, port: u16, masqueraded: bool) -> End {
     End::Arrives { to: (address(to), port), masqueraded }
 }
 
-fn only(name: &str) -> BTreeSet<ObjectName> {
-    BTreeSet::from([ObjectName::new("demo", name)])
+fn only(name: &str) -> Changes {
+    Changes { services: BTreeSet::from([ObjectName::new("demo", name)]), ..Changes::default() }
 }
 
 fn changed(mut view: View, changes: Vec<Put>) -> View {
@@ -137,7 +138,7 @@ fn a_change_writes_the_chain_of_the_service_and_nothing_else() {
     let mut host = host(&table::cluster());
     let moved = slice(1, vec![endpoint("10.244.1.200", NODE)]);
     let script =
-        host.sync(&changed(table::cluster(), vec![moved]), Scope::Services(&only("svc1"))).expect("a change");
+        host.sync(&changed(table::cluster(), vec![moved]), Scope::Changed(&only("svc1"))).expect("a change");
     let rules = script.lines().filter(|line| line.starts_with("add rule")).count();
     assert_eq!(rules, 1, "{script}");
     assert!(!script.contains("svc2") && !script.contains("table"), "{script}");
@@ -213,7 +214,7 @@ fn of_two_services_with_one_external_address_the_first_has_it_and_the_second_fol
     let mut host = host(&view(both.clone()));
     assert_eq!(host.ends(OUTSIDE, "198.51.100.200", 80), [arrives("10.244.1.1", 8080, true)]);
     let gone = changed(view(both), vec![Put::DeleteService(ObjectName::new("demo", "svc1"))]);
-    host.sync(&gone, Scope::Services(&only("svc1")));
+    host.sync(&gone, Scope::Changed(&only("svc1")));
     assert_eq!(host.ends(OUTSIDE, "198.51.100.200", 80), [arrives("10.244.1.2", 8080, true)]);
 }
 
