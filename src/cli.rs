@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bpf, completions, container_log, dns, down, flows, kubeconfig, node,
+    bpf, completions, container_log, dns, down, explain, flows, kubeconfig, node,
     paths::{ClusterPaths, DEFAULT_CLUSTER},
     proxy, server, service, status, store, top, up,
 };
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Service(service::ServiceArgs),
     /// Show what is in the kernel's maps
     Bpf(bpf::BpfArgs),
+    /// Say what would happen to a new connection, and why
+    Explain(explain::ExplainArgs),
     /// Save, restore and move what the server stores
     Store(store::StoreArgs),
     /// Print a kubeconfig signed by the CA of a state directory
@@ -92,6 +94,7 @@ impl Command {
             Self::Top(args) => top::run(&args),
             Self::Service(args) => service::run(&args),
             Self::Bpf(args) => bpf::run(&args),
+            Self::Explain(args) => explain::run(&args),
             Self::Store(args) => store::run(&args),
             Self::Kubeconfig(args) => kubeconfig::run(&args),
             Self::Completions(args) => completions::run(&args),

@@ -28,17 +28,34 @@ pub(crate) struct NodeArgs {
     bpffs: Option<PathBuf>,
 }
 
-/// Asks the node's agent; reads the pinned maps where none runs.
-pub(crate) async fn read(args: &NodeArgs, kind: Kind) -> anyhow::Result<Dump> {
+/// Where a node's maps are read.
+pub(crate) enum Place {
+    /// Its agent answers, and knows names.
+    Agent(AdminSocket),
+    /// The directory of its pins.
+    Pins(PathBuf),
+}
+
+/// The node's agent, or its pins where none runs.
+pub(crate) fn find(args: &NodeArgs) -> anyhow::Result<Place> {
     if let Some(bpffs) = &args.bpffs {
-        return Ok(inspect::read(bpffs, kind, &Names::default())?);
+        return Ok(Place::Pins(bpffs.clone()));
     }
     match admin::sockets(&args.cluster.paths(), args.node.as_deref()) {
-        Ok(sockets) => ask(&only(sockets)?, kind).await,
-        Err(no_agent) => {
-            let bpffs = pinned(args).with_context(|| no_agent.to_string())?;
-            Ok(inspect::read(&bpffs, kind, &Names::default())?)
+        Ok(sockets) => {
+            let socket = only(sockets)?;
+            let alive = socket.is_alive();
+            if alive { Ok(Place::Agent(socket)) } else { pinned(args, &socket.node).map(Place::Pins) }
         }
+        Err(no_agent) => pinned(args, "").with_context(|| no_agent.to_string()).map(Place::Pins),
+    }
+}
+
+/// Reads and decodes.
+pub(crate) async fn read(args: &NodeArgs, kind: Kind) -> anyhow::Result<Dump> {
+    match find(args)? {
+        Place::Agent(socket) => ask(&socket, kind).await,
+        Place::Pins(bpffs) => Ok(inspect::read(&bpffs, kind, &Names::default())?),
     }
 }
 
@@ -48,7 +65,7 @@ async fn ask(socket: &AdminSocket, kind: Kind) -> anyhow::Result<Dump> {
 }
 
 /// The node, when there is no doubt which.
-pub(crate) fn only(mut sockets: Vec<AdminSocket>) -> anyhow::Result<AdminSocket> {
+fn only(mut sockets: Vec<AdminSocket>) -> anyhow::Result<AdminSocket> {
     let names: Vec<_> = sockets.iter().map(|socket| socket.node.clone()).collect();
     match sockets.len() {
         1 => Ok(sockets.remove(0)),
@@ -57,26 +74,28 @@ pub(crate) fn only(mut sockets: Vec<AdminSocket>) -> anyhow::Result<AdminSocket>
 }
 
 /// The pin directory of the node, or the only one.
-fn pinned(args: &NodeArgs) -> anyhow::Result<PathBuf> {
+fn pinned(args: &NodeArgs, known: &str) -> anyhow::Result<PathBuf> {
     let root = Path::new(BPFFS).join("fairlead");
-    if let Some(node) = &args.node {
+    let node = args.node.as_deref().or((!known.is_empty()).then_some(known));
+    if let Some(node) = node {
         let candidates = [root.join(node), args.cluster.paths().bpffs(node)];
-        let found = candidates.into_iter().find(|directory| directory.join("layout").is_symlink());
-        return found.with_context(|| format!("the node {node} has no maps below {}", root.display()));
+        let found = candidates.into_iter().find(|directory| has_maps(directory));
+        return found.with_context(|| {
+            format!("the node {node} has no maps below {}; --bpffs says where they are", root.display())
+        });
     }
-    let mut found: Vec<_> = fs::read_dir(&root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|directory| directory.join("layout").is_symlink())
-        .collect();
+    let entries = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = entries.filter(|directory| has_maps(directory)).collect();
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => bail!("no node has maps below {}", root.display()),
+        0 => bail!("no node has maps below {}; --bpffs says where they are", root.display()),
         _ => {
             let found: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
             bail!("more than one node has maps; choose one with --bpffs: {}", found.join(", "))
         }
     }
+}
+
+fn has_maps(directory: &Path) -> bool {
+    directory.join("layout").is_symlink()
 }

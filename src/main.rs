@@ -11,6 +11,7 @@ mod daemon;
 mod dns;
 mod down;
 mod error;
+mod explain;
 mod flows;
 mod identity;
 mod inspect;

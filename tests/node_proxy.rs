@@ -217,6 +217,7 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     datagrams_are_answered(&machine);
     assert!(machine.health("/healthz").starts_with("HTTP/1.0 200"), "{}", machine.health("/healthz"));
     the_operator_sees_the_service(&machine);
+    the_datapath_explains_itself(&machine);
 
     // The kernel goes on without us, and the next life of the proxy takes over what it finds.
     proxy.0.kill().unwrap();
@@ -270,4 +271,43 @@ fn the_operator_sees_the_service(machine: &Machine) {
     let unknown = machine.fairlead(&["service", "get", "nobody", "--run-dir", &run]).output().unwrap();
     let unknown = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(unknown.contains("default/nobody has no frontend"), "{unknown}");
+}
+
+/// Source, destination, whether it works, what is said.
+type Asked = (&'static str, &'static str, bool, &'static [&'static str]);
+
+const ASKED: &[Asked] = &[
+    (
+        "172.29.0.11",
+        "10.96.0.20:80/TCP",
+        true,
+        &["service default/web:tcp", "frontend 10.96.0.20:80", "connected to the backend 172.29.0.12:8080"],
+    ),
+    ("fd00:29::b", "[fd00:96::20]:53/UDP", true, &["connected to the backend [fd00:29::c]:5353"]),
+    ("172.29.0.11", "10.96.0.20:81/TCP", false, &["refused at once", "no-such-port"]),
+    ("172.29.0.11", "172.29.0.12:22/TCP", true, &["is no service's"]),
+    (
+        "172.29.0.200",
+        "10.96.0.20:80/TCP",
+        true,
+        &["outside the cluster", "sent to the backend 172.29.0.12:8080"],
+    ),
+    ("172.29.0.200", "10.96.0.20:81/TCP", false, &["no-such-port"]),
+];
+
+fn the_datapath_explains_itself(machine: &Machine) {
+    let run = machine.path("run").display().to_string();
+    for (source, destination, works, said) in ASKED {
+        let output = machine.fairlead(&["explain", source, destination, "--run-dir", &run]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        println!("{text}");
+        assert_eq!(output.status.success(), *works, "{text}{}", String::from_utf8_lossy(&output.stderr));
+        for part in *said {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+    }
+    // Without an agent the same, but for names.
+    let bpffs = machine.bpffs().display().to_string();
+    let text = machine.says(&["explain", "172.29.0.11", "10.96.0.20:80", "--bpffs", &bpffs]);
+    assert!(text.contains("connected to the backend 172.29.0.12:8080"), "{text}");
 }

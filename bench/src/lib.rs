@@ -3,7 +3,9 @@
 //! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API; [`programming`] also speaks the feed.
 //! Start reading at [`scenario`].
 
+pub mod api;
 pub mod cluster;
+pub mod dns;
 pub mod image;
 pub mod kubectl;
 pub mod programming;

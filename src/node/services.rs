@@ -62,7 +62,7 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     cluster_cidr: Vec<Prefix>,
     /// Networks of cluster addresses; what is sent to one that nobody has is dropped (nftables mode)
-    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network, default_values = ["10.96.0.0/16", "fd00:96::/112"])]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<Prefix>,
     /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes)
     #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..=31))]

@@ -9,10 +9,10 @@ mod setup;
 mod step;
 mod test;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{build::Profile, test::Tier};
 
@@ -48,8 +48,11 @@ enum Command {
     },
     /// Measure
     Bench {
-        #[command(subcommand)]
+        /// What
         what: Bench,
+        /// Flags of that benchmark, such as --json; `-- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Formatting, clippy, documentation, licences, dependency edges
     Lint,
@@ -59,20 +62,39 @@ enum Command {
     Clean,
 }
 
-#[derive(Subcommand)]
+/// What can be measured. Each is a subcommand of the benchmarks' binary with flags of its own.
+#[derive(Clone, Copy, ValueEnum)]
 enum Bench {
     /// Memory when idle, time to Ready, time of a pod to Ready
-    Smoke {
-        /// Print JSON instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    Smoke,
+    /// The API server on both stores: time to ready, memory, latency, throughput, watches
+    Api,
     /// How fast services get into the kernel, and what they take there
-    Programming {
-        /// Also write the numbers to this file
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Programming,
+    /// Processor time of a DNS answer beside unbound, memory, time of a change until it is answered
+    Dns,
+}
+
+impl Bench {
+    /// Name of the subcommand, and what it cannot do without root.
+    const fn row(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Smoke => ("smoke", Some("the benchmark starts a cluster")),
+            Self::Api => ("api", None),
+            Self::Programming => ("programming", Some("the benchmark loads eBPF programs")),
+            Self::Dns => ("dns", None),
+        }
+    }
+
+    fn run(self, arguments: &[OsString]) -> Result<()> {
+        let (name, root) = self.row();
+        if let Some(why) = root {
+            setup::need_root(why)?;
+        }
+        setup::run(setup::RUN)?;
+        build::everything(Profile::Release)?;
+        step::attached(Profile::Release.bench(&[name]).args(arguments))
+    }
 }
 
 fn main() -> ExitCode {
@@ -100,20 +122,7 @@ fn run(command: &Command) -> Result<()> {
             step::attached(&mut Profile::Release.bench(&[&["demo"], keep].concat()))
         }
         Command::Test { tier } => test::run(*tier),
-        Command::Bench { what: Bench::Smoke { json } } => {
-            setup::need_root("the benchmark starts a cluster")?;
-            setup::run(setup::RUN)?;
-            build::everything(Profile::Release)?;
-            let json: &[&str] = if *json { &["--json"] } else { &[] };
-            step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
-        }
-        Command::Bench { what: Bench::Programming { json } } => {
-            setup::need_root("the benchmark loads eBPF programs")?;
-            setup::run(setup::BUILD)?;
-            build::everything(Profile::Release)?;
-            let mut bench = Profile::Release.bench(&["programming"]);
-            step::attached(bench.args(json.iter().flat_map(|file| ["--json".as_ref(), file.as_os_str()])))
-        }
+        Command::Bench { what, arguments } => what.run(arguments),
         Command::Lint => lint::run(),
         Command::Ci => {
             lint::run()?;

@@ -27,6 +27,7 @@ async fn api_server(directory: &Path) -> Client {
         advertise: vec!["172.29.0.1".parse().expect("an address")],
         server_names: Vec::new(),
         service_networks: vec!["10.96.0.0/16".parse().expect("a network")],
+        service_node_ports: fairlead_apiserver::PortRange::default(),
         cluster_domain: "cluster.local".into(),
         cluster_dns: Vec::new(),
         admin_kubeconfig: None,

@@ -12,8 +12,8 @@ use fairlead_abi::{
     names::globals::{FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
     node::NodeValue,
     service::{
-        BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL, ServiceValue,
-        TCP,
+        BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, BackendValue, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL,
+        ServiceValue, TCP,
     },
 };
 
@@ -281,7 +281,7 @@ pub(crate) fn begin<C: Connections>(
     if same(&key.src, &backend.addr) {
         // A pod that is its own backend would answer itself past us: to it, the service is the client.
         value.src = key.dst;
-    } else if masquerades(service.flags, place.inside, place.host, connections.forwarding()) {
+    } else if !is_process_here(backend) && masquerades(service.flags, place, connections.forwarding()) {
         let own = connections.node();
         value.src = if key.src.is_v4() { own.v4 } else { own.v6 };
         value.flags = CT_MASQUERADED;
@@ -305,15 +305,22 @@ pub(crate) fn begin<C: Connections>(
 ///
 /// A process of the node itself has the node's address already.
 #[inline(always)]
-pub(crate) const fn masquerades(service_flags: u32, inside: bool, host: bool, forwarding: u32) -> bool {
-    if forwarding != FORWARD_MASQUERADED || host {
+pub(crate) const fn masquerades(service_flags: u32, place: Place, forwarding: u32) -> bool {
+    if forwarding != FORWARD_MASQUERADED || place.host {
         return false;
     }
     if service_flags & SERVICE_EXTERNAL == 0 {
         // A cluster address: pods keep their address, others may not be reachable from the backend.
-        return !inside;
+        return !place.inside;
     }
     service_flags & SERVICE_EXTERNAL_LOCAL == 0
+}
+
+/// Whether the backend is a process of this node: it answers by this node whoever asks, and would not believe that a packet
+/// from outside comes from the node itself.
+#[inline(always)]
+const fn is_process_here(backend: &BackendValue) -> bool {
+    backend.flags & (BACKEND_HERE | BACKEND_HOST) == BACKEND_HERE | BACKEND_HOST
 }
 
 /// The node to hand a connection over to: that of a backend elsewhere, for a client that is not of this node.

@@ -1,12 +1,12 @@
 //! ICMP errors that the node answers itself, made of the packet that they are about.
 
-use fairlead_abi::Addr16;
+use fairlead_abi::{Addr16, service::TCP};
 
 use crate::{
     checksum::Difference,
     header::{Family, IPV4_SRC, IPV6_SRC, Network, swap_macs},
     packet::{ETHERNET_LEN, Packet},
-    transport::{ICMP, ICMPV6},
+    transport::{FRAGMENT, ICMP, ICMPV6},
 };
 
 /// What the sender is told.
@@ -25,8 +25,20 @@ const IPV6_ROOM: usize = 40 + 8;
 /// Hop limit of what the node itself sends.
 const HOPS: u8 = 64;
 
+/// How much behind its network header a packet is quoted: at least eight bytes (RFC 792); of TCP the header without options,
+/// because the kernel does not cut off a checksum that it is yet to fill in; of an IPv6 fragment as much behind the fragment
+/// header, because a sender looks there for the ports.
+#[inline(always)]
+const fn quoted_behind(network: &Network) -> u32 {
+    match network.protocol {
+        TCP => 20,
+        FRAGMENT => 8 + 20,
+        _ => 8,
+    }
+}
+
 /// Turns a packet into the error about it: the frame goes back, the error comes from the address that was asked, and it
-/// quotes the network header and the first eight bytes behind it (RFC 792, RFC 4443 §3.1).
+/// quotes the network header and the beginning of what is behind (RFC 792, RFC 4443 §3.1).
 #[inline(always)]
 pub(crate) fn answer<P: Packet + ?Sized>(
     packet: &mut P,
@@ -43,7 +55,7 @@ pub(crate) fn answer<P: Packet + ?Sized>(
 #[inline(always)]
 fn answer_v4<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: Complaint) -> Option<()> {
     let words = (packet.load::<u8, ETHERNET_LEN>()? & 0x0f) as u32;
-    let quoted = words * 4 + 8;
+    let quoted = words * 4 + quoted_behind(network);
     packet.truncate(ETHERNET_LEN as u32 + quoted)?;
     // Destination unreachable (3): port unreachable (3) or fragmentation needed (4, with the MTU; RFC 1191 §4).
     let (code, mtu) = match complaint {
@@ -78,7 +90,7 @@ fn answer_v4<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: C
 
 #[inline(always)]
 fn answer_v6<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: Complaint) -> Option<()> {
-    let quoted = 48;
+    let quoted = 40 + quoted_behind(network);
     packet.truncate(ETHERNET_LEN as u32 + quoted)?;
     // Destination unreachable (1): port unreachable (4); packet too big (2), with the MTU.
     let (kind, code, mtu) = match complaint {
@@ -104,8 +116,8 @@ fn answer_v6<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: C
     packet.store::<[u32; 2], { IPV6_SRC + 32 }>([u32::from_ne_bytes([kind, code, low, high]), mtu.to_be()])
 }
 
-/// Longest quotation: an IPv4 header of 15 words and eight bytes.
-const QUOTED_WORDS_MAX: u32 = 17;
+/// Longest quotation: an IPv4 header of 15 words and a TCP header.
+const QUOTED_WORDS_MAX: u32 = 20;
 
 /// Adds the words of the network packet.
 #[inline(always)]

@@ -3,7 +3,7 @@
 
 use fairlead_abi::{
     Addr16, DropReason,
-    conntrack::CT_REPLY,
+    conntrack::{CT_REPLY, ConntrackValue},
     node::{ADDRESS_LOCAL, ADDRESS_NODE, ADDRESS_NODE_PORT, ADDRESS_SERVICE},
     pod::{InterfaceValue, PodValue},
     route::RouteValue,
@@ -308,10 +308,7 @@ fn serve<P: Packet + ?Sized, T: Tables>(
     if (from.slot != 0 || from.host) && !tables.is_tracked(from.slot) {
         tables.track(from.slot);
     }
-    // What was handed over is not handed on.
-    if from.via.is_some() {
-        work.value.node = Addr16::UNSPECIFIED;
-    }
+    forget_who_handed_over(from, &mut work.value);
     let Work { network, transport, value, .. } = work;
     if let Some(mtu) = too_big(packet, tables, network, &value.node) {
         return complain(packet, tables, network, from, mtu);
@@ -406,10 +403,18 @@ fn error<P: Packet + ?Sized, T: Tables>(
     if rewrite_error(packet, network, about, value).is_none() {
         return discard(tables, from.slot, DropReason::Malformed);
     }
-    if from.via.is_some() {
+    forget_who_handed_over(from, value);
+    send(packet, tables, network, &value.node, from)
+}
+
+/// What was handed over is not handed on; and of a connection that was, the node in the entry of the client's packets is
+/// where they came from.
+#[inline(always)]
+fn forget_who_handed_over(from: &From<'_>, value: &mut ConntrackValue) {
+    let is_origin = value.service_id == 0 && value.flags & CT_REPLY == 0;
+    if from.via.is_some() || is_origin {
         value.node = Addr16::UNSPECIFIED;
     }
-    send(packet, tables, network, &value.node, from)
 }
 
 /// Sends on a packet that is of no service: as if nobody had looked.
@@ -594,7 +599,7 @@ fn reject<P: Packet + ?Sized, T: Tables>(
     answer(packet, tables, network, from, refusal.reason, Complaint::PortUnreachable)
 }
 
-/// Answers with an ICMP error. The host's own packets cannot be answered on their way out.
+/// Answers with an ICMP error; not over the overlay, where the client is another node's.
 #[inline(always)]
 fn answer<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
@@ -604,7 +609,7 @@ fn answer<P: Packet + ?Sized, T: Tables>(
     reason: DropReason,
     complaint: Complaint,
 ) -> Verdict {
-    let told = !from.host && from.via.is_none() && tables.may_answer();
+    let told = !from.leaves && from.via.is_none() && tables.may_answer();
     if told && icmp::answer(packet, network, complaint).is_some() {
         tables.count_drop(from.slot, reason);
         return Verdict::Answer(reason);

@@ -16,6 +16,9 @@ pub(crate) const ICMP: u8 = 1;
 /// `IPPROTO_ICMPV6` (RFC 4443).
 pub(crate) const ICMPV6: u8 = 58;
 
+/// IPv6 fragment header (RFC 8200 §4.5).
+pub(crate) const FRAGMENT: u8 = 44;
+
 /// TCP flag FIN (RFC 9293 §3.1).
 pub(crate) const FIN: u8 = 0x01;
 /// TCP flag SYN.
@@ -164,7 +167,7 @@ fn behind_ipv6<P: Packet + ?Sized>(packet: &P, network: &Network) -> Option<Plac
                 place.proto = next;
                 place.offset += (len as u32 + 1) * 8;
             }
-            44 => {
+            FRAGMENT => {
                 let header = packet.load_at::<Ipv6Fragment>(place.offset)?;
                 place.proto = header.next;
                 place.offset += 8;

@@ -4,8 +4,9 @@ use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK,
-        TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_tunnel_key,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
+        BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+        bpf_tunnel_key,
     },
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
@@ -63,6 +64,9 @@ pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
         // On the way out there is no other end of a veth to go to directly.
         // SAFETY: the helper takes two numbers.
         Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        // The answer is for the host itself, which hears it from the uplink.
+        // SAFETY: as above.
+        Verdict::Answer(_) => unsafe { bpf_redirect(ifindex(&ctx), BPF_F_INGRESS as u64) as i32 },
         verdict => act(&ctx, verdict),
     }
 }

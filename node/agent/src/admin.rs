@@ -1,7 +1,8 @@
-//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`, `/maps/KIND`.
+//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`, `/maps/KIND`, `/explain`.
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,7 +22,10 @@ use serde::Deserialize;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::{inspect::Kind, report::Reporter};
+use crate::{
+    inspect::{Kind, Question},
+    report::Reporter,
+};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -51,6 +55,7 @@ pub(crate) fn router(reporter: Arc<Reporter>, shutdown: CancellationToken) -> Ro
         .route("/pods", get(pods))
         .route("/flows", get(flows))
         .route("/maps/{kind}", get(maps))
+        .route("/explain", get(explain))
         .with_state(Admin { reporter, shutdown })
 }
 
@@ -65,6 +70,33 @@ async fn pods(State(admin): State<Admin>) -> Response {
 /// A map, decoded, with names of services.
 async fn maps(State(admin): State<Admin>, Path(kind): Path<Kind>) -> Response {
     json(admin.reporter.inspect(kind))
+}
+
+/// Query of `/explain`.
+#[derive(Debug, Deserialize)]
+struct ExplainQuery {
+    /// An address, or `NAMESPACE/NAME` of a pod.
+    source: String,
+    destination: SocketAddr,
+    /// IP protocol number.
+    protocol: u8,
+}
+
+/// What would happen to a new connection.
+async fn explain(State(admin): State<Admin>, Query(query): Query<ExplainQuery>) -> Response {
+    match admin.reporter.source(&query.source, query.destination) {
+        Some(source) => {
+            let ExplainQuery { destination, protocol, .. } = query;
+            json(admin.reporter.explain(&Question { source, destination, protocol }))
+        }
+        None => {
+            let message = format!(
+                "{} is neither an address nor a pod with an address of the destination's family\n",
+                query.source
+            );
+            (StatusCode::BAD_REQUEST, message).into_response()
+        }
+    }
 }
 
 /// One JSON object a line, oldest first.

@@ -113,6 +113,7 @@ impl Agent {
             mode: config.proxy_mode,
             health: Arc::new(Health::new(config.node_name.clone(), cluster, stats, ready.clone())),
             bpffs_dir: config.bpffs_dir.clone(),
+            settings: (&config.services.options).into(),
             recent,
             network: Arc::clone(&network),
             counters: dataplane.counters,

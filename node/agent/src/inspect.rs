@@ -12,6 +12,7 @@ use fairlead_abi::{
     conntrack::{self, ConntrackKey, ConntrackValue},
     service::{self, BackendValue, SCOPE_NODE_PORT, ServiceKey, ServiceValue},
 };
+pub use fairlead_kernel::explain::{Question, Settings};
 use fairlead_kernel::{Inspector, KernelError, clock::monotonic_ns};
 use fairlead_model::{ObjectName, Service, View};
 use serde::{Deserialize, Serialize};
@@ -386,6 +387,65 @@ fn map_rows(maps: &Inspector) -> Result<Vec<MapRow>, KernelError> {
         memory_bytes: map.memory_bytes,
     });
     Ok(rows.collect())
+}
+
+/// What would happen to a new connection, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The connection, as it was understood.
+    pub connection: String,
+    /// Of which service the destination is, as far as somebody knows.
+    pub service: Option<ServiceRef>,
+    /// Who the source is, and which program decides.
+    pub source: String,
+    /// The programs' look-ups in order.
+    pub steps: Vec<Step>,
+    /// What happens.
+    pub outcome: String,
+    /// The connection is neither refused nor dropped.
+    pub works: bool,
+}
+
+/// A look-up.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// What was asked.
+    pub question: String,
+    /// What the map holds.
+    pub answer: String,
+}
+
+/// Asks the programs' own code over the live maps.
+///
+/// # Errors
+/// There is no dataplane under the pin directory, or a map cannot be opened.
+pub fn explain(
+    bpffs_dir: &Path,
+    settings: Settings,
+    question: &Question,
+    names: &Names,
+) -> Result<Explanation, KernelError> {
+    let answer = fairlead_kernel::explain::explain(bpffs_dir, settings, question)?;
+    let key = ServiceKey {
+        addr: Addr16::from(question.destination.ip()),
+        port: fairlead_abi::Be16::new(question.destination.port()),
+        proto: question.protocol,
+        scope: service::SCOPE_ADDRESS,
+    };
+    let step = |(question, answer)| Step { question, answer };
+    Ok(Explanation {
+        connection: format!(
+            "{} → {}/{}",
+            question.source.ip(),
+            question.destination,
+            protocol(question.protocol)
+        ),
+        service: names.0.get(&key).cloned(),
+        source: answer.source,
+        steps: answer.steps.into_iter().map(step).collect(),
+        outcome: answer.outcome,
+        works: answer.works,
+    })
 }
 
 /// Blocks of a service by name: the ids of its ports, one for each address family.

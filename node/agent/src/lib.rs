@@ -31,5 +31,5 @@ pub use error::AgentError;
 pub use fairlead_kernel::{Capacities, Forwarding, ServiceOptions, Timeouts};
 pub use fairlead_plan::{ProxyMode, UnknownMode};
 pub use fairlead_wire::client::{FeedEndpoint, FeedSource};
-pub use report::{MapFill, PodReport, ProgramReport, Status};
+pub use report::{CLIENT_PORT, MapFill, PodReport, ProgramReport, Status};
 pub use rules::leftovers::clean_up;

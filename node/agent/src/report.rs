@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -13,7 +13,7 @@ use std::{
 use fairlead_abi::{DropReason, names};
 use fairlead_flows::Recent;
 use fairlead_kernel::{Capacities, Counters, KernelError, PodTotals};
-use fairlead_model::Prefix;
+use fairlead_model::{ObjectName, Prefix};
 use fairlead_plan::ProxyMode;
 use fairlead_wire::client::ConnectionState;
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,12 @@ use tokio::sync::watch;
 use crate::{
     garbage,
     health::Health,
-    inspect::{self, Dump, Kind, Names},
+    inspect::{self, Dump, Explanation, Kind, Names, Question, Settings},
     network::Network,
 };
+
+/// A port that a client might have, for connections that nobody opens.
+pub const CLIENT_PORT: u16 = 50_000;
 
 /// State of a node's agent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -134,6 +137,7 @@ pub(crate) struct Reporter {
     pub(crate) mode: ProxyMode,
     pub(crate) health: Arc<Health>,
     pub(crate) bpffs_dir: PathBuf,
+    pub(crate) settings: Settings,
     pub(crate) recent: Arc<Recent>,
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
@@ -184,6 +188,26 @@ impl Reporter {
     pub(crate) fn inspect(&self, kind: Kind) -> Result<Dump, KernelError> {
         let names = self.health.cluster.read(|inner| Names::of(&inner.view));
         inspect::read(&self.bpffs_dir, kind, &names)
+    }
+
+    /// What would happen to a new connection.
+    pub(crate) fn explain(&self, question: &Question) -> Result<Explanation, KernelError> {
+        let names = self.health.cluster.read(|inner| Names::of(&inner.view));
+        inspect::explain(&self.bpffs_dir, self.settings.clone(), question, &names)
+    }
+
+    /// An address, or a pod's of the destination's family; with a port such as clients have.
+    pub(crate) fn source(&self, text: &str, destination: SocketAddr) -> Option<SocketAddr> {
+        let of_pod = || {
+            let (namespace, name) = text.split_once('/')?;
+            let pod = self
+                .health
+                .cluster
+                .read(|inner| inner.view.pod(&ObjectName::new(namespace, name)).cloned())?;
+            pod.addresses.into_iter().find(|address| address.is_ipv4() == destination.is_ipv4())
+        };
+        let address = text.parse().ok().or_else(of_pod)?;
+        Some(SocketAddr::new(address, CLIENT_PORT))
     }
 
     /// Counters of every pod that has a place on the network, by namespace and name.

@@ -116,7 +116,7 @@ impl Inspector {
         let kind = info.map_type().map(|kind| format!("{kind:?}")).unwrap_or_default().to_lowercase();
         let fd = map.fd().as_fd();
         let used = if kind.contains("hash") || kind.contains("lpm") {
-            let counted = count_keys(fd, info.key_size(), spec.capacity);
+            let counted = count_keys(fd, info.key_size(), info.max_entries());
             Some(counted.map_err(KernelError::file("counting entries of eBPF map", spec.name))?)
         } else if spec == names::BACKENDS {
             let used = self.backends()?.iter().filter(|value| value.flags != 0).count();

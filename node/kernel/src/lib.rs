@@ -16,6 +16,7 @@ pub mod counters;
 pub mod dataplane;
 pub mod error;
 pub mod events;
+pub mod explain;
 pub mod fake;
 pub mod features;
 pub mod garbage;

@@ -4,21 +4,24 @@ use fairlead_model::{
     Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, Prefix, Protocol, Revision, Service,
     ServiceKind, ServicePort, Update, View,
 };
-use fairlead_zone::{Answer, Class, Name, Question, Rcode, RecordData, RecordType, Zone, ZoneConfig};
+use fairlead_zone::{
+    Answer, Class, Name, Pods, Question, Rcode, RecordData, RecordType, Zone, ZoneConfig, reverse_zones,
+};
 
 pub(crate) fn config() -> ZoneConfig {
     let network = |address: &str, length| Prefix { address: address.parse().unwrap(), length };
+    let networks = [
+        network("10.96.0.0", 16),
+        network("fd00:96::", 112),
+        network("10.244.0.0", 16),
+        network("172.29.0.0", 16),
+        network("fd00:244::", 56),
+    ];
     ZoneConfig {
-        cluster_domain: Name::parse("cluster.local").unwrap(),
-        reverse_networks: vec![
-            network("10.96.0.0", 16),
-            network("fd00:96::", 112),
-            network("10.244.0.0", 16),
-            network("fd00:244::", 56),
-        ],
-        ttl_secs: 5,
-        dns_service: ObjectName::new("kube-system", "kube-dns"),
+        reverse_zones: networks.into_iter().flat_map(reverse_zones).collect(),
         addresses: vec!["172.29.0.11".parse().unwrap()],
+        pods: Pods::Insecure,
+        ..ZoneConfig::new(Name::parse("cluster.local").unwrap())
     }
 }
 

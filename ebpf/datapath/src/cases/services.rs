@@ -549,8 +549,7 @@ fn refused(family: &Family) -> Vec<Case> {
     };
     let told = |text, tables: Memory, before: PacketBuilder, reason, dst: &str| {
         let quoted = before.build();
-        // The whole packet fits what an error quotes of it, but for TCP behind its ports and sequence number.
-        let answer = PacketBuilder::unreachable(dst, family.client, &quoted, header_len(family) + 8)
+        let answer = PacketBuilder::unreachable(dst, family.client, &quoted, header_len(family) + 20)
             .macs([0x02, 0, 0, 0, 0, 0x02], [0x02, 0, 0, 0, 0, 0x01]);
         let turn = Turn {
             name: name(family, text),

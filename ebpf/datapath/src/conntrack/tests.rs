@@ -14,9 +14,8 @@ use crate::cases::{Memory, address};
 /// whatever is done to it.
 #[test]
 fn a_client_is_masqueraded_where_kube_proxy_does_so_and_only_when_told_to() {
-    const POD: (bool, bool) = (true, false);
-    const HOST: (bool, bool) = (true, true);
-    const OUTSIDE: (bool, bool) = (false, false);
+    const POD: Place = Place { inside: true, here: true, ..OUTSIDE };
+    const HOST: Place = Place { host: true, ..POD };
     const CLUSTER_ADDRESS: u32 = SERVICE_HAS_ENDPOINTS;
     const EXTERNAL: u32 = SERVICE_HAS_ENDPOINTS | SERVICE_EXTERNAL;
     const EXTERNAL_LOCAL: u32 = EXTERNAL | SERVICE_EXTERNAL_LOCAL;
@@ -31,12 +30,9 @@ fn a_client_is_masqueraded_where_kube_proxy_does_so_and_only_when_told_to() {
         ("outside to node port or load balancer, Cluster", OUTSIDE, EXTERNAL, true),
         ("outside to node port or load balancer, Local", OUTSIDE, EXTERNAL_LOCAL, false),
     ];
-    for (name, (inside, host), flags, expected) in rows {
-        assert_eq!(masquerades(flags, inside, host, FORWARD_MASQUERADED), expected, "{name}");
-        assert!(
-            !masquerades(flags, inside, host, FORWARD_ENCAPSULATED),
-            "{name}: the client's address stays"
-        );
+    for (name, place, flags, expected) in rows {
+        assert_eq!(masquerades(flags, place, FORWARD_MASQUERADED), expected, "{name}");
+        assert!(!masquerades(flags, place, FORWARD_ENCAPSULATED), "{name}: the client's address stays");
     }
 }
 

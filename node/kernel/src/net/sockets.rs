@@ -168,3 +168,48 @@ fn result(body: &[u8]) -> io::Result<()> {
         Ok((error, _)) => Err(io::Error::from_raw_os_error(-error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// A socket of either family that is connected to one of the other's addresses.
+    fn pair(server: &str, client: &str) -> (UdpSocket, UdpSocket, SocketAddr) {
+        let server = UdpSocket::bind(server).expect("loopback is up");
+        let client = UdpSocket::bind(client).expect("loopback is up");
+        let address = server.local_addr().expect("bound");
+        let to = match (client.local_addr().expect("bound"), address.ip()) {
+            (SocketAddr::V6(_), IpAddr::V4(v4)) => {
+                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
+            }
+            _ => address,
+        };
+        client.connect(to).expect("connects");
+        (server, client, address)
+    }
+
+    #[test]
+    fn a_socket_of_either_family_is_ended_and_its_neighbour_is_not() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: this test needs root");
+            return;
+        }
+        for (server, client) in
+            [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", "[::]:0")]
+        {
+            let (_gone, stopped, address) = pair(server, client);
+            let (_stays, neighbour, _) = pair(server, client);
+            assert_eq!(
+                end_udp_sockets(&BTreeSet::from([address])).expect("root may"),
+                1,
+                "{server} {client}"
+            );
+            let error = stopped.recv(&mut [0; 8]).expect_err("it was ended");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{server} {client}");
+            neighbour.send(b"?").expect("still connected");
+        }
+    }
+}

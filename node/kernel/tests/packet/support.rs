@@ -46,26 +46,34 @@ impl Loaded {
     /// Loads every program for a node whose host is the network namespace with this cookie, and which translates for no
     /// other.
     pub(crate) fn of_host(netns: u64) -> Self {
-        Self::load(UPLINK, true, netns, true)
+        Self::load(&[(globals::UPLINK_IFINDEX, UPLINK), (globals::SOCKETS_OF_HOST_ONLY, 1)], netns)
     }
 
     /// Loads every program. Each call makes its own maps.
     pub(crate) fn with_globals(uplink: u32, flow_events: bool) -> Self {
-        Self::load(uplink, flow_events, 0, false)
+        Self::load(&[(globals::UPLINK_IFINDEX, uplink), (globals::FLOW_EVENTS, u32::from(flow_events))], 0)
     }
 
-    fn load(uplink: u32, flow_events: bool, host: u64, host_only: bool) -> Self {
+    /// Loads every program for a node with these interfaces.
+    pub(crate) fn of_node(uplink: u32, overlay: u32, forwarding: u32) -> Self {
+        let globals = [
+            (globals::UPLINK_IFINDEX, uplink),
+            (globals::OVERLAY_IFINDEX, overlay),
+            (globals::FORWARDING, forwarding),
+        ];
+        Self::load(&globals, 0)
+    }
+
+    fn load(globals: &[(&str, u32)], host: u64) -> Self {
         let bpffs = Bpffs::mount();
         let path = object_path();
         let object = fs::read(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask build`", path.display()));
         let mut loader = EbpfLoader::new();
-        loader.override_global(globals::UPLINK_IFINDEX, &uplink, true);
-        let flow_events = u32::from(flow_events);
-        loader.override_global(globals::FLOW_EVENTS, &flow_events, true);
-        let host_only = u32::from(host_only);
+        for (name, value) in globals {
+            loader.override_global(name, value, true);
+        }
         loader.override_global(globals::HOST_NETNS, &host, true);
-        loader.override_global(globals::SOCKETS_OF_HOST_ONLY, &host_only, true);
         for map in names::MAPS {
             loader.map_pin_path(map.name, bpffs.path.join(map.name));
         }
