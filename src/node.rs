@@ -78,7 +78,7 @@ pub(crate) struct NodeArgs {
     /// Directory of OCI image archives (*.tar) that pods may use; may be repeated
     #[arg(long, value_name = "DIR", value_parser = absolute_path)]
     images: Vec<PathBuf>,
-    /// How services reach their backends
+    /// How services reach their backends: ebpf, iptables, nftables or ipvs
     #[arg(long, value_name = "MODE", default_value = "ebpf")]
     proxy_mode: ProxyMode,
     #[command(flatten)]

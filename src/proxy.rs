@@ -169,12 +169,19 @@ fn feed_socket(run: &Path) -> anyhow::Result<(PathBuf, UnixListener)> {
     Ok((path, listener))
 }
 
-/// Removes programs and maps. The cgroup is not ours, and neither is what runs in it.
+/// Removes programs and maps, and the rules of the modes that were used. The cgroup is not ours, and neither is what
+/// runs in it.
 fn clean_up(args: &ProxyArgs) -> anyhow::Result<()> {
     let name = args.node.clone().map_or_else(crate::identity::host_name, Ok)?;
     let bpffs =
         args.bpffs.clone().unwrap_or_else(|| Path::new(crate::paths::BPFFS).join("fairlead").join(&name));
     let present = bpffs.exists();
+    let state = args.state_dir.clone().unwrap_or_else(|| Path::new("/var/lib/fairlead/nodes").join(&name));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let modes = runtime.block_on(fairlead_agent::clean_up(&state.join("agent"), &bpffs))?;
+    for mode in modes.iter().filter(|mode| **mode != ProxyMode::Ebpf) {
+        output::line(&format!("removed the rules of the {mode} mode"))?;
+    }
     let footprint = NodeFootprint {
         bpffs_dir: bpffs.clone(),
         cgroup_dir: PathBuf::new(),

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use fairlead_agent::ProxyMode;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,6 +44,7 @@ Examples:
   fairlead up --nodes 3 --detach             Three nodes in the background; `fairlead down` stops them
   fairlead up --images ./target/images       With the OCI image archives of a directory
   fairlead up --name blue --api-port 7443    A second cluster beside the first
+  fairlead up --proxy-mode nftables          Services as nftables rules instead of eBPF maps
 
 Stored objects and images are kept between runs; `fairlead down --purge` removes them.";
 
@@ -67,6 +69,9 @@ pub(crate) struct UpArgs {
     /// Seconds without a sign of life after which a node is not Ready; a node gives one every 10 s
     #[arg(long, value_name = "SECS", default_value_t = NODE_MONITOR_GRACE_SECS, value_parser = node_monitor_grace())]
     pub(crate) node_monitor_grace: u32,
+    /// How services reach their backends: ebpf, iptables, nftables or ipvs
+    #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Ebpf)]
+    pub(crate) proxy_mode: ProxyMode,
     /// Return when the nodes are Ready and leave the cluster running
     #[arg(long)]
     pub(crate) detach: bool,

@@ -3,7 +3,9 @@
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use clap::Args;
-use fairlead_agent::{Capacities, Forwarding, NodePortAddresses, ServiceConfig, ServiceOptions, Timeouts};
+use fairlead_agent::{
+    Capacities, Forwarding, NodePortAddresses, RuleConfig, ServiceConfig, ServiceOptions, Timeouts,
+};
 use fairlead_model::Prefix;
 use ipnet::IpNet;
 
@@ -53,6 +55,21 @@ pub(crate) struct ServiceArgs {
     /// How long datagrams are remembered that somebody has answered
     #[arg(long, value_name = "TIME", default_value = "180s", value_parser = time)]
     conntrack_udp_timeout_stream: Duration,
+    /// Masquerade everything that is sent to a cluster address (iptables, nftables and ipvs modes)
+    #[arg(long)]
+    masquerade_all: bool,
+    /// Networks of all pods, who are not masqueraded (the same modes) [default: the pod networks of this node]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    cluster_cidr: Vec<Prefix>,
+    /// Networks of cluster addresses; what is sent to one that nobody has is dropped (nftables mode)
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    service_cidr: Vec<Prefix>,
+    /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes)
+    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..=31))]
+    masquerade_bit: u8,
+    /// Serve node ports on 127.0.0.1 in iptables mode; the other two never do
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
+    iptables_localhost_nodeports: bool,
 }
 
 /// Maps that have a size, by name.
@@ -90,6 +107,7 @@ impl ServiceArgs {
                 node_ports: self.service_node_port_range.clone(),
                 masquerade_ports: self.masquerade_ports.clone(),
                 capacities,
+                ..ServiceOptions::default()
             },
             addresses: addresses.to_vec(),
             node_port_addresses: match self.nodeport_addresses.as_slice() {
@@ -105,6 +123,13 @@ impl ServiceArgs {
                 udp_answered: self.conntrack_udp_timeout_stream,
                 udp: self.conntrack_udp_timeout,
                 ..Timeouts::default()
+            },
+            rules: RuleConfig {
+                masquerade_all: self.masquerade_all,
+                masquerade_bit: self.masquerade_bit,
+                pod_networks: self.cluster_cidr.clone(),
+                service_networks: self.service_cidr.clone(),
+                localhost_node_ports: self.iptables_localhost_nodeports,
             },
         }
     }
@@ -134,9 +159,13 @@ fn node_port_network(text: &str) -> Result<NodePortNetwork, String> {
     if text == "primary" {
         return Ok(NodePortNetwork::Primary);
     }
-    let network =
-        text.parse::<IpNet>().map_err(|_| "write a network such as 192.0.2.0/24, or primary")?.trunc();
-    Ok(NodePortNetwork::Network(Prefix { address: network.network(), length: network.prefix_len() }))
+    let network = network(text).map_err(|error| format!("{error}, or primary"))?;
+    Ok(NodePortNetwork::Network(network))
+}
+
+fn network(text: &str) -> Result<Prefix, String> {
+    let network = text.parse::<IpNet>().map_err(|_| "write a network such as 192.0.2.0/24")?.trunc();
+    Ok(Prefix { address: network.network(), length: network.prefix_len() })
 }
 
 fn map_size(text: &str) -> Result<(usize, u32), String> {

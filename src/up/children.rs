@@ -71,6 +71,7 @@ pub(crate) fn node(paths: &ClusterPaths, program: OsString, args: &UpArgs, index
         ("--containerd", socket.into()),
         ("--containerd-namespace", containerd::namespace(paths, &name).into()),
         ("--uplink", UPLINK.into()),
+        ("--proxy-mode", args.proxy_mode.as_str().into()),
     ];
     options.extend(node_addresses(index).map(|address| ("--node-ip", address.to_string().into())));
     options.extend(args.images.iter().map(|images| ("--images", images.clone().into())));

@@ -144,7 +144,16 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
         "kubectl, the hands of the demo and the tests"
     ),
     debian!(Run, "iproute2", Check::Program("ip"), "shows namespaces and links in tests"),
-    debian!(Run, "nftables", Check::Program("nft"), "shows in tests that no netfilter rule of ours exists"),
+    debian!(Run, "nftables", Check::Program("nft"), "writes the rules of the nftables mode"),
+    debian!(
+        Run,
+        "iptables",
+        Check::Program("iptables-restore"),
+        "writes the rules of the iptables and IPVS modes"
+    ),
+    debian!(Run, "ipset", Check::Program("ipset"), "fills the sets of the IPVS mode"),
+    debian!(Run, "ipvsadm", Check::Program("ipvsadm"), "shows the virtual servers of the IPVS mode"),
+    debian!(Run, "conntrack", Check::Program("conntrack"), "ends UDP flows to endpoints that are gone"),
     debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
     debian!(Run, "etcd-client", Check::Program("etcdctl"), "shows in tests what is in etcd"),
     debian!(Run, "dnsperf", Check::Program("dnsperf"), "asks DNS servers fast, in the benchmark"),

@@ -33,6 +33,7 @@ use crate::{
     metrics,
     network::Network,
     report::Reporter,
+    rules::{Rules, leftovers::Leftovers},
     sockets::SocketEnder,
     stats::Stats,
     sync::{Outputs, SyncLoop},
@@ -76,6 +77,10 @@ impl Agent {
         let metrics = bind_all("metrics", &config.metrics_listen).await?;
         let admin = bind_admin(&config.admin_socket)?;
 
+        let mut config = config;
+        let leftovers = Leftovers::open(&config.state_dir, &config.bpffs_dir, config.proxy_mode)?;
+        config.services.options.carriage = leftovers.carriage();
+        let rules = Rules::open(config.proxy_mode, &config.node_name, &config.services).await?;
         let dataplane = Dataplane::open(&config.dataplane()).await?;
         let (networks_sender, networks) = watch::channel(Vec::new());
         let (ready_sender, ready) = watch::channel(false);
@@ -125,7 +130,8 @@ impl Agent {
         Ok(Self {
             subscription,
             sync: SyncLoop::new(config.node_name, dataplane.tables, outputs, config.services.clone())
-                .with_routes(config.pod_network),
+                .with_routes(config.pod_network)
+                .with_mode(rules, leftovers, Arc::clone(&network)),
             address_changes: dataplane.address_changes,
             garbage: GarbageLoop {
                 garbage: dataplane.garbage,

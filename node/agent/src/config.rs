@@ -80,6 +80,35 @@ pub struct ServiceConfig {
     pub node_port_addresses: NodePortAddresses,
     /// How long connections are remembered.
     pub timeouts: Timeouts,
+    /// What concerns the modes with rules only.
+    pub rules: RuleConfig,
+}
+
+/// Settings of the modes iptables, nftables and IPVS, named as kube-proxy's flags.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleConfig {
+    /// Masquerade everything that is sent to a cluster address.
+    pub masquerade_all: bool,
+    /// Bit of the packet mark that asks for masquerading.
+    pub masquerade_bit: u8,
+    /// Networks of all pods (`--cluster-cidr`); empty: a pod is whoever is in this node's pod networks.
+    pub pod_networks: Vec<Prefix>,
+    /// Networks of cluster addresses; nftables mode drops what is sent to one that nobody has.
+    pub service_networks: Vec<Prefix>,
+    /// Node ports on `127.0.0.1`, iptables mode only.
+    pub localhost_node_ports: bool,
+}
+
+impl Default for RuleConfig {
+    fn default() -> Self {
+        Self {
+            masquerade_all: false,
+            masquerade_bit: fairlead_plan::classic::MASQUERADE_BIT,
+            pod_networks: Vec::new(),
+            service_networks: Vec::new(),
+            localhost_node_ports: true,
+        }
+    }
 }
 
 /// Which addresses of the node serve node ports and host ports.

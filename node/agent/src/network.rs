@@ -63,6 +63,12 @@ impl Network {
         Ok(())
     }
 
+    /// From now on packets to pods may pass the host's stack by.
+    pub(crate) async fn use_shortcuts(&self) -> Result<(), AgentError> {
+        self.pods.use_shortcuts();
+        self.restore().await
+    }
+
     /// Pods that have a place, by UID.
     pub(crate) fn records(&self) -> BTreeMap<String, PodRecord> {
         self.ipam().pods().clone()
@@ -154,6 +160,12 @@ impl PodNetwork for Network {
             message: format!("removing network leftovers of node {}: {error}", self.node),
             source: Some(Box::new(error)),
         })
+    }
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("node", &self.node).finish_non_exhaustive()
     }
 }
 

@@ -11,14 +11,22 @@ use std::{
 
 use fairlead_kernel::{KernelError, State, give_memory_back};
 use fairlead_model::{Prefix, Update};
-use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Planner, Problem, Scope, plan_routes};
+use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Op, Planner, Problem, Scope, plan_routes};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ServiceConfig, cluster::Cluster, local::local_node, sockets::Stopped, stats::Stats};
+use crate::{
+    ServiceConfig,
+    cluster::Cluster,
+    local::local_node,
+    network::Network,
+    rules::{Rules, leftovers::Leftovers},
+    sockets::Stopped,
+    stats::Stats,
+};
 
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
@@ -64,6 +72,12 @@ pub(crate) struct SyncLoop<S> {
     complete: bool,
     /// Whether routes to pods are ours.
     routing: bool,
+    /// Carries services in place of the maps.
+    rules: Option<Rules>,
+    /// Rules are to be compared with what the kernel holds.
+    audit: bool,
+    /// What other modes left, until this one has taken over.
+    leftovers: Option<(Leftovers, Arc<Network>)>,
     pending: Pending,
     retry_at: Option<Instant>,
     started: Instant,
@@ -82,6 +96,9 @@ impl<S: State> SyncLoop<S> {
             local: None,
             complete: false,
             routing: true,
+            rules: None,
+            audit: false,
+            leftovers: None,
             pending: Pending::default(),
             retry_at: None,
             started: Instant::now(),
@@ -96,6 +113,18 @@ impl<S: State> SyncLoop<S> {
     /// Whether routes to pods are ours; they are unless it is said.
     pub(crate) fn with_routes(mut self, routing: bool) -> Self {
         self.routing = routing;
+        self
+    }
+
+    /// In a mode with rules, or coming from another mode.
+    pub(crate) fn with_mode(
+        mut self,
+        rules: Option<Rules>,
+        leftovers: Leftovers,
+        network: Arc<Network>,
+    ) -> Self {
+        self.rules = rules;
+        self.leftovers = (!leftovers.is_empty()).then_some((leftovers, network));
         self
     }
 
@@ -118,7 +147,7 @@ impl<S: State> SyncLoop<S> {
                     None => return,
                 },
                 () = self.addresses.notified() => self.local = None,
-                _ = audit.tick() => (self.routes, self.local) = (None, None),
+                _ = audit.tick() => (self.routes, self.local, self.audit) = (None, None, true),
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             if self.retry_at.is_none_or(|at| at <= Instant::now()) {
@@ -192,13 +221,54 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_all(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
-        let problems = self.sync_services(pending).await?;
+        let problems = match self.rules {
+            Some(_) => self.sync_rules(pending).await?,
+            None => self.sync_services(pending).await?,
+        };
         self.sync_routes(pending).await?;
         if !self.complete && self.outputs.cluster.read(|inner| inner.view.is_complete()) {
             self.state.complete()?;
             self.complete = true;
         }
+        if self.complete {
+            self.take_over().await?;
+        }
         Ok(problems)
+    }
+
+    async fn sync_rules(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
+        let local = match self.local.take() {
+            Some(local) => local,
+            None => local_node(&self.state.observe_local().await?, &self.services),
+        };
+        let now_ms = self.now_ms();
+        let scope = if pending.all { Scope::All } else { Scope::Changed(&pending.changes) };
+        if let Some(rules) = &mut self.rules {
+            if std::mem::take(&mut self.audit) {
+                rules.audit().await?;
+            }
+            rules.sync(&self.outputs.cluster, &local, scope, now_ms).await?;
+        }
+        self.local = Some(local);
+        Ok(Vec::new())
+    }
+
+    /// This mode carries every service: what the one before left can go.
+    async fn take_over(&mut self) -> Result<(), KernelError> {
+        let Some((mut leftovers, network)) = self.leftovers.take() else { return Ok(()) };
+        if let Err(error) = leftovers.take_over(&network).await {
+            tracing::error!(%error, "what another proxy mode left cannot be removed yet; trying again");
+            self.leftovers = Some((leftovers, network));
+            return Ok(());
+        }
+        // Routes past the host's stack may be used from now on.
+        self.routes = None;
+        self.sync_routes(&Pending { all: true, ..Pending::default() }).await
+    }
+
+    /// Whether packets to pods of other nodes may pass the host's stack by.
+    fn uses_shortcuts(&self) -> bool {
+        self.rules.is_none() && self.leftovers.is_none()
     }
 
     async fn sync_services(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
@@ -238,7 +308,10 @@ impl<S: State> SyncLoop<S> {
             Some(observed) => observed,
             None => self.state.observe_routes().await?,
         };
-        let ops = self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed));
+        let mut ops = self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed));
+        if !self.uses_shortcuts() {
+            ops.retain(|op| !matches!(op, Op::PutRoute { .. }));
+        }
         if ops.is_empty() {
             self.routes = Some(observed);
             return Ok(());
@@ -251,7 +324,8 @@ impl<S: State> SyncLoop<S> {
 
     /// When something is due without an update: a retry, or what leaves quarantine.
     fn next_wake(&self) -> Option<Instant> {
-        let release = self.planner.as_ref().and_then(Planner::next_release_ms);
+        let of_maps = self.planner.as_ref().and_then(Planner::next_release_ms);
+        let release = of_maps.or_else(|| self.rules.as_ref().and_then(Rules::next_release_ms));
         let release = release.map(|ms| self.started + Duration::from_millis(ms));
         // After a failure everything waits for the retry.
         self.retry_at.or(release)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aya::programs::ProgramInfo;
 
 use crate::{
-    Counters, Events, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions, Tables,
+    Carriage, Counters, Events, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions, Tables,
     bpf::{
         pins::Pins,
         programs::{Place, Programs, SharedPrograms},
@@ -106,7 +106,9 @@ impl Dataplane {
             options,
         };
         let mut programs = Programs::load(pins, &place)?;
-        programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
+        if options.carriage != Carriage::Rules {
+            programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
+        }
         programs.attach_uplink(&config.uplink, uplink.index)?;
         if let Some(overlay) = &overlay {
             programs.attach_overlay(OVERLAY, overlay.index)?;
@@ -123,7 +125,7 @@ impl Dataplane {
         let counters = Counters::open(&pins)?;
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;
-        let pods = Pods::new(programs, &pins, netlink, uplink.mtu)?;
+        let pods = Pods::new(programs, &pins, netlink, uplink.mtu, options.carriage == Carriage::Programs)?;
         give_memory_back();
         Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup })
     }

@@ -106,6 +106,30 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// Another program does the same job.
+    #[error("{name} runs on this machine (process {pid}) and writes rules of the same names; stop it first")]
+    OtherProxy {
+        /// Its name.
+        name: &'static str,
+        /// Its process.
+        pid: u32,
+    },
+    /// A program that a proxy mode needs is not installed.
+    #[error("the program {program} is missing; install the package {package}")]
+    NoTool {
+        /// Its name.
+        program: &'static str,
+        /// Debian's package that has it.
+        package: &'static str,
+    },
+    /// A program failed.
+    #[error("{program}: {message}")]
+    Tool {
+        /// Its name.
+        program: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// A thread could not be started.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),

@@ -1,6 +1,8 @@
 //! The network side: interfaces, addresses, routes, namespaces, kernel parameters.
 
 pub mod addresses;
+mod dummy;
+pub mod interfaces;
 pub mod namespace;
 pub mod netlink;
 pub mod overlay;

@@ -93,6 +93,19 @@ impl Capacities {
     }
 }
 
+/// Who carries services.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Carriage {
+    /// The programs, by their maps.
+    #[default]
+    Programs,
+    /// The programs, once the maps are filled: until then rules do, and packets of pods go through the host's stack,
+    /// where rules translate their addresses ([`crate::Pods::use_shortcuts`]).
+    ProgramsSoon,
+    /// Rules. No socket program is attached, and packets of pods go through the host's stack.
+    Rules,
+}
+
 /// How the node carries services.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceOptions {
@@ -109,6 +122,8 @@ pub struct ServiceOptions {
     pub masquerade_ports: RangeInclusive<u16>,
     /// How large maps are.
     pub capacities: Capacities,
+    /// Who carries services.
+    pub carriage: Carriage,
 }
 
 impl Default for ServiceOptions {
@@ -120,6 +135,7 @@ impl Default for ServiceOptions {
             node_ports: 30_000..=32_767,
             masquerade_ports: 61_000..=65_535,
             capacities: Capacities::default(),
+            carriage: Carriage::default(),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Pods {
 
 struct Inner {
     programs: SharedPrograms,
+    /// Whether the link programs may hand packets to pods past the host's stack.
+    shortcuts: bool,
     pods: HashMap<MapData, Addr16, PodValue>,
     interfaces: HashMap<MapData, u32, InterfaceValue>,
     /// By netns cookie.
@@ -67,8 +69,10 @@ impl Pods {
         pins: &Pins,
         netlink: Netlink,
         mtu: u32,
+        shortcuts: bool,
     ) -> Result<Self, KernelError> {
         let inner = Inner {
+            shortcuts,
             pods: open_pinned(pins, names::PODS)?,
             interfaces: open_pinned(pins, names::INTERFACES)?,
             namespaces: open_pinned(pins, names::POD_NETNS)?,
@@ -103,6 +107,12 @@ impl Pods {
             self.netlink.add_host_route(host.index, *address).await?;
         }
         self.lock().publish(spec, &host, &pod)
+    }
+
+    /// From now on the link programs hand packets to pods past the host's stack. Concerns pods that are attached, or
+    /// attached again, from here on.
+    pub fn use_shortcuts(&self) {
+        self.lock().shortcuts = true;
     }
 
     /// Whether the pod has its namespace and its interface, so that nothing but programs needs a look.
@@ -199,6 +209,9 @@ impl Inner {
 
     /// Makes the pod's addresses known to the link programs.
     fn publish(&mut self, spec: &PodSpec, host: &Link, pod: &Link) -> Result<(), KernelError> {
+        if !self.shortcuts {
+            return Ok(());
+        }
         let value = PodValue { ifindex: host.index, slot: spec.slot, mac: pod.mac, host_mac: host.mac };
         for address in &spec.addresses {
             let put = self.pods.insert(Addr16::from(*address), value, 0);

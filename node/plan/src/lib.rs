@@ -2,11 +2,16 @@
 //!
 //! Everything here is pure. Nothing opens a file, asks the time or makes a system call: time is an argument, the
 //! kernel's state is a value, the result is a list of [`Op`]s that `fairlead-kernel` applies in order. There is one
-//! module per proxy mode; [`ebpf`] is the one that exists. Start reading at [`ebpf::Planner::plan`]; which endpoints a
-//! service uses is [`select`], the pod networks of other nodes are [`routes`].
+//! module per proxy mode: [`ebpf`], and [`iptables`], [`nftables`] and [`ipvs`], which share [`classic`]. Start reading
+//! at [`ebpf::Planner::plan`]; which endpoints a service uses is [`select`], the pod networks of other nodes are
+//! [`routes`].
 
+pub mod classic;
 pub mod ebpf;
+pub mod iptables;
+pub mod ipvs;
 pub mod mode;
+pub mod nftables;
 pub mod op;
 pub mod routes;
 pub mod select;

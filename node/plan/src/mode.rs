@@ -3,21 +3,30 @@
 use std::{fmt, str::FromStr};
 
 /// A way to program services; one planning module each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum ProxyMode {
     /// Socket and link programs over maps: [`crate::ebpf`].
     #[default]
     Ebpf,
+    /// Rules of iptables: [`crate::iptables`].
+    Iptables,
+    /// A table of nftables: [`crate::nftables`].
+    Nftables,
+    /// Virtual servers of IPVS: [`crate::ipvs`].
+    Ipvs,
 }
 
-/// Modes that kube-proxy knows and this build does not have.
-const NOT_BUILT_IN: &[&str] = &["iptables", "nftables", "ipvs"];
-
 impl ProxyMode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ebpf, Self::Iptables, Self::Nftables, Self::Ipvs];
+
     /// As `/proxyMode` answers and a flag is written.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ebpf => "ebpf",
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
@@ -28,17 +37,14 @@ impl fmt::Display for ProxyMode {
     }
 }
 
-/// The name is not a mode that can be used.
+/// The name is not a mode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnknownMode(String);
 
 impl fmt::Display for UnknownMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if NOT_BUILT_IN.contains(&self.0.as_str()) {
-            write!(f, "proxy mode {:?} is not part of this build; use \"ebpf\"", self.0)
-        } else {
-            write!(f, "{:?} is not a proxy mode; use \"ebpf\"", self.0)
-        }
+        let known = ProxyMode::ALL.map(ProxyMode::as_str).join(", ");
+        write!(f, "{:?} is not a proxy mode; use one of {known}", self.0)
     }
 }
 
@@ -48,10 +54,8 @@ impl FromStr for ProxyMode {
     type Err = UnknownMode;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "ebpf" => Ok(Self::Ebpf),
-            other => Err(UnknownMode(other.to_owned())),
-        }
+        let found = Self::ALL.into_iter().find(|mode| mode.as_str() == name);
+        found.ok_or_else(|| UnknownMode(name.to_owned()))
     }
 }
 
@@ -60,11 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_of_kube_proxy_that_is_absent_is_named_as_such() {
-        assert_eq!("ebpf".parse(), Ok(ProxyMode::Ebpf));
-        let absent = "nftables".parse::<ProxyMode>().expect_err("not built in").to_string();
-        assert!(absent.contains("not part of this build"), "{absent}");
+    fn every_mode_is_known_by_its_name_and_a_wrong_name_shows_them() {
+        for mode in ProxyMode::ALL {
+            assert_eq!(mode.as_str().parse(), Ok(mode));
+        }
         let wrong = "fast".parse::<ProxyMode>().expect_err("no such mode").to_string();
-        assert!(wrong.contains("not a proxy mode"), "{wrong}");
+        assert_eq!(wrong, "\"fast\" is not a proxy mode; use one of ebpf, iptables, nftables, ipvs");
     }
 }

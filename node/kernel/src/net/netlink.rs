@@ -24,7 +24,7 @@ const PROTOCOL: RouteProtocol = RouteProtocol::Other(70);
 /// A netlink connection to the namespace of the thread that made it.
 #[derive(Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
     connection: JoinHandle<()>,
 }
 

@@ -1,0 +1,263 @@
+//! The modes that program services as rules: iptables, nftables, IPVS.
+//!
+//! Each has a planner per address family that knows what it wrote last. When anything fails, or an audit finds that
+//! somebody took something away, the planners are dropped; the next sync observes the kernel and plans everything anew.
+
+use fairlead_kernel::{KernelError, conntrack, iptables as kernel_iptables, ipvs as kernel_ipvs, nft};
+use fairlead_model::{Protocol, View};
+use fairlead_plan::{
+    LocalNode, ProxyMode, Scope,
+    classic::{self, Family, conntrack::stale},
+    iptables, ipvs, nftables,
+};
+
+use crate::{NodePortAddresses, ServiceConfig, cluster::Cluster};
+
+pub(crate) mod leftovers;
+
+/// Services as rules.
+pub(crate) struct Rules {
+    mode: ProxyMode,
+    node: String,
+    services: ServiceConfig,
+    /// What the planners were made with.
+    config: classic::Config,
+    /// None until the kernel has been observed, and after a failure.
+    planners: Option<[Planner; 2]>,
+    /// Open in that mode only.
+    ipvs: Option<kernel_ipvs::Ipvs>,
+}
+
+/// A planner of one family.
+enum Planner {
+    Iptables(iptables::Planner),
+    Nftables(nftables::Planner),
+    Ipvs(ipvs::Planner),
+}
+
+/// A plan of one family.
+enum Plan {
+    Iptables(Option<iptables::Restore>),
+    Nftables(nftables::Scripts),
+    Ipvs(ipvs::Plan),
+}
+
+impl Rules {
+    /// Checks that the machine can do it and sets its parameters; none in eBPF mode, which has no rules.
+    ///
+    /// # Errors
+    /// The kernel or a program is missing, or kube-proxy is running.
+    pub(crate) async fn open(
+        mode: ProxyMode,
+        node: &str,
+        services: &ServiceConfig,
+    ) -> Result<Option<Self>, KernelError> {
+        if mode == ProxyMode::Ebpf {
+            return Ok(None);
+        }
+        fairlead_kernel::require_no_kube_proxy()?;
+        let mut ipvs = None;
+        match mode {
+            ProxyMode::Ipvs => ipvs = Some(kernel_ipvs::Ipvs::open()?),
+            ProxyMode::Nftables => drop(nft::observe(Family::V4).await?),
+            ProxyMode::Iptables => {
+                drop(kernel_iptables::observe(Family::V4).await?);
+                if services.rules.localhost_node_ports {
+                    fairlead_kernel::net::sysctl::set("ipv4/conf/all/route_localnet", "1")?;
+                }
+            }
+            ProxyMode::Ebpf => {}
+        }
+        // Flows of UDP services must be cleaned from the first change on.
+        drop(conntrack::udp_flows(Family::V4).await?);
+        fairlead_kernel::net::sysctl::set("ipv4/ip_forward", "1")?;
+        fairlead_kernel::net::sysctl::set("ipv6/conf/all/forwarding", "1")?;
+        let (node, services) = (node.to_owned(), services.clone());
+        Ok(Some(Self { mode, node, services, config: classic::Config::default(), planners: None, ipvs }))
+    }
+
+    /// Makes the kernel hold what the view asks for.
+    pub(crate) async fn sync(
+        &mut self,
+        cluster: &Cluster,
+        local: &LocalNode,
+        scope: Scope<'_>,
+        now_ms: u64,
+    ) -> Result<(), KernelError> {
+        let config = cluster.read(|inner| self.config(&inner.view, local))?;
+        if config != self.config {
+            (self.config, self.planners) = (config, None);
+        }
+        let (mut planners, scope) = match self.planners.take() {
+            // Where this node is decides what it prefers.
+            Some(planners) if concerns_nodes(scope) => (planners, Scope::All),
+            Some(planners) => (planners, scope),
+            None => (self.adopt().await?, Scope::All),
+        };
+        let (plans, udp) = cluster.read(|inner| {
+            let plans = planners.each_mut().map(|planner| planner.plan(&inner.view, scope, now_ms));
+            (plans, touches_udp(&inner.view, scope))
+        });
+        for (plan, family) in plans.iter().zip(Family::ALL) {
+            self.apply(family, plan).await?;
+        }
+        // Only now: what failed before is planned from what the kernel really has.
+        self.planners = Some(planners);
+        if udp {
+            self.end_stale_flows(cluster).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the kernel still has everything; if not, the next sync writes it all.
+    pub(crate) async fn audit(&mut self) -> Result<(), KernelError> {
+        let Some(planners) = self.planners.take() else { return Ok(()) };
+        for (planner, family) in planners.iter().zip(Family::ALL) {
+            let intact = match planner {
+                Planner::Iptables(planner) => planner.is_intact(&kernel_iptables::observe(family).await?),
+                Planner::Nftables(planner) => planner.is_intact(&nft::observe(family).await?),
+                Planner::Ipvs(planner) => planner.is_intact(&self.ipvs()?.observe(family).await?),
+            };
+            if !intact {
+                tracing::warn!(mode = %self.mode, "somebody has removed rules of this proxy; writing them anew");
+                return Ok(());
+            }
+        }
+        self.planners = Some(planners);
+        Ok(())
+    }
+
+    /// When something is due without a change.
+    pub(crate) fn next_release_ms(&self) -> Option<u64> {
+        self.planners.iter().flatten().filter_map(Planner::next_release_ms).min()
+    }
+
+    /// Observes the kernel.
+    async fn adopt(&self) -> Result<[Planner; 2], KernelError> {
+        let [v4, v6] = Family::ALL;
+        Ok([self.adopt_family(v4).await?, self.adopt_family(v6).await?])
+    }
+
+    async fn adopt_family(&self, family: Family) -> Result<Planner, KernelError> {
+        let config = self.config.clone();
+        Ok(match self.mode {
+            ProxyMode::Ebpf | ProxyMode::Iptables => {
+                let saved = kernel_iptables::observe(family).await?;
+                Planner::Iptables(iptables::Planner::adopt(config, family, saved))
+            }
+            ProxyMode::Nftables => {
+                Planner::Nftables(nftables::Planner::adopt(config, family, nft::observe(family).await?))
+            }
+            ProxyMode::Ipvs => {
+                let observed = self.ipvs()?.observe(family).await?;
+                Planner::Ipvs(ipvs::Planner::adopt(config, family, observed))
+            }
+        })
+    }
+
+    async fn apply(&self, family: Family, plan: &Plan) -> Result<(), KernelError> {
+        match plan {
+            Plan::Iptables(Some(restore)) => kernel_iptables::apply(family, restore).await,
+            Plan::Iptables(None) => Ok(()),
+            Plan::Nftables(scripts) => nft::apply(scripts).await,
+            Plan::Ipvs(plan) => self.ipvs()?.apply(family, plan).await,
+        }
+    }
+
+    async fn end_stale_flows(&self, cluster: &Cluster) -> Result<(), KernelError> {
+        for family in Family::ALL {
+            let flows = conntrack::udp_flows(family).await?;
+            let stale = cluster.read(|inner| stale(&inner.view, &self.config, family, &flows));
+            if !stale.is_empty() {
+                tracing::debug!(flows = stale.len(), "ending UDP flows to endpoints that are gone");
+                conntrack::delete(&stale).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings as the node is now.
+    fn config(&self, view: &View, local: &LocalNode) -> Result<classic::Config, KernelError> {
+        let rules = &self.services.rules;
+        let node = view.node(&self.node);
+        // Without a network of the whole cluster, pods are those of this node: others come from outside.
+        let pod_networks = match rules.pod_networks.is_empty() {
+            true => node.map(|node| node.pod_networks.clone()).unwrap_or_default(),
+            false => rules.pod_networks.clone(),
+        };
+        let bound = kernel_ipvs::addresses_of(ipvs::INTERFACE)?;
+        let own: Vec<_> = local.addresses.iter().filter(|(address, _)| !bound.contains(*address)).collect();
+        let primary = || self.services.addresses.clone();
+        let node_ports = match (&self.services.node_port_addresses, self.mode) {
+            // kube-proxy's default in this mode.
+            (NodePortAddresses::All, ProxyMode::Nftables) if !primary().is_empty() => {
+                classic::NodePortAddresses::Only(primary())
+            }
+            (NodePortAddresses::All, _) => classic::NodePortAddresses::All,
+            _ => {
+                let serving = own.iter().filter(|(_, serves)| **serves).map(|(address, _)| **address);
+                classic::NodePortAddresses::Only(serving.collect())
+            }
+        };
+        let node_addresses = match self.services.addresses.is_empty() {
+            true => node.map(|node| node.addresses.clone()).unwrap_or_default(),
+            false => primary(),
+        };
+        Ok(classic::Config {
+            node: self.node.clone(),
+            masquerade_all: rules.masquerade_all,
+            masquerade_bit: rules.masquerade_bit,
+            pod_networks,
+            node_addresses,
+            node_ports,
+            local_addresses: own.iter().map(|(a, _)| **a).filter(|address| !address.is_loopback()).collect(),
+            localhost_node_ports: rules.localhost_node_ports,
+            service_networks: rules.service_networks.clone(),
+            tcp_be_liberal: false,
+        })
+    }
+
+    fn ipvs(&self) -> Result<&kernel_ipvs::Ipvs, KernelError> {
+        self.ipvs.as_ref().ok_or(KernelError::MissingFeature {
+            feature: "an open handle on IPVS",
+            remedy: "restart the agent".to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rules").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl Planner {
+    fn plan(&mut self, view: &View, scope: Scope<'_>, now_ms: u64) -> Plan {
+        match self {
+            Self::Iptables(planner) => Plan::Iptables(planner.plan(view, scope)),
+            Self::Nftables(planner) => Plan::Nftables(planner.plan(view, scope, now_ms)),
+            Self::Ipvs(planner) => Plan::Ipvs(planner.plan(view, scope, now_ms)),
+        }
+    }
+
+    fn next_release_ms(&self) -> Option<u64> {
+        match self {
+            Self::Iptables(_) => None,
+            Self::Nftables(planner) => planner.next_release_ms(),
+            Self::Ipvs(planner) => planner.next_release_ms(),
+        }
+    }
+}
+
+fn concerns_nodes(scope: Scope<'_>) -> bool {
+    matches!(scope, Scope::Changed(changes) if changes.nodes)
+}
+
+/// Whether a UDP service is among those that are looked at, or one that is gone may have been.
+fn touches_udp(view: &View, scope: Scope<'_>) -> bool {
+    let Scope::Changed(changes) = scope else { return true };
+    changes.services.iter().any(|name| {
+        view.service(name)
+            .is_none_or(|service| service.ports.iter().any(|port| port.protocol == Protocol::Udp))
+    })
+}

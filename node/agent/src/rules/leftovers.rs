@@ -1,0 +1,195 @@
+//! What other modes left: which this node has used is kept in a file, so that rules of others with the same names, a
+//! kube-proxy's for one, are never taken for ours.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use fairlead_kernel::{
+    Carriage, KernelError, iptables as kernel_iptables, ipvs as kernel_ipvs, nft, retire_ebpf_services,
+};
+use fairlead_plan::{
+    ProxyMode,
+    classic::{Config, Family},
+    iptables::{
+        self,
+        fixed::{JUMPS, Jump, Table},
+    },
+    ipvs,
+};
+
+use crate::{AgentError, network::Network};
+
+/// The modes that may have left something in the kernel.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    path: PathBuf,
+    bpffs_dir: PathBuf,
+    mode: ProxyMode,
+    others: BTreeSet<ProxyMode>,
+}
+
+impl Leftovers {
+    /// Reads the file and adds the mode that is about to be used.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub(crate) fn open(state_dir: &Path, bpffs_dir: &Path, mode: ProxyMode) -> Result<Self, AgentError> {
+        let path = state_dir.join("proxy-modes");
+        let known = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            // Before there was the file there was this mode only.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => ProxyMode::Ebpf.to_string(),
+            Err(error) => return Err(AgentError::file("reading", &path)(error)),
+        };
+        let mut others: BTreeSet<ProxyMode> = known.lines().filter_map(|line| line.parse().ok()).collect();
+        others.remove(&mode);
+        let leftovers = Self { path, bpffs_dir: bpffs_dir.to_owned(), mode, others };
+        leftovers.write()?;
+        Ok(leftovers)
+    }
+
+    /// Whether there is nothing to remove.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.others.is_empty()
+    }
+
+    /// Who carries services, given who did.
+    pub(crate) fn carriage(&self) -> Carriage {
+        match self.mode {
+            ProxyMode::Ebpf if self.others.is_empty() => Carriage::Programs,
+            ProxyMode::Ebpf => Carriage::ProgramsSoon,
+            _ => Carriage::Rules,
+        }
+    }
+
+    /// Lets this mode be the only one, once it carries every service.
+    ///
+    /// # Errors
+    /// Something cannot be removed; call again.
+    pub(crate) async fn take_over(&mut self, network: &Network) -> Result<(), AgentError> {
+        if self.mode == ProxyMode::Ebpf {
+            network.use_shortcuts().await?;
+        }
+        for mode in self.others.clone() {
+            tracing::info!(%mode, "removing what another proxy mode left");
+            remove(mode, Some(self.mode), &self.bpffs_dir).await?;
+            self.others.remove(&mode);
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), AgentError> {
+        let modes = self.others.iter().chain([&self.mode]).map(|mode| format!("{mode}\n"));
+        fs::write(&self.path, modes.collect::<String>()).map_err(AgentError::file("writing", &self.path))
+    }
+}
+
+/// Removes what a mode made, but for what the mode `kept` makes as well.
+pub(crate) async fn remove(
+    mode: ProxyMode,
+    kept: Option<ProxyMode>,
+    bpffs_dir: &Path,
+) -> Result<(), KernelError> {
+    let kept_jumps = match kept {
+        Some(ProxyMode::Iptables) => JUMPS,
+        Some(ProxyMode::Ipvs) => ipvs::rules::JUMPS,
+        _ => &[],
+    };
+    let stale = |jumps: &[Jump]| -> Vec<Jump> {
+        jumps.iter().filter(|jump| !kept_jumps.iter().any(|kept| kept.same(jump))).copied().collect()
+    };
+    let is_kept = move |table: Table, chain: &str| match kept {
+        Some(ProxyMode::Iptables) => iptables::saved::is_ours(table, chain),
+        Some(ProxyMode::Ipvs) => ipvs::rules::is_ours(table, chain),
+        _ => false,
+    };
+    match mode {
+        ProxyMode::Ebpf => return retire_ebpf_services(bpffs_dir),
+        ProxyMode::Iptables => {
+            for family in Family::ALL {
+                let ours = |table: Table, chain: &str| {
+                    iptables::saved::is_ours(table, chain) && !is_kept(table, chain)
+                };
+                kernel_iptables::remove(family, ours, &stale(JUMPS)).await?;
+            }
+        }
+        ProxyMode::Nftables => {
+            for family in Family::ALL {
+                nft::remove(family).await?;
+            }
+        }
+        ProxyMode::Ipvs => {
+            let config = Config {
+                local_addresses: fairlead_kernel::net::interfaces::node_ports(ipvs::INTERFACE)?,
+                ..Config::default()
+            };
+            // Servers first: packets to them then go by the rules of the mode that took over.
+            if let Ok(handle) = kernel_ipvs::Ipvs::open() {
+                handle.remove(kernel_ipvs::is_ours(&config)).await?;
+            }
+            for family in Family::ALL {
+                let ours =
+                    |table: Table, chain: &str| ipvs::rules::is_ours(table, chain) && !is_kept(table, chain);
+                kernel_ipvs::remove_rules(family, ours, &stale(ipvs::rules::JUMPS)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what every mode that this node has used left behind, also when no agent runs. Returns the modes.
+///
+/// # Errors
+/// Something cannot be removed; call again.
+pub async fn clean_up(state_dir: &Path, bpffs_dir: &Path) -> Result<Vec<ProxyMode>, AgentError> {
+    let path = state_dir.join("proxy-modes");
+    let known = match fs::read_to_string(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(AgentError::file("reading", &path)(error));
+        }
+        known => known.unwrap_or_default(),
+    };
+    let modes: BTreeSet<ProxyMode> = known.lines().filter_map(|line| line.parse().ok()).collect();
+    for mode in &modes {
+        remove(*mode, None, bpffs_dir).await?;
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(AgentError::file("removing", &path)(error))
+        }
+        _ => Ok(modes.into_iter().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_remembered_until_the_next_one_has_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = |mode| Leftovers::open(directory.path(), Path::new("/nowhere"), mode).expect("opens");
+        let first = open(ProxyMode::Nftables);
+        assert_eq!(first.others, BTreeSet::from([ProxyMode::Ebpf]), "what there was before the file");
+        // It ended before it had taken over.
+        let second = open(ProxyMode::Ebpf);
+        assert_eq!(second.others, BTreeSet::from([ProxyMode::Nftables]));
+        assert_eq!(second.carriage(), Carriage::ProgramsSoon);
+        let third = open(ProxyMode::Ipvs);
+        assert_eq!(third.others, BTreeSet::from([ProxyMode::Ebpf, ProxyMode::Nftables]));
+        assert_eq!(third.carriage(), Carriage::Rules);
+    }
+
+    #[test]
+    fn a_node_that_only_knows_one_mode_has_nothing_to_remove() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open =
+            || Leftovers::open(directory.path(), Path::new("/nowhere"), ProxyMode::Ebpf).expect("opens");
+        assert!(open().others.is_empty());
+        assert_eq!(open().carriage(), Carriage::Programs);
+    }
+}

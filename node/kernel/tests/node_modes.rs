@@ -1,0 +1,101 @@
+//! The proxy modes side by side: one table of what clients meet, asked of each mode with real sockets.
+//!
+//! Needs root, iptables, nftables and conntrack. Where a mode differs by its nature the row says so; the guide on proxy
+//! modes explains it.
+
+use crate::{
+    behaviour::{ROWS, Row, SPECIAL},
+    cluster::view,
+    lab::Lab,
+    mode::{Mode, Programmed},
+};
+
+#[path = "node_modes/behaviour.rs"]
+mod behaviour;
+#[path = "node_modes/cluster.rs"]
+mod cluster;
+#[path = "node_modes/lab.rs"]
+mod lab;
+#[path = "node_modes/mode.rs"]
+mod mode;
+
+#[test]
+fn iptables_behaves_as_the_table_says() {
+    behaves(Mode::Iptables);
+}
+
+#[test]
+fn nftables_behaves_as_the_table_says() {
+    behaves(Mode::Nftables);
+}
+
+fn behaves(mode: Mode) {
+    let lab = Lab::new();
+    let mut programmed = Programmed::new(mode, &lab);
+    programmed.sync(&view(1, &cluster::all(&lab)));
+    let rows = ROWS.iter().chain(SPECIAL);
+    let wrong: Vec<String> = rows.filter_map(|row| difference(&lab, mode, row)).collect();
+    assert!(wrong.is_empty(), "{} rows differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn difference(lab: &Lab, mode: Mode, row: &Row) -> Option<String> {
+    let expected = row.expected(mode);
+    let found = lab.ask(row, &expected);
+    (found != expected).then(|| format!("{row:?}\n    expected {expected:?}\n    found    {found:?}"))
+}
+
+#[test]
+fn an_endpoint_that_leaves_takes_its_udp_flows_along() {
+    for mode in Mode::ALL {
+        let lab = Lab::new();
+        let mut programmed = Programmed::new(mode, &lab);
+        programmed.sync(&view(1, &cluster::udp(&lab, &["near"])));
+        let client = lab.udp_client();
+        assert_eq!(client.ask(), Some("near".to_owned()), "{mode:?}");
+        programmed.sync(&view(2, &cluster::udp(&lab, &["far"])));
+        // The same socket: without the removal conntrack would send it to the old endpoint.
+        assert_eq!(client.ask(), Some("far".to_owned()), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_mode_replaces_another_without_refusing_anybody_and_leaves_nothing_of_it() {
+    for (from, to) in [(Mode::Iptables, Mode::Nftables), (Mode::Nftables, Mode::Iptables)] {
+        let lab = Lab::new();
+        let view = view(1, &cluster::all(&lab));
+        let mut old = Programmed::new(from, &lab);
+        let clean = old.traces();
+        old.sync(&view);
+        let steady = lab.steady_client();
+        let mut new = Programmed::new(to, &lab);
+        new.sync(&view);
+        old.remove();
+        steady.more(50);
+        let (asked, failed) = steady.stop();
+        assert!(asked > 50 && failed.is_empty(), "{from:?} to {to:?}: {failed:?} of {asked}");
+        assert!(old.traces_of(from).is_empty(), "{:?}", old.traces_of(from));
+        new.remove();
+        assert_eq!(new.traces(), clean);
+    }
+}
+
+#[test]
+fn rules_that_somebody_removes_come_back_and_rules_of_others_stay() {
+    for mode in Mode::ALL {
+        let lab = Lab::new();
+        let view = view(1, &cluster::all(&lab));
+        let mut programmed = Programmed::new(mode, &lab);
+        lab.add_foreign_rules();
+        let foreign = programmed.traces();
+        programmed.sync(&view);
+        assert!(programmed.is_intact(), "{mode:?}");
+        programmed.vandalise();
+        assert!(!programmed.is_intact(), "{mode:?}");
+        programmed.repair(&view);
+        assert!(programmed.is_intact(), "{mode:?}");
+        let row = &ROWS[0];
+        assert_eq!(difference(&lab, mode, row), None);
+        programmed.remove();
+        assert_eq!(programmed.traces(), foreign);
+    }
+}

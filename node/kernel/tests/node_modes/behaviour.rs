@@ -1,0 +1,183 @@
+//! The table: who asks for what, and what comes of it.
+
+use std::collections::BTreeSet;
+
+use crate::mode::Mode;
+
+/// Where the client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Client {
+    /// In a pod of the node that is asked.
+    Pod,
+    /// On that node.
+    Node,
+    /// On that node, with a loopback address.
+    Loopback,
+    /// On another machine.
+    Outside,
+}
+
+/// Which address of the service is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Frontend {
+    ClusterAddress,
+    NodePort,
+    Balancer,
+    External,
+    /// The cluster address with a port that the service does not have.
+    UnknownPort,
+}
+
+/// Whose address the endpoint sees.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Source {
+    /// The client's.
+    Client,
+    /// The node's.
+    Node,
+}
+
+/// What comes of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// These endpoints answer, and see that source.
+    Answered(BTreeSet<&'static str>, Source),
+    /// The client is told that nobody is there.
+    Refused,
+    /// Nothing comes back.
+    Dropped,
+}
+
+/// What comes of it, as a constant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expected {
+    /// An endpoint of any node answers.
+    All(Source),
+    /// The endpoint of the node answers.
+    Near(Source),
+    Refused,
+    Dropped,
+}
+
+/// A row: the same in every mode but for the ones that are named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) service: u8,
+    pub(crate) client: Client,
+    pub(crate) frontend: Frontend,
+    pub(crate) v4: bool,
+    expected: Expected,
+    but: &'static [(Mode, Expected)],
+}
+
+impl Row {
+    pub(crate) fn expected(&self, mode: Mode) -> Outcome {
+        let other = self.but.iter().find(|(other, _)| *other == mode);
+        match other.map_or(self.expected, |row| row.1) {
+            Expected::All(source) => Outcome::Answered(BTreeSet::from(["near", "far"]), source),
+            Expected::Near(source) => Outcome::Answered(BTreeSet::from(["near"]), source),
+            Expected::Refused => Outcome::Refused,
+            Expected::Dropped => Outcome::Dropped,
+        }
+    }
+}
+
+/// Services: both policies Cluster.
+pub(crate) const OPEN: u8 = 1;
+/// `externalTrafficPolicy: Local`.
+pub(crate) const EXTERNAL_LOCAL: u8 = 2;
+/// `internalTrafficPolicy: Local`.
+pub(crate) const INTERNAL_LOCAL: u8 = 3;
+/// No endpoint anywhere.
+pub(crate) const EMPTY: u8 = 4;
+/// Both policies Local, and endpoints elsewhere only.
+pub(crate) const AWAY: u8 = 5;
+/// `loadBalancerSourceRanges` that cover nobody here.
+pub(crate) const RESTRICTED: u8 = 6;
+/// The client's pod is the only endpoint.
+pub(crate) const SELF: u8 = 7;
+
+macro_rules! rows {
+    ($($service:ident $client:ident $frontend:ident => $expected:expr $(, but $($mode:ident $other:expr),+)?;)*) => {
+        /// Every row in both families, IPv4 first.
+        pub(crate) const ROWS: &[Row] = &[ $(
+            row($service, Client::$client, Frontend::$frontend, true, $expected,
+                &[$($((Mode::$mode, $other)),+)?]),
+            row($service, Client::$client, Frontend::$frontend, false, $expected,
+                &[$($((Mode::$mode, $other)),+)?]),
+        )* ];
+    };
+}
+
+const fn row(
+    service: u8,
+    client: Client,
+    frontend: Frontend,
+    v4: bool,
+    expected: Expected,
+    but: &'static [(Mode, Expected)],
+) -> Row {
+    Row { service, client, frontend, v4, expected, but }
+}
+
+use Expected::{All, Dropped, Near, Refused};
+use Source::{Client as Own, Node as Masqueraded};
+
+rows! {
+    OPEN Pod ClusterAddress => All(Own);
+    OPEN Pod NodePort => All(Masqueraded);
+    OPEN Pod Balancer => All(Masqueraded);
+    OPEN Pod External => All(Masqueraded);
+    OPEN Node ClusterAddress => All(Masqueraded);
+    OPEN Node NodePort => All(Masqueraded);
+    OPEN Node Balancer => All(Masqueraded);
+    OPEN Outside ClusterAddress => All(Masqueraded);
+    OPEN Outside NodePort => All(Masqueraded);
+    OPEN Outside Balancer => All(Masqueraded);
+    OPEN Outside External => All(Masqueraded);
+    // An external Local policy keeps the client's address and does not concern clients of the node.
+    EXTERNAL_LOCAL Pod ClusterAddress => All(Own);
+    EXTERNAL_LOCAL Pod NodePort => All(Own);
+    EXTERNAL_LOCAL Pod Balancer => All(Own);
+    EXTERNAL_LOCAL Node ClusterAddress => All(Masqueraded);
+    EXTERNAL_LOCAL Node NodePort => All(Masqueraded);
+    EXTERNAL_LOCAL Node Balancer => All(Masqueraded);
+    EXTERNAL_LOCAL Outside ClusterAddress => All(Masqueraded);
+    EXTERNAL_LOCAL Outside NodePort => Near(Own);
+    EXTERNAL_LOCAL Outside Balancer => Near(Own);
+    // An internal Local policy concerns the cluster address and nothing else.
+    INTERNAL_LOCAL Pod ClusterAddress => Near(Own);
+    INTERNAL_LOCAL Pod NodePort => All(Masqueraded);
+    INTERNAL_LOCAL Node ClusterAddress => Near(Masqueraded);
+    INTERNAL_LOCAL Outside ClusterAddress => Near(Masqueraded);
+    INTERNAL_LOCAL Outside NodePort => All(Masqueraded);
+    // No endpoint anywhere: the client is told at once.
+    EMPTY Pod ClusterAddress => Refused;
+    EMPTY Pod NodePort => Refused;
+    EMPTY Pod Balancer => Refused;
+    EMPTY Node ClusterAddress => Refused;
+    EMPTY Node NodePort => Refused;
+    EMPTY Outside NodePort => Refused;
+    EMPTY Outside External => Refused;
+    // Endpoints, but none that the policy allows: others may still know better, so nothing is said.
+    AWAY Pod ClusterAddress => Dropped;
+    AWAY Node ClusterAddress => Dropped;
+    AWAY Outside NodePort => Dropped;
+    AWAY Outside Balancer => Dropped;
+    // Source ranges concern the balancer's address alone.
+    RESTRICTED Pod ClusterAddress => All(Own);
+    RESTRICTED Outside NodePort => All(Masqueraded);
+    RESTRICTED Outside Balancer => Dropped;
+    RESTRICTED Pod Balancer => Dropped;
+    // A pod that is sent to itself must not see its own address as the peer's.
+    SELF Pod ClusterAddress => Near(Masqueraded);
+}
+
+/// Rows that differ by family, and by the nature of the modes.
+pub(crate) const SPECIAL: &[Row] = &[
+    row(OPEN, Client::Loopback, Frontend::NodePort, true, All(Masqueraded), &[(Mode::Nftables, Refused)]),
+    row(OPEN, Client::Loopback, Frontend::NodePort, false, Refused, &[]),
+    // iptables knows ports only; the packet is routed like any other, here to a machine that does not answer.
+    row(OPEN, Client::Pod, Frontend::UnknownPort, true, Refused, &[(Mode::Iptables, Dropped)]),
+    row(OPEN, Client::Pod, Frontend::UnknownPort, false, Refused, &[(Mode::Iptables, Dropped)]),
+];

@@ -1,0 +1,137 @@
+//! The services of the lab, as the feed would tell of them.
+
+use std::net::IpAddr;
+
+use fairlead_model::{
+    Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Prefix, Protocol, Revision, Service,
+    ServicePort, TrafficPolicy, Update, View,
+};
+
+use crate::{
+    behaviour::{AWAY, EMPTY, EXTERNAL_LOCAL, INTERNAL_LOCAL, OPEN, RESTRICTED, SELF},
+    lab::{Lab, PORT},
+    mode::is_of,
+};
+
+/// Port of the services.
+pub(crate) const SERVICE_PORT: u16 = 80;
+
+/// A complete view.
+pub(crate) fn view(sequence: u64, changes: &[Change]) -> View {
+    let mut view = View::default();
+    view.apply(Update {
+        revision: Revision { epoch: 1, sequence },
+        snapshot: true,
+        changes: changes.to_vec(),
+    });
+    view
+}
+
+/// The address of a service, by kind and family.
+pub(crate) fn address(kind: &str, service: u8, v4: bool) -> IpAddr {
+    let (v4_start, v6_start) = match kind {
+        "cluster" => ("10.96.0.", "fd00:96::"),
+        "balancer" => ("198.51.100.", "fd00:51::"),
+        "external" => ("198.51.101.", "fd00:52::"),
+        other => panic!("{other}"),
+    };
+    let text = if v4 { format!("{v4_start}{service}") } else { format!("{v6_start}{service}") };
+    text.parse().expect("an address")
+}
+
+/// Node port of a service.
+pub(crate) fn node_port(service: u8) -> u16 {
+    30_000 + u16::from(service)
+}
+
+/// Everything that the table of behaviours asks for.
+pub(crate) fn all(lab: &Lab) -> Vec<Change> {
+    let mut changes = nodes(lab);
+    for (number, endpoints) in [
+        (OPEN, &["near", "far"][..]),
+        (EXTERNAL_LOCAL, &["near", "far"]),
+        (INTERNAL_LOCAL, &["near", "far"]),
+        (EMPTY, &[]),
+        (AWAY, &["far"]),
+        (RESTRICTED, &["near", "far"]),
+        (SELF, &["client"]),
+    ] {
+        let mut service = service(number, Protocol::Tcp);
+        if [EXTERNAL_LOCAL, AWAY].contains(&number) {
+            service.external_policy = TrafficPolicy::Local;
+        }
+        if [INTERNAL_LOCAL, AWAY].contains(&number) {
+            service.internal_policy = TrafficPolicy::Local;
+        }
+        if number == RESTRICTED {
+            let ranges = [("203.0.113.0", 24), ("2001:db8:1::", 48)];
+            let prefix =
+                |(text, length): (&str, u8)| Prefix { address: text.parse().expect("address"), length };
+            service.source_ranges = ranges.map(prefix).to_vec();
+        }
+        changes.push(Change::PutService(service));
+        changes.extend(slices(lab, number, Protocol::Tcp, endpoints));
+    }
+    changes
+}
+
+/// A UDP service with these endpoints.
+pub(crate) fn udp(lab: &Lab, endpoints: &[&str]) -> Vec<Change> {
+    let mut changes = nodes(lab);
+    changes.push(Change::PutService(service(OPEN, Protocol::Udp)));
+    changes.extend(slices(lab, OPEN, Protocol::Udp, endpoints));
+    changes
+}
+
+fn nodes(lab: &Lab) -> Vec<Change> {
+    let node = |name: &str, addresses: &[IpAddr]| {
+        Change::PutNode(Node { name: name.into(), addresses: addresses.to_vec(), ..Node::default() })
+    };
+    vec![node("a", &lab.node().addresses), node("b", &lab.other().addresses)]
+}
+
+fn service(number: u8, protocol: Protocol) -> Service {
+    let both = |kind: &str| [true, false].map(|v4| address(kind, number, v4)).to_vec();
+    let port = ServicePort { name: "web".into(), protocol, port: SERVICE_PORT, node_port: node_port(number) };
+    Service {
+        name: ObjectName::new("demo", format!("svc{number}")),
+        addresses: both("cluster"),
+        load_balancer_addresses: both("balancer"),
+        external_addresses: both("external"),
+        ports: vec![port],
+        ..Service::default()
+    }
+}
+
+fn slices(lab: &Lab, number: u8, protocol: Protocol, names: &[&str]) -> Vec<Change> {
+    let slice = |v4: bool| {
+        let pods = names.iter().map(|name| lab.pod(name));
+        let endpoints = pods.flat_map(|pod| {
+            let of_family = pod.addresses.iter().filter(move |address| is_of(address, v4));
+            of_family.map(|address| endpoint(pod.node, *address))
+        });
+        Change::PutSlice(EndpointSlice {
+            name: ObjectName::new("demo", format!("svc{number}-{v4}")),
+            service: format!("svc{number}"),
+            ports: vec![EndpointPort { name: "web".into(), protocol, port: PORT }],
+            endpoints: endpoints.collect(),
+            triggered_unix_ns: 0,
+        })
+    };
+    vec![slice(true), slice(false)]
+}
+
+fn endpoint(node: &str, address: IpAddr) -> Endpoint {
+    Endpoint {
+        address,
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: node.into(),
+        zone: String::new(),
+        hostname: String::new(),
+        pod: String::new(),
+        hint_nodes: Vec::new(),
+        hint_zones: Vec::new(),
+    }
+}

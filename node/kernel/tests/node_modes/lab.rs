@@ -1,0 +1,321 @@
+//! Two nodes and three pods on nothing but the kernel's routing, and clients that ask.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use fairlead_testkit::{Netns, Node, TwoNodes, netns::run_in, topology::UPLINK};
+
+use crate::{
+    behaviour::{Client, Frontend, OPEN, Outcome, Row, Source},
+    cluster::{SERVICE_PORT, address, node_port},
+    mode::is_of,
+};
+
+/// Where the pods answer.
+pub(crate) const PORT: u16 = 8080;
+
+/// How long an answer may take before it counts as none. Everything is on one machine.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// How often is asked at least.
+const ATTEMPTS_MIN: usize = 12;
+
+/// How often is asked until an endpoint that should answer has done so at last.
+const ATTEMPTS_MAX: usize = 200;
+
+/// A pod.
+pub(crate) struct Pod {
+    name: &'static str,
+    netns: Netns,
+    pub(crate) node: &'static str,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// The machine room.
+pub(crate) struct Lab {
+    nodes: TwoNodes,
+    pods: Vec<Pod>,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let nodes = TwoNodes::new();
+        for (node, other, network, v6) in [
+            (&nodes.a, &nodes.b, "10.244.2.0/24", "fd00:244:0:2::/64"),
+            (&nodes.b, &nodes.a, "10.244.1.0/24", "fd00:244:0:1::/64"),
+        ] {
+            make_router(&node.netns);
+            for (prefix, via) in [(network, other.addresses[0]), (v6, other.addresses[1])] {
+                node.netns.ip(&["route", "add", prefix, "via", &via.to_string()]);
+            }
+        }
+        for (prefix, index) in [
+            ("10.96.0.0/16", 0),
+            ("198.51.100.0/23", 0),
+            ("fd00:96::/112", 1),
+            ("fd00:51::/32", 1),
+            ("fd00:52::/32", 1),
+        ] {
+            // The other machine reaches services through the node; the node itself, as with any default route, has
+            // somewhere to send them before they are translated.
+            nodes.b.netns.ip(&["route", "add", prefix, "via", &nodes.a.addresses[index].to_string()]);
+            nodes.a.netns.ip(&["route", "add", prefix, "dev", UPLINK]);
+        }
+        let pods = vec![
+            Pod::new("client", "a", &nodes.a, "10.244.1.9", "fd00:244:0:1::9"),
+            Pod::new("near", "a", &nodes.a, "10.244.1.2", "fd00:244:0:1::2"),
+            Pod::new("far", "b", &nodes.b, "10.244.2.2", "fd00:244:0:2::2"),
+        ];
+        Self { nodes, pods }
+    }
+
+    /// The node that is programmed.
+    pub(crate) fn node(&self) -> &Node {
+        &self.nodes.a
+    }
+
+    /// The other machine, which is also the client from outside.
+    pub(crate) fn other(&self) -> &Node {
+        &self.nodes.b
+    }
+
+    pub(crate) fn pod(&self, name: &str) -> &Pod {
+        self.pods.iter().find(|pod| pod.name == name).expect("a pod")
+    }
+
+    /// Asks until the expected endpoints have all answered, or something else has happened.
+    pub(crate) fn ask(&self, row: &Row, expected: &Outcome) -> Outcome {
+        let (client, to) = (self.client(row.client), self.target(row));
+        let own: Vec<IpAddr> = match row.client {
+            Client::Pod => self.pod("client").addresses.clone(),
+            Client::Node => self.node().addresses.clone(),
+            Client::Loopback => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Client::Outside => self.other().addresses.clone(),
+        };
+        let wanted = match expected {
+            Outcome::Answered(wanted, _) => wanted.len(),
+            Outcome::Refused | Outcome::Dropped => 1,
+        };
+        let mut names = BTreeSet::new();
+        let mut source = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            // Where one endpoint should answer, a few times must show that no other does.
+            if names.len() >= wanted && attempt >= ATTEMPTS_MIN {
+                break;
+            }
+            let (name, seen) = match run_in(&client, || connect(to)) {
+                Ok(answer) => answer,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Outcome::Refused,
+                Err(_) => return Outcome::Dropped,
+            };
+            let masqueraded = self.node().addresses.contains(&seen);
+            assert!(masqueraded || own.contains(&seen), "{seen} is neither the node's nor the client's");
+            source = source.max(Some(if masqueraded { Source::Node } else { Source::Client }));
+            names.insert(if name == "far" { "far" } else { "near" });
+        }
+        Outcome::Answered(names, source.expect("asked at least once"))
+    }
+
+    fn client(&self, client: Client) -> std::path::PathBuf {
+        match client {
+            Client::Pod => self.pod("client").netns.path(),
+            Client::Node | Client::Loopback => self.node().netns.path(),
+            Client::Outside => self.other().netns.path(),
+        }
+    }
+
+    fn target(&self, row: &Row) -> SocketAddr {
+        let (number, v4) = (row.service, row.v4);
+        match row.frontend {
+            Frontend::ClusterAddress => SocketAddr::new(address("cluster", number, v4), SERVICE_PORT),
+            Frontend::UnknownPort => SocketAddr::new(address("cluster", number, v4), SERVICE_PORT + 1),
+            Frontend::Balancer => SocketAddr::new(address("balancer", number, v4), SERVICE_PORT),
+            Frontend::External => SocketAddr::new(address("external", number, v4), SERVICE_PORT),
+            Frontend::NodePort if row.client == Client::Loopback => {
+                let loopback =
+                    if v4 { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+                SocketAddr::new(loopback, node_port(number))
+            }
+            Frontend::NodePort => {
+                let own = self.node().addresses.iter().find(|address| is_of(address, v4));
+                SocketAddr::new(*own.expect("an address"), node_port(number))
+            }
+        }
+    }
+
+    /// A UDP socket in the client's pod that keeps its port.
+    pub(crate) fn udp_client(&self) -> UdpClient {
+        let socket = run_in(&self.client(Client::Pod), || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+            socket.connect((address("cluster", OPEN, true), SERVICE_PORT)).expect("an address");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket
+        });
+        UdpClient(socket)
+    }
+
+    /// A client that opens connections to a service, one after the other.
+    pub(crate) fn steady_client(&self) -> SteadyClient {
+        let netns = self.client(Client::Pod);
+        let to = SocketAddr::new(address("cluster", OPEN, true), SERVICE_PORT);
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let failed = Arc::new(Mutex::new(Vec::new()));
+        let thread = {
+            let (stop, asked, failed) = (Arc::clone(&stop), Arc::clone(&asked), Arc::clone(&failed));
+            thread::spawn(move || {
+                run_in(&netns, || {
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Err(error) = connect(to) {
+                            failed.lock().expect("no panic").push(error.to_string());
+                        }
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            })
+        };
+        let client = SteadyClient { stop, asked, failed, thread };
+        client.more(20);
+        client
+    }
+
+    /// Rules of somebody else, with names that begin like ours.
+    pub(crate) fn add_foreign_rules(&self) {
+        let netns = &self.node().netns;
+        netns.exec("iptables", &["-t", "nat", "-N", "KUBE-HOUSE"]);
+        netns.exec("iptables", &["-t", "nat", "-A", "KUBE-HOUSE", "-s", "192.0.2.1", "-j", "ACCEPT"]);
+        netns.exec("iptables", &["-t", "nat", "-A", "OUTPUT", "-j", "KUBE-HOUSE"]);
+        netns.exec("nft", &["add", "table", "ip", "kube-proxy-of-mine"]);
+        netns.exec("nft", &["add", "table", "inet", "kube-proxy"]);
+    }
+}
+
+/// See [`Lab::udp_client`].
+pub(crate) struct UdpClient(UdpSocket);
+
+impl UdpClient {
+    /// The name of who answers.
+    pub(crate) fn ask(&self) -> Option<String> {
+        // An error that came back for an earlier datagram is reported once.
+        let _ = self.0.send(b"?").or_else(|_| self.0.send(b"?"));
+        let mut answer = [0; 128];
+        let length = self.0.recv(&mut answer).ok()?;
+        let text = String::from_utf8_lossy(&answer[..length]).into_owned();
+        text.split(' ').next().map(str::to_owned)
+    }
+}
+
+/// See [`Lab::steady_client`].
+pub(crate) struct SteadyClient {
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    failed: Arc<Mutex<Vec<String>>>,
+    thread: JoinHandle<()>,
+}
+
+impl SteadyClient {
+    /// Waits until it has asked that many times more.
+    pub(crate) fn more(&self, times: usize) {
+        let goal = self.asked.load(Ordering::Relaxed) + times;
+        fairlead_testkit::eventually("more connections", || {
+            (self.asked.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+    }
+
+    /// How many connections there were, and why those that failed did.
+    pub(crate) fn stop(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic");
+        (self.asked.load(Ordering::Relaxed), self.failed.lock().expect("no panic").clone())
+    }
+}
+
+impl Pod {
+    fn new(name: &'static str, node_name: &'static str, node: &Node, v4: &str, v6: &str) -> Self {
+        let netns = Netns::new(name);
+        let interface = format!("pod-{name}");
+        let link = ["link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", netns.name()];
+        write_sysctls(&netns, &[("ipv6/conf/default/accept_dad", "0")]);
+        node.netns.ip(&link);
+        write_sysctls(&node.netns, &[(&format!("ipv6/conf/{interface}/accept_dad"), "0")]);
+        node.netns.ip(&["link", "set", &interface, "up"]);
+        // Link scope: masquerading shall take the node's address.
+        node.netns.ip(&["addr", "add", "169.254.1.1/32", "dev", &interface, "scope", "link"]);
+        node.netns.ip(&["addr", "add", "fe80::1/64", "dev", &interface, "nodad"]);
+        netns.ip(&["link", "set", "eth0", "up"]);
+        netns.ip(&["addr", "add", &format!("{v4}/32"), "dev", "eth0"]);
+        netns.ip(&["addr", "add", &format!("{v6}/128"), "dev", "eth0", "nodad"]);
+        netns.ip(&["route", "add", "169.254.1.1", "dev", "eth0"]);
+        netns.ip(&["route", "add", "default", "via", "169.254.1.1", "dev", "eth0"]);
+        netns.ip(&["route", "add", "default", "via", "fe80::1", "dev", "eth0"]);
+        node.netns.ip(&["route", "add", v4, "dev", &interface]);
+        node.netns.ip(&["route", "add", v6, "dev", &interface]);
+        serve(&netns.path(), name);
+        let addresses = [v4, v6].map(|text| text.parse().expect("an address")).to_vec();
+        Self { name, netns, node: node_name, addresses }
+    }
+}
+
+/// Answers connections and datagrams with its name and the address it sees.
+fn serve(netns: &Path, name: &'static str) {
+    run_in(netns, || {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("a free port");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
+                if let Ok(peer) = peer {
+                    let _ = stream.write_all(format!("{name} {peer}").as_bytes());
+                }
+            }
+        });
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("a free port");
+        thread::spawn(move || {
+            let mut buffer = [0; 16];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                let answer = format!("{name} {}", from.ip().to_canonical());
+                let _ = socket.send_to(answer.as_bytes(), from);
+            }
+        });
+    });
+}
+
+/// Who answers, and the address it saw.
+fn connect(to: SocketAddr) -> io::Result<(String, IpAddr)> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (name, seen) = answer.split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
+    Ok((name.to_owned(), seen.parse().map_err(|_| io::ErrorKind::InvalidData)?))
+}
+
+fn make_router(netns: &Netns) {
+    write_sysctls(
+        netns,
+        &[
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv4/conf/all/route_localnet", "1"),
+            ("ipv4/conf/all/send_redirects", "0"),
+        ],
+    );
+}
+
+fn write_sysctls(netns: &Netns, values: &[(&str, &str)]) {
+    netns.run(|| {
+        for (key, value) in values {
+            std::fs::write(format!("/proc/sys/net/{key}"), value).unwrap_or_else(|e| panic!("{key}: {e}"));
+        }
+    });
+}
