@@ -142,7 +142,12 @@ async fn measure(json: bool) -> Result<()> {
 async fn measure_dns(json: Option<PathBuf>) -> Result<()> {
     let folder = folder_for(&format!("bench-dns-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let report = dns::run(&folder).await.with_context(|| format!("see the logs in {}", folder.display()))?;
+    let outcome = tokio::select! {
+        outcome = dns::run(&folder) => outcome,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let report =
+        outcome.with_context(|| format!("the benchmark failed; its logs are in {}", folder.display()))?;
     std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     report.print();
     json.map_or(Ok(()), |file| report.write(&file))

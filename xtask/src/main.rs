@@ -111,7 +111,9 @@ fn run(command: &Command) -> Result<()> {
             setup::run(setup::RUN)?;
             build::binaries(Profile::Release)?;
             let mut bench = Profile::Release.bench(&["dns"]);
-            json.iter().for_each(|file| drop(bench.arg("--json").arg(file)));
+            if let Some(file) = json {
+                bench.arg("--json").arg(file);
+            }
             step::attached(&mut bench)
         }
         Command::Lint => lint::run(),

@@ -20,7 +20,7 @@ mod tcp;
 mod udp;
 mod waiting;
 
-pub(crate) use batch::{BATCH, Batch, give_back_memory, send, watch};
+pub(crate) use batch::{BATCH, Batch, give_back_memory, send, set_receive_queue, watch};
 
 /// Larger than any question or answer over UDP; what is longer is cut, and then malformed.
 const MESSAGE_MAX: usize = 4096;

@@ -34,6 +34,11 @@ impl Key {
         Self { bytes: [0; FIXED + NAME_MAX], len: 0 }
     }
 
+    /// Whether the client speaks EDNS.
+    pub(crate) fn has_edns(&self) -> bool {
+        self.bytes[0] & 0x80 != 0
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }

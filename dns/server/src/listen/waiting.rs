@@ -61,10 +61,6 @@ impl<T> Waiting<T> {
         Some(entry)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// The oldest question of whoever has too many: the newcomer itself, when it has its share already.
     fn shed(&mut self, newcomer: IpAddr) -> Option<T> {
         let own = self.clients.get(&newcomer).map_or(0, |line| line.count);
@@ -98,7 +94,7 @@ mod tests {
         }
         let (_, shed) = waiting.admit(POLITE, (POLITE, 1));
         assert_eq!(shed, Some((FLOODER, 91)), "a newcomer takes the place of who has most");
-        assert_eq!(waiting.len(), 10);
+        assert_eq!(waiting.entries.len(), 10);
         assert_eq!(waiting.done(first), Some((POLITE, 0)));
     }
 

@@ -25,7 +25,7 @@ use tokio::{
 use super::{Asked, Inquiry, Reuse, UpstreamConfig, UpstreamError};
 use crate::{
     codec::u16_at,
-    listen::{BATCH, Batch, is_transient, send, watch},
+    listen::{BATCH, Batch, is_transient, send, set_receive_queue, watch},
     relay::Reply,
 };
 
@@ -35,6 +35,8 @@ const PORTS_MAX: usize = 8;
 const USES_MAX: usize = 512;
 /// Questions that may wait on one socket: an id is one of 65 536, and a guess must stay one.
 const WAITING_MAX: usize = 512;
+/// Queue of a socket in the kernel: all questions that may wait on it, answered at once.
+const RECEIVE_QUEUE_BYTES: i32 = 1 << 20;
 /// Batches read before others get their turn.
 const ROUNDS_MAX: usize = 4;
 
@@ -143,6 +145,8 @@ impl Port {
         let socket = UdpSocket::bind((config.source.unwrap_or(any), 0))?;
         socket.connect(config.address)?;
         socket.set_nonblocking(true)?;
+        // Answers of a whole burst come at once; the usual queue holds a hundred.
+        set_receive_queue(socket.as_fd(), RECEIVE_QUEUE_BYTES);
         let port = Arc::new(Self {
             socket: watch(socket)?,
             traffic: Mutex::default(),
