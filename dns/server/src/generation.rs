@@ -96,8 +96,11 @@ pub(crate) struct Endpoint {
     pub(crate) ready: bool,
 }
 
+/// The sites of a listener by zone in lower case, and its certificate.
+type Place = (BTreeMap<Box<[u8]>, Site>, Option<Arc<rustls::ServerConfig>>);
+
 struct Sites {
-    sites: BTreeMap<(SocketAddr, Scheme), (BTreeMap<Box<[u8]>, Site>, Option<Arc<rustls::ServerConfig>>)>,
+    sites: BTreeMap<(SocketAddr, Scheme), Place>,
 }
 
 impl Generation {
@@ -228,8 +231,10 @@ fn hosts_of(place: &str) -> Result<Vec<IpAddr>, String> {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
         // A link-local address needs a scope and is nobody's name server.
-        let v6 =
-            address.as_sockaddr_in6().map(|address| address.ip()).filter(|ip| !ip.is_unicast_link_local());
+        let v6 = address
+            .as_sockaddr_in6()
+            .map(nix::sys::socket::SockaddrIn6::ip)
+            .filter(|ip| !ip.is_unicast_link_local());
         v4.or(v6.map(IpAddr::from))
     });
     let hosts: Vec<IpAddr> = hosts.collect();

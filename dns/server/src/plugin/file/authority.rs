@@ -117,7 +117,6 @@ impl Authority {
 
     /// The records of a name, or of the wildcard that stands for it, with the owner they get. Where a DNAME is above
     /// the name, the chain gets it with the alias that it makes, and there are no records.
-    #[expect(clippy::type_complexity, reason = "records or none, and for whom; used once")]
     fn node(&self, name: &Name, chain: &mut Vec<Record>) -> Option<(Option<&Vec<Record>>, Name)> {
         if let Some((dname, target)) = self.dname(name) {
             chain.push(dname.clone());
