@@ -259,7 +259,6 @@ mod tests {
             pods: vec![pod],
             drops: BTreeMap::from([("no-endpoints".into(), 9)]),
             maps: vec![MapFill { name: "SERVICES".into(), used: 2, capacity: 131_072 }],
-            garbage: Totals::default(),
             events_lost: 0,
             connected: true,
         }
