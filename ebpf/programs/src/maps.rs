@@ -53,11 +53,28 @@ static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(names::EVENTS_LOST.ca
 static UPLINK_IFINDEX: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FLOW_EVENTS: Global<u32> = Global::new(1);
+#[unsafe(no_mangle)]
+static SET_RETVAL: Global<u32> = Global::new(1);
+#[unsafe(no_mangle)]
+static SOCK_OPS_NETNS: Global<u32> = Global::new(1);
 
 /// Whether connection records are written.
 #[inline(always)]
 pub(crate) fn flow_events() -> bool {
     FLOW_EVENTS.load() != 0
+}
+
+/// Whether the address hooks may say with which error a call fails. The verifier drops what a constant switches off,
+/// so that a helper which the kernel does not have is never looked at.
+#[inline(always)]
+pub(crate) fn set_retval() -> bool {
+    SET_RETVAL.load() != 0
+}
+
+/// Whether `sock_ops` can tell the network namespace.
+#[inline(always)]
+pub(crate) fn sock_ops_netns() -> bool {
+    SOCK_OPS_NETNS.load() != 0
 }
 
 /// The maps as the datapath sees them.

@@ -20,7 +20,7 @@ use fairlead_datapath::{
 
 use crate::{
     event,
-    maps::{Maps, flow_events},
+    maps::{Maps, flow_events, set_retval},
 };
 
 /// The call goes on.
@@ -113,7 +113,7 @@ fn refuse(call: &Call, key: &ServiceKey, refusal: &Refusal) -> i32 {
             ..FlowEvent::default()
         });
     }
-    if matches!(refusal.reason, DropReason::NoEndpoints) {
+    if matches!(refusal.reason, DropReason::NoEndpoints) && set_retval() {
         // SAFETY: the helper takes a number.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }

@@ -5,7 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{KernelError, bpf::pins::Pins, cgroup, net::Namespace};
+use crate::{
+    KernelError,
+    bpf::{filter, pins::Pins},
+    cgroup,
+    net::Namespace,
+};
 
 /// Where a node left things.
 #[derive(Clone, Debug)]
@@ -71,6 +76,7 @@ fn remove_directory(directory: &Path) -> Result<(), KernelError> {
         Err(error) => return absent_is_fine(Err(error), directory),
     };
     for entry in entries.filter_map(Result::ok) {
+        filter::detach_noted(&entry.path());
         absent_is_fine(fs::remove_file(entry.path()), &entry.path())?;
     }
     absent_is_fine(fs::remove_dir(directory), directory)

@@ -1,6 +1,9 @@
 //! Loading the object and attaching its programs.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -10,11 +13,15 @@ use aya::{
 use fairlead_abi::names::{self, MapSpec, globals};
 
 use super::{
+    filter,
     link::{self, Attached, TCX_EGRESS, TCX_INGRESS, Target},
     object,
     pins::Pins,
 };
-use crate::KernelError;
+use crate::{
+    KernelError,
+    features::{Helpers, has_tcx, raise_memory_limit},
+};
 
 /// The loaded programs. Their links are pinned; dropping this detaches nothing.
 #[derive(Debug)]
@@ -28,7 +35,10 @@ impl Programs {
     pub(crate) fn load(pins: Pins, uplink: u32, flow_events: bool) -> Result<Self, KernelError> {
         pins.prepare()?;
         let flow_events = u32::from(flow_events);
+        raise_memory_limit();
+        let helpers = Helpers::of_this_kernel()?;
         let mut loader = EbpfLoader::new();
+        helpers.switch(&mut loader);
         loader.override_global(globals::UPLINK_IFINDEX, &uplink, true);
         loader.override_global(globals::FLOW_EVENTS, &flow_events, true);
         for map in names::MAPS {
@@ -59,12 +69,12 @@ impl Programs {
     }
 
     /// Attaches the uplink's program.
-    pub(crate) fn attach_uplink(&self, name: &str, ifindex: u32) -> Result<(), KernelError> {
+    pub(crate) fn attach_uplink(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
         self.attach_interface(names::link::FROM_UPLINK, TCX_INGRESS, name, ifindex).map(drop)
     }
 
     /// Attaches the programs of a pod's host-side interface.
-    pub(crate) fn attach_pod(&self, name: &str, ifindex: u32) -> Result<(), KernelError> {
+    pub(crate) fn attach_pod(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
         self.attach_interface(names::link::FROM_POD, TCX_INGRESS, name, ifindex)?;
         self.attach_interface(names::link::TO_POD, TCX_EGRESS, name, ifindex)?;
         Ok(())
@@ -105,19 +115,36 @@ impl Programs {
     }
 
     fn attach_interface(
-        &self,
+        &mut self,
         program: &'static str,
         hook: u32,
         name: &str,
         ifindex: u32,
     ) -> Result<Attached, KernelError> {
         let pin = self.pins.interface_link(program, name);
+        if !has_tcx() {
+            return self.attach_filter(program, hook, name, &pin);
+        }
         let attached = link::attach(self.fd(program)?, Target::Interface(ifindex), hook, &pin);
         attached.map_err(|source| KernelError::Link {
             name: format!("{program} of {name}"),
             operation: "attaching",
             source,
         })
+    }
+
+    fn attach_filter(
+        &mut self,
+        program: &'static str,
+        hook: u32,
+        interface: &str,
+        note: &Path,
+    ) -> Result<Attached, KernelError> {
+        let Some(Program::SchedClassifier(classifier)) = self.ebpf.program_mut(program) else {
+            return Err(KernelError::Missing { kind: "program of the expected type", name: program });
+        };
+        let attached = filter::attach(classifier, interface, hook, note);
+        attached.map_err(|source| KernelError::Program { name: program, source: Box::new(source) })
     }
 
     fn load_program(&mut self, name: &'static str) -> Result<(), KernelError> {

@@ -95,11 +95,18 @@ impl Namespace {
 
     /// What the kernel calls the namespace: `bpf_get_netns_cookie` returns it for every socket in there.
     ///
+    /// `None` where the kernel does not tell it (before Linux 5.14).
+    ///
     /// # Errors
     /// The namespace cannot be entered or asked.
-    pub fn cookie(&self) -> Result<u64, KernelError> {
-        let asked = self.enter(|| netns_cookie(&UnixDatagram::unbound()?))?;
-        asked.map_err(KernelError::file("reading the cookie of network namespace", &self.path))
+    pub fn cookie(&self) -> Result<Option<u64>, KernelError> {
+        match self.enter(|| netns_cookie(&UnixDatagram::unbound()?))? {
+            Ok(cookie) => Ok(Some(cookie)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+            Err(error) => {
+                Err(KernelError::file("reading the cookie of network namespace", &self.path)(error))
+            }
+        }
     }
 
     /// Runs `act` on a thread inside the namespace and waits for it.
