@@ -3,6 +3,7 @@
 //! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API. Start reading at [`scenario`].
 
 pub mod cluster;
+pub mod cost;
 pub mod image;
 pub mod kubectl;
 pub mod scenario;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use console::style;
 use fairlead_bench::{
     cluster::{Cluster, ClusterSpec, folder_for},
+    cost::{self, agent::AgentArgs, guest::GuestArgs},
     image, scenario,
     screen::aside,
     smoke,
@@ -43,14 +44,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure instructions; runs inside the machine that `cargo xtask bench cost` boots
+    #[command(hide = true)]
+    CostGuest(GuestArgs),
+    /// The agent of that measurement
+    #[command(hide = true)]
+    CostAgent(AgentArgs),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Image { workload, to } => make_image(&workload, &to),
-        Command::Demo { keep } => demo(keep).await,
-        Command::Smoke { json } => measure(json).await,
+        Command::Demo { keep } => block_on(demo(keep)),
+        Command::Smoke { json } => block_on(measure(json)),
+        Command::CostGuest(args) => cost::guest::run(&args),
+        Command::CostAgent(args) => cost::agent::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,6 +67,10 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn block_on(task: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new().context("cannot make a runtime")?.block_on(task)
 }
 
 fn make_image(workload: &std::path::Path, to: &std::path::Path) -> Result<()> {

@@ -2,12 +2,14 @@
 
 mod bpf;
 mod build;
+mod cost;
 mod lint;
 mod paths;
 mod requirement;
 mod setup;
 mod step;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,12 @@ enum Command {
     Test {
         /// Only this tier
         tier: Option<Tier>,
+        /// With `vm`: write the instruction counts as the new budget
+        #[arg(long)]
+        bless: bool,
+        /// With `vm`: only this kernel, such as `6.1`
+        #[arg(long, value_name = "VERSION")]
+        kernel: Option<String>,
     },
     /// Measure
     Bench {
@@ -67,6 +75,8 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Instructions of the kernel for an operation, which no noise can touch
+    Cost(cost::CostArgs),
 }
 
 fn main() -> ExitCode {
@@ -93,7 +103,11 @@ fn run(command: &Command) -> Result<()> {
             let keep: &[&str] = if *keep { &["--keep"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["demo"], keep].concat()))
         }
-        Command::Test { tier } => test::run(*tier),
+        Command::Test { tier: Some(Tier::Vm), bless, kernel } => vm::test::run(*bless, kernel.as_deref()),
+        Command::Test { bless: true, .. } | Command::Test { kernel: Some(_), .. } => {
+            anyhow::bail!("--bless and --kernel belong to `test vm`")
+        }
+        Command::Test { tier, .. } => test::run(*tier),
         Command::Bench { what: Bench::Smoke { json } } => {
             setup::need_root("the benchmark starts a cluster")?;
             setup::run(setup::RUN)?;
@@ -101,6 +115,7 @@ fn run(command: &Command) -> Result<()> {
             let json: &[&str] = if *json { &["--json"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
         }
+        Command::Bench { what: Bench::Cost(args) } => cost::run(args),
         Command::Lint => lint::run(),
         Command::Ci => {
             lint::run()?;

@@ -135,6 +135,14 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
     debian!(Run, "etcd-client", Check::Program("etcdctl"), "shows in tests what is in etcd"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),
+    debian!(
+        Run,
+        "qemu-system-x86",
+        Check::Program("qemu-system-x86_64"),
+        "runs other kernels, and counts their instructions"
+    ),
+    debian!(Run, "xz-utils", Check::Program("xz"), "unpacks the modules of those kernels"),
+    debian!(Run, "bpftool", Check::Program("bpftool"), "shows in tests what is attached"),
     Requirement {
         needed: Needed::Lint,
         why: "checks licences and the dependency edges of the layout",
