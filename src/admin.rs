@@ -68,6 +68,11 @@ impl AdminSocket {
         })
     }
 
+    /// Somebody listens. A process that was killed leaves the file behind.
+    pub(crate) fn is_alive(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.path).is_ok()
+    }
+
     /// The process that answers.
     pub(crate) async fn pid(&self) -> Option<i32> {
         UnixStream::connect(&self.path).await.ok()?.peer_cred().ok()?.pid()

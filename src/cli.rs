@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    completions, container_log, dns, down, flows, kubeconfig, node,
+    bpf, completions, container_log, dns, down, explain, flows, kubeconfig, node,
     paths::{ClusterPaths, DEFAULT_CLUSTER},
-    server, status, store, top, up,
+    proxy, server, service, status, store, top, up,
 };
 
 const ABOUT: &str = "A Kubernetes-compatible cluster whose network lives in the kernel";
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Server(server::ServerArgs),
     /// Run a node: its dataplane and its pods
     Node(node::NodeArgs),
+    /// Do kube-proxy's job, and nothing else, on a node of any Kubernetes cluster
+    Proxy(proxy::ProxyArgs),
     /// Run a node's cluster DNS server
     Dns(dns::DnsArgs),
     /// Show the state of a development cluster's nodes
@@ -52,6 +54,12 @@ pub(crate) enum Command {
     Flows(flows::FlowsArgs),
     /// Show traffic
     Top(top::TopArgs),
+    /// Show services as the kernel has them
+    Service(service::ServiceArgs),
+    /// Show what is in the kernel's maps
+    Bpf(bpf::BpfArgs),
+    /// Say what would happen to a new connection, and why
+    Explain(explain::ExplainArgs),
     /// Save, restore and move what the server stores
     Store(store::StoreArgs),
     /// Print a kubeconfig signed by the CA of a state directory
@@ -67,7 +75,7 @@ impl Command {
     /// Daemons say what they do; commands only what goes wrong.
     pub(crate) fn default_log_level(&self) -> &'static str {
         match self {
-            Self::Server(_) | Self::Node(_) | Self::Dns(_) => "info",
+            Self::Server(_) | Self::Node(_) | Self::Proxy(_) | Self::Dns(_) => "info",
             _ => "warn",
         }
     }
@@ -79,10 +87,14 @@ impl Command {
             Self::Down(args) => down::run(&args),
             Self::Server(args) => server::run(&args),
             Self::Node(args) => node::run(&args),
+            Self::Proxy(args) => proxy::run(&args),
             Self::Dns(args) => dns::run(args),
             Self::Status(args) => status::run(&args),
             Self::Flows(args) => flows::run(&args),
             Self::Top(args) => top::run(&args),
+            Self::Service(args) => service::run(&args),
+            Self::Bpf(args) => bpf::run(&args),
+            Self::Explain(args) => explain::run(&args),
             Self::Store(args) => store::run(&args),
             Self::Kubeconfig(args) => kubeconfig::run(&args),
             Self::Completions(args) => completions::run(&args),

@@ -1,85 +1,154 @@
-//! `fairlead dns`: the cluster DNS server of a node.
+//! `fairlead dns`: the DNS server of a node, or of anybody with a Corefile.
+
+mod objects;
+mod query;
 
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
-use clap::Args;
-use fairlead_dns::{Config, DnsServer, feed_updates};
+use clap::{Args, Subcommand};
+use fairlead_dns::{At, Config, Corefile, DnsServer, Inherited, feed_updates};
+use fairlead_model::Update;
+use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{
     cli::absolute_path,
     daemon,
     identity::{Identity, host_name},
+    listen,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   fairlead dns --listen 192.0.2.17 --forward 192.0.2.53
-  fairlead dns --listen 127.0.0.1:5353 --kubeconfig ./node.kubeconfig";
+  fairlead dns --listen 127.0.0.1:5353 --kubeconfig ./node.kubeconfig
+  fairlead dns --corefile ./Corefile
+  fairlead dns --corefile ./Corefile --objects ./cluster.yaml
+  fairlead dns query kubernetes.default.svc.cluster.local --server 127.0.0.1:5353 --trace
+
+Sockets passed by systemd (Sockets=) for an address that is served are used instead of new ones; while they stay open
+there, no question is lost when this process is replaced.";
 
 /// Where DNS is spoken when no port is given (RFC 1035, section 4.2).
 const PORT: u16 = 53;
+/// A node's credentials.
+const KUBECONFIG: &str = "/etc/fairlead/node.kubeconfig";
 
 /// Arguments of `fairlead dns`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct DnsArgs {
+    /// Instead of serving.
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Ask a DNS server, and show which plugin did what
+    Query(query::QueryArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// What to serve, as CoreDNS reads it [default: ConfigMap kube-system/coredns, and kubeadm's without one]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path)]
+    corefile: Option<PathBuf>,
+    /// Take the cluster's services, slices, pods and namespaces from a file of manifests instead of the feed
+    #[arg(long, value_name = "FILE", value_parser = absolute_path, conflicts_with_all = ["kubeconfig", "feed"])]
+    objects: Option<PathBuf>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The node's credentials
-    #[arg(long, value_name = "FILE", value_parser = absolute_path, default_value = "/etc/fairlead/node.kubeconfig")]
-    kubeconfig: PathBuf,
+    /// The node's credentials [default: /etc/fairlead/node.kubeconfig, none with --corefile]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path)]
+    kubeconfig: Option<PathBuf>,
     /// The feed [default: port 6444 of the API server]
     #[arg(long, value_name = "URL")]
     feed: Option<String>,
-    /// Address to answer on, UDP and TCP; a real one, not 0.0.0.0; may be repeated
-    #[arg(long, value_name = "ADDRESS[:PORT]", required = true, value_parser = dns_address)]
+    /// Address to answer on, where the Corefile names none; may be repeated [default: all]
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = dns_address)]
     listen: Vec<SocketAddr>,
-    /// Server to ask for names outside the cluster; may be repeated, in order of preference [default: none, refuse them]
+    /// Server to ask for names outside the cluster, also in the place of /etc/resolv.conf; may be repeated, in order of preference [default: none, refuse them]
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = dns_address)]
     forward: Vec<SocketAddr>,
+    /// UDP sockets of each address, each with a thread [default: one per processor]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// Where to keep the names of the cluster for the next start [default: nowhere]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path)]
+    snapshot: Option<PathBuf>,
     /// Domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
-    /// Where to serve Prometheus metrics [`none` serves none]
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9153", value_parser = optional_address)]
-    metrics: OptionalAddress,
-    /// Where to serve /health [default: none]
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "none", hide_default_value = true, value_parser = optional_address)]
-    health: OptionalAddress,
-    /// Where to serve /ready [`none` serves none]
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8181", value_parser = optional_address)]
-    ready: OptionalAddress,
+    /// Where to serve Prometheus metrics [default: as the Corefile says; 127.0.0.1:9153 without --corefile; `none` serves none]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint)]
+    metrics: Option<At>,
+    /// Where to serve /health [default: as the Corefile says; none without --corefile]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint)]
+    health: Option<At>,
+    /// Where to serve /ready [default: as the Corefile says; 127.0.0.1:8181 without --corefile; `none` serves none]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint)]
+    ready: Option<At>,
 }
 
-/// An address that may be switched off.
-#[derive(Clone, Copy, Debug)]
-struct OptionalAddress(Option<SocketAddr>);
-
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM, or asks.
 pub(crate) fn run(args: DnsArgs) -> anyhow::Result<()> {
-    let identity = Identity::read(&args.kubeconfig)?;
-    let feed = identity.feed(args.feed.as_deref())?;
-    let name = args.name.map_or_else(host_name, Ok)?;
-    let config = Config {
+    match args.action {
+        Some(Action::Query(args)) => query::run(&args),
+        None => serve(args.serve),
+    }
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let updates = updates(&args)?;
+    let local = |port| At::Address(([127, 0, 0, 1], port).into());
+    let alone = args.corefile.is_some();
+    let mut config = Config {
+        corefile: args.corefile.map_or(Corefile::Cluster, Corefile::File),
         listen: args.listen,
         cluster_domain: args.cluster_domain,
         upstreams: args.forward,
-        metrics_listen: args.metrics.0,
-        health_listen: args.health.0,
-        ready_listen: args.ready.0,
+        metrics: args.metrics.unwrap_or(if alone { At::Corefile } else { local(9153) }),
+        health: args.health.unwrap_or(if alone { At::Corefile } else { At::Nowhere }),
+        ready: args.ready.unwrap_or(if alone { At::Corefile } else { local(8181) }),
+        has_cluster: updates.is_some(),
+        snapshot: args.snapshot,
+        inherited: Inherited::new(listen::Inherited::take()?.into_sockets()),
         ..Config::default()
     };
+    if let Some(workers) = args.workers {
+        config.workers = workers.into();
+    }
     daemon::run(async |shutdown| {
-        let server = DnsServer::new(config, feed_updates(feed, &name)).await?;
+        let updates = updates.unwrap_or_else(|| futures::stream::pending().boxed());
+        let server = DnsServer::new(config, updates).await?;
         tracing::info!(addresses = ?server.addresses(), "answering");
         Ok(server.run(shutdown).await?)
     })
 }
 
+/// Where the names of the cluster come from, if from anywhere.
+fn updates(args: &ServeArgs) -> anyhow::Result<Option<BoxStream<'static, Update>>> {
+    if let Some(file) = &args.objects {
+        return Ok(Some(objects::updates(file)?));
+    }
+    let kubeconfig = match (&args.kubeconfig, &args.corefile) {
+        (Some(file), _) => file.clone(),
+        (None, None) => PathBuf::from(KUBECONFIG),
+        (None, Some(_)) => return Ok(None),
+    };
+    let identity = Identity::read(&kubeconfig)?;
+    let feed = identity.feed(args.feed.as_deref())?;
+    let name = args.name.clone().map_or_else(host_name, Ok)?;
+    Ok(Some(feed_updates(feed, &name).boxed()))
+}
+
+/// An address whose port need not be given.
 fn dns_address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(address) => Ok((address, PORT).into()),
@@ -87,13 +156,10 @@ fn dns_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-fn optional_address(text: &str) -> Result<OptionalAddress, String> {
+fn endpoint(text: &str) -> Result<At, String> {
     match text {
-        "none" => Ok(OptionalAddress(None)),
-        _ => text
-            .parse()
-            .map(|address| OptionalAddress(Some(address)))
-            .map_err(|_| "not ADDRESS:PORT".to_owned()),
+        "none" => Ok(At::Nowhere),
+        _ => text.parse().map(At::Address).map_err(|_| "not ADDRESS:PORT".to_owned()),
     }
 }
 

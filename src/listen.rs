@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
 };
 
 use anyhow::Context as _;
@@ -11,11 +12,11 @@ use listenfd::ListenFd;
 /// Sockets that were passed to this process (`sd_listen_fds(3)`), each with its name in `LISTEN_FDNAMES`.
 #[derive(Debug)]
 pub(crate) struct Inherited {
-    sockets: Vec<(String, Option<TcpListener>)>,
+    sockets: Vec<(String, OwnedFd)>,
 }
 
 impl Inherited {
-    /// Takes what was passed. Nothing passed is not an error; something that is no TCP socket is.
+    /// Takes what was passed. Nothing passed is not an error; something that is neither UDP nor TCP is.
     pub(crate) fn take() -> anyhow::Result<Self> {
         let mut passed = ListenFd::from_env();
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -23,17 +24,30 @@ impl Inherited {
         let mut sockets = Vec::new();
         for index in 0..passed.len() {
             let name = names.next().unwrap_or_default().to_owned();
-            let socket = passed.take_tcp_listener(index).with_context(|| {
-                format!("inherited socket {index} ({name:?}) cannot be used; pass TCP sockets named `api` or `feed`")
+            let tcp = passed.take_tcp_listener(index).map(|socket| socket.map(OwnedFd::from));
+            let socket = match tcp {
+                Err(_) => passed.take_udp_socket(index).map(|socket| socket.map(OwnedFd::from)),
+                tcp => tcp,
+            };
+            let socket = socket.with_context(|| {
+                format!(
+                    "inherited socket {index} ({name:?}) cannot be used; pass UDP and listening TCP sockets"
+                )
             })?;
-            sockets.push((name, socket));
+            sockets.extend(socket.map(|socket| (name, socket)));
         }
         Ok(Self { sockets })
     }
 
-    /// Those named `name`.
+    /// The TCP sockets named `name`.
     pub(crate) fn named(&mut self, name: &str) -> Vec<TcpListener> {
-        self.sockets.iter_mut().filter(|(n, _)| n == name).filter_map(|(_, socket)| socket.take()).collect()
+        let named = self.sockets.extract_if(.., |(own, _)| own == name);
+        named.map(|(_, socket)| socket.into()).collect()
+    }
+
+    /// All of them.
+    pub(crate) fn into_sockets(self) -> impl Iterator<Item = OwnedFd> {
+        self.sockets.into_iter().map(|(_, socket)| socket)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod admin;
+mod bpf;
 mod cli;
 mod completions;
 mod container_log;
@@ -10,15 +11,19 @@ mod daemon;
 mod dns;
 mod down;
 mod error;
+mod explain;
 mod flows;
 mod identity;
+mod inspect;
 mod kubeconfig;
 mod listen;
 mod logging;
 mod node;
 mod output;
 mod paths;
+mod proxy;
 mod server;
+mod service;
 mod status;
 mod store;
 mod system;

@@ -17,9 +17,11 @@ use crate::{
     identity::Identity,
 };
 
-mod place;
+pub(crate) mod place;
+pub(crate) mod services;
 
-use place::Place;
+use place::{Place, Wanted};
+use services::ServiceArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,9 +32,9 @@ The kubeconfig holds the node's certificate (`fairlead kubeconfig --node NAME` o
 client certificate for the API and the feed, and the server certificate for `kubectl logs`.";
 
 /// Where kube-proxy serves its health, for load balancers.
-const HEALTH_PORT: u16 = 10256;
+pub(crate) const HEALTH_PORT: u16 = 10256;
 /// Where kube-proxy serves its mode and metrics.
-const METRICS_PORT: u16 = 10249;
+pub(crate) const METRICS_PORT: u16 = 10249;
 /// Where a kubelet serves logs.
 const KUBELET_PORT: u16 = 10250;
 
@@ -79,6 +81,8 @@ pub(crate) struct NodeArgs {
     /// How services reach their backends
     #[arg(long, value_name = "MODE", default_value = "ebpf")]
     proxy_mode: ProxyMode,
+    #[command(flatten)]
+    services: ServiceArgs,
     /// Address of the cluster DNS Service, one per family
     #[arg(long, value_name = "ADDRESS", default_values = ["10.96.0.10", "fd00:96::a"])]
     cluster_dns: Vec<IpAddr>,
@@ -93,7 +97,7 @@ pub(crate) struct NodeArgs {
 /// Serves until SIGINT or SIGTERM. What is in the kernel stays there, so that a restart is not seen.
 pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let identity = Identity::read(&args.kubeconfig)?;
-    let place = place::find(args, &identity)?;
+    let place = place::find(wanted(args), &identity.host()?)?;
     let feed = identity.feed(args.feed.as_deref())?;
     daemon::run(async |shutdown| {
         let agent = Agent::new(agent_config(args, &place, feed)).await?;
@@ -109,10 +113,23 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     })
 }
 
+fn wanted(args: &NodeArgs) -> Wanted {
+    Wanted {
+        name: args.name.clone(),
+        addresses: args.node_ip.clone(),
+        uplink: args.uplink.clone(),
+        state: args.state_dir.clone(),
+        run: args.run_dir.clone(),
+        bpffs: args.bpffs.clone(),
+        cgroup: args.cgroup.clone(),
+    }
+}
+
 fn agent_config(args: &NodeArgs, place: &Place, feed: FeedEndpoint) -> AgentConfig {
     AgentConfig {
         node_name: place.name.clone(),
-        feed,
+        feed: feed.into(),
+        pod_network: true,
         bpffs_dir: place.bpffs.clone(),
         cgroup_dir: place.cgroup.clone().into(),
         netns_dir: place.run.join("netns"),
@@ -120,6 +137,7 @@ fn agent_config(args: &NodeArgs, place: &Place, feed: FeedEndpoint) -> AgentConf
         uplink: place.uplink.clone(),
         state_dir: place.state.join("agent"),
         proxy_mode: args.proxy_mode,
+        services: args.services.config(&place.addresses),
         flow_events: true,
         admin_socket: place.run.join("admin.sock"),
         // kube-proxy's ports: health for load balancers on every address, the rest for this machine only.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, builder::RangedI64ValueParser};
-use fairlead_apiserver::{ApiServer, Config};
+use fairlead_apiserver::{ApiServer, Config, PortRange};
 use fairlead_controllers::{Controllers, ControllersConfig};
 use fairlead_feed::{Feed, FeedConfig, FeedTls};
 use fairlead_scheduler::Scheduler;
@@ -64,6 +64,9 @@ pub(crate) struct ServerArgs {
     /// Network of service addresses, one per family
     #[arg(long, value_name = "PREFIX", default_values = ["10.96.0.0/16", "fd00:96::/112"])]
     service_cidr: Vec<IpNet>,
+    /// Ports of the nodes that Services get; the first of them only for Services that name one
+    #[arg(long, value_name = "FIRST-LAST", default_value_t)]
+    service_node_port_range: PortRange,
     /// Network of pod addresses, one per family; each node gets a /24 or a /64 of it
     #[arg(long, value_name = "PREFIX", default_values = ["10.244.0.0/16", "fd00:244::/56"])]
     cluster_cidr: Vec<IpNet>,
@@ -158,6 +161,7 @@ fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<
         advertise: args.advertise_address.clone(),
         server_names: args.server_name.clone(),
         service_networks: args.service_cidr.clone(),
+        service_node_ports: args.service_node_port_range,
         cluster_domain: args.cluster_domain.clone(),
         cluster_dns: args.cluster_dns.clone(),
         admin_kubeconfig: Some(

@@ -1,11 +1,15 @@
 //! The scenario that the demo shows and the end-to-end tests check, and the benchmarks.
 //!
-//! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API. Start reading at [`scenario`].
+//! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API; [`programming`] also speaks the feed.
+//! Start reading at [`scenario`].
 
+pub mod api;
 pub mod cluster;
 pub mod cost;
+pub mod dns;
 pub mod image;
 pub mod kubectl;
+pub mod programming;
 pub mod scenario;
 pub mod screen;
 pub mod smoke;

@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use console::style;
 use fairlead_bench::{
+    api,
     cluster::{Cluster, ClusterSpec, folder_for},
     cost::{self, agent::AgentArgs, guest::GuestArgs},
-    image, scenario,
+    dns, image, programming, scenario,
     screen::aside,
     smoke,
 };
@@ -38,11 +39,29 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// The API server alone: start, memory, latency on both stores, watch fan-out
+    Api {
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
     /// Memory when idle, time to Ready, time of a pod to Ready
     Smoke {
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
+    },
+    /// How fast services get into the kernel, and what they take there
+    Programming {
+        /// Also write the numbers to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Processor time of an answer beside unbound, memory, time of a change until it is answered
+    Dns {
+        /// Write everything that was measured to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Measure instructions; runs inside the machine that `cargo xtask bench cost` boots
     #[command(hide = true)]
@@ -52,13 +71,17 @@ enum Command {
     CostAgent(AgentArgs),
 }
 
-fn main() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Image { workload, to } => make_image(&workload, &to),
-        Command::Demo { keep } => block_on(demo(keep)),
-        Command::Smoke { json } => block_on(measure(json)),
-        Command::CostGuest(args) => cost::guest::run(&args),
-        Command::CostAgent(args) => cost::agent::run(&args),
+        Command::Demo { keep } => demo(keep).await,
+        Command::Api { json } => measure_api(json).await,
+        Command::Smoke { json } => measure(json).await,
+        Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
+        Command::Dns { json } => measure_dns(json).await,
+        Command::CostGuest(args) => tokio::task::block_in_place(|| cost::guest::run(&args)),
+        Command::CostAgent(args) => tokio::task::block_in_place(|| cost::agent::run(&args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,10 +90,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn block_on(task: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Runtime::new().context("cannot make a runtime")?.block_on(task)
 }
 
 fn make_image(workload: &std::path::Path, to: &std::path::Path) -> Result<()> {
@@ -131,6 +150,19 @@ async fn interrupted() {
     }
 }
 
+async fn measure_api(json: bool) -> Result<()> {
+    let report = tokio::select! {
+        report = api::run() => report?,
+        () = interrupted() => anyhow::bail!("interrupted"),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.print();
+    }
+    Ok(())
+}
+
 async fn measure(json: bool) -> Result<()> {
     let cluster = Cluster::up(spec("smoke"), false).await?;
     let outcome = smoke::run(&cluster).await;
@@ -142,4 +174,13 @@ async fn measure(json: bool) -> Result<()> {
         smoke.print();
     }
     Ok(())
+}
+
+async fn measure_dns(json: Option<PathBuf>) -> Result<()> {
+    let folder = folder_for(&format!("bench-dns-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let report = dns::run(&folder).await.with_context(|| format!("see the logs in {}", folder.display()))?;
+    std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    report.print();
+    json.map_or(Ok(()), |file| report.write(&file))
 }

@@ -12,6 +12,8 @@ mod node_silent;
 mod pods;
 #[path = "e2e_faults/refusals.rs"]
 mod refusals;
+#[path = "e2e_faults/resolver.rs"]
+mod resolver;
 #[path = "e2e_faults/support.rs"]
 mod support;
 
@@ -38,6 +40,11 @@ async fn pods_that_cannot_run_say_why_and_a_silent_node_loses_its_pods() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_acknowledged_survives_kill_9_and_nodes_do_not_notice() -> Result<()> {
     with_cluster("store", 17_461, &[], durability::run).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resolver_killed_under_load_loses_no_look_up() -> Result<()> {
+    with_cluster("resolver", 17_464, &[], resolver::run).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,46 +8,49 @@ use std::{
 use anyhow::{Context as _, bail};
 use nix::ifaddrs::getifaddrs;
 
-use super::NodeArgs;
-use crate::{
-    identity::{Identity, host_name},
-    paths::BPFFS,
-};
+use crate::{identity::host_name, paths::BPFFS};
+
+/// What was given; the rest is found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) name: Option<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) uplink: Option<String>,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) run: Option<PathBuf>,
+    pub(crate) bpffs: Option<PathBuf>,
+    pub(crate) cgroup: Option<String>,
+}
 
 /// A node's name, addresses and directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Place {
-    pub(super) name: String,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) uplink: String,
-    pub(super) state: PathBuf,
-    pub(super) run: PathBuf,
-    pub(super) bpffs: PathBuf,
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) uplink: String,
+    pub(crate) state: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) bpffs: PathBuf,
     /// Below the root of every hierarchy, without a slash in front.
-    pub(super) cgroup: String,
+    pub(crate) cgroup: String,
 }
 
-/// Takes what was given and finds the rest.
-pub(super) fn find(args: &NodeArgs, identity: &Identity) -> anyhow::Result<Place> {
-    let name = args.name.clone().map_or_else(host_name, Ok)?;
-    let addresses = match args.node_ip.as_slice() {
-        [] => vec![address_towards(&identity.host()?)?],
+/// Takes what was given and finds the rest; `api` is the API server's host.
+pub(crate) fn find(wanted: Wanted, api: &str) -> anyhow::Result<Place> {
+    let name = wanted.name.map_or_else(host_name, Ok)?;
+    let addresses = match wanted.addresses.as_slice() {
+        [] => vec![address_towards(api)?],
         given => checked(given)?,
     };
-    let uplink = args.uplink.clone().map_or_else(|| interface_with(&addresses), Ok)?;
+    let uplink = wanted.uplink.map_or_else(|| interface_with(&addresses), Ok)?;
     let below = |root: &str| Path::new(root).join("fairlead").join(&name);
     let nodes = |root: &str| Path::new(root).join("fairlead/nodes").join(&name);
     Ok(Place {
         uplink,
-        state: args.state_dir.clone().unwrap_or_else(|| nodes("/var/lib")),
-        run: args.run_dir.clone().unwrap_or_else(|| nodes("/run")),
-        bpffs: args.bpffs.clone().unwrap_or_else(|| below(BPFFS)),
-        cgroup: args
-            .cgroup
-            .clone()
-            .unwrap_or_else(|| format!("fairlead/{name}"))
-            .trim_matches('/')
-            .to_owned(),
+        state: wanted.state.unwrap_or_else(|| nodes("/var/lib")),
+        run: wanted.run.unwrap_or_else(|| nodes("/run")),
+        bpffs: wanted.bpffs.unwrap_or_else(|| below(BPFFS)),
+        cgroup: wanted.cgroup.unwrap_or_else(|| format!("fairlead/{name}")).trim_matches('/').to_owned(),
         addresses,
         name,
     })

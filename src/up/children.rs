@@ -1,6 +1,6 @@
 //! The daemons of a development cluster, as command lines.
 
-use std::{ffi::OsString, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     UpArgs, containerd,
@@ -11,6 +11,8 @@ use crate::paths::{ClusterPaths, FABRIC, node_name};
 
 /// Port of the API server in the fabric.
 pub(crate) const API_PORT: u16 = 6443;
+/// Port of the DNS servers on their nodes.
+pub(crate) const DNS_PORT: u16 = 53;
 /// Port of the feed in the fabric.
 pub(crate) const FEED_PORT: u16 = 6444;
 /// How long a daemon may take to end.
@@ -30,7 +32,7 @@ pub(crate) fn host_url(api_port: u16) -> String {
 pub(crate) fn server(
     paths: &ClusterPaths,
     program: OsString,
-    sockets: Vec<(String, TcpListener)>,
+    sockets: Vec<(String, OwnedFd)>,
     args: &UpArgs,
 ) -> ChildSpec {
     ChildSpec {
@@ -83,8 +85,13 @@ pub(crate) fn node(paths: &ClusterPaths, program: OsString, args: &UpArgs, index
     }
 }
 
-/// A node's DNS server.
-pub(crate) fn dns(paths: &ClusterPaths, program: OsString, index: u8) -> ChildSpec {
+/// A node's DNS server, on sockets of the node.
+pub(crate) fn dns(
+    paths: &ClusterPaths,
+    program: OsString,
+    sockets: Vec<(String, OwnedFd)>,
+    index: u8,
+) -> ChildSpec {
     let name = node_name(index);
     let role = format!("dns-{name}");
     let mut options: Vec<(&str, OsString)> = vec![
@@ -92,8 +99,10 @@ pub(crate) fn dns(paths: &ClusterPaths, program: OsString, index: u8) -> ChildSp
         ("--kubeconfig", node_kubeconfig(paths, &name).into()),
         ("--feed", format!("https://{FABRIC_V4}:{FEED_PORT}").into()),
     ];
+    options.push(("--snapshot", paths.node_state(&name).join("dns-names").into()));
     options.extend(node_addresses(index).map(|address| ("--listen", address.to_string().into())));
     ChildSpec {
+        sockets: Arc::new(sockets),
         netns: Some(paths.netns(&name)),
         program,
         arguments: arguments("dns", &options),
@@ -138,7 +147,7 @@ mod tests {
         for spec in [
             server(&paths, "fairlead".into(), Vec::new(), &up_args()),
             node(&paths, "fairlead".into(), &up_args(), 1),
-            dns(&paths, "fairlead".into(), 2),
+            dns(&paths, "fairlead".into(), Vec::new(), 2),
         ] {
             let line = std::iter::once(&spec.program).chain(&spec.arguments);
             assert!(Cli::try_parse_from(line).is_ok(), "{:?}", spec.arguments);

@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
 };
@@ -107,7 +108,8 @@ impl Cluster {
         let sockets = self.bind(&checked.api).await?;
         keep(&mut self.server, &supervisor, children::server(&self.paths, program.clone(), sockets, args));
         for index in 1..=args.nodes {
-            keep(&mut self.nodes, &supervisor, children::dns(&self.paths, program.clone(), index));
+            let sockets = self.bind_dns(index).await?;
+            keep(&mut self.nodes, &supervisor, children::dns(&self.paths, program.clone(), sockets, index));
         }
         if private {
             containerd::wait_for(containerd::socket(&self.paths)).await?;
@@ -208,19 +210,33 @@ impl Cluster {
 
     /// The control plane's sockets, those of the fabric first. They outlive it, so that its clients wait while it is
     /// restarted.
-    async fn bind(&self, host: &TcpListener) -> anyhow::Result<Vec<(String, TcpListener)>> {
-        let bind = || -> anyhow::Result<Vec<(String, TcpListener)>> {
+    async fn bind(&self, host: &TcpListener) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+        let bind = || -> anyhow::Result<Vec<(String, OwnedFd)>> {
             let mut bound = Vec::new();
             for (name, port) in [("api", children::API_PORT), ("feed", children::FEED_PORT)] {
                 let addresses = [SocketAddr::from((FABRIC_V4, port)), SocketAddr::from((FABRIC_V6, port))];
                 let sockets = listen::bind(&addresses, "--name")?;
-                bound.extend(sockets.into_iter().map(|socket| (name.to_owned(), socket)));
+                bound.extend(sockets.into_iter().map(|socket| (name.to_owned(), socket.into())));
             }
             Ok(bound)
         };
         let mut sockets = netns::inside(&self.paths.netns(FABRIC), bind).await?;
-        sockets.push(("api".to_owned(), host.try_clone()?));
+        sockets.push(("api".to_owned(), host.try_clone()?.into()));
         Ok(sockets)
+    }
+
+    /// The sockets of a node's DNS server. Questions wait in them while it is restarted.
+    async fn bind_dns(&self, index: u8) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let open = move || {
+            let mut sockets = Vec::new();
+            for address in topology::node_addresses(index) {
+                let opened = fairlead_dns::open_sockets((address, children::DNS_PORT).into(), workers)?;
+                sockets.extend(opened.into_iter().map(|socket| ("dns".to_owned(), socket)));
+            }
+            Ok(sockets)
+        };
+        netns::inside(&self.paths.netns(&node_name(index)), open).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{Read as _, Seek as _, SeekFrom},
-    net::TcpListener,
+    os::fd::OwnedFd,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -42,9 +42,9 @@ pub(crate) struct ChildSpec {
     pub(crate) program: OsString,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// Listening sockets it inherits, with their names. They stay open here, so that a client of a child that is
-    /// being restarted waits and is not refused.
-    pub(crate) sockets: Arc<Vec<(String, TcpListener)>>,
+    /// Sockets it inherits, with their names. They stay open here, so that a client of a child that is being restarted
+    /// waits and is neither refused nor forgotten.
+    pub(crate) sockets: Arc<Vec<(String, OwnedFd)>>,
     /// Where its output goes.
     pub(crate) log: PathBuf,
     /// How long it may take to end when it is told to.
@@ -159,7 +159,7 @@ fn command(spec: &ChildSpec) -> anyhow::Result<Command> {
         command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         let mappings = (LISTEN_FDS_START..)
             .zip(spec.sockets.iter())
-            .map(|(child_fd, (_, socket))| Ok(FdMapping { parent_fd: socket.try_clone()?.into(), child_fd }))
+            .map(|(child_fd, (_, socket))| Ok(FdMapping { parent_fd: socket.try_clone()?, child_fd }))
             .collect::<std::io::Result<Vec<_>>>()?;
         command.fd_mappings(mappings)?;
     }

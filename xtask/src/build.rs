@@ -51,6 +51,14 @@ impl Profile {
 pub(crate) fn everything(profile: Profile) -> Result<()> {
     bpf::build()?;
     workload()?;
+    binaries(profile)?;
+    let mut image = profile.bench(&["image"]);
+    image.arg("--workload").arg(workload_binary()).arg("--to").arg(paths::images());
+    step::quiet("make the image of the demo", &mut image)
+}
+
+/// Builds the binaries, with the eBPF object that is there.
+fn binaries(profile: Profile) -> Result<()> {
     let mut cargo = cargo();
     cargo.args(["build", "--locked", "--package", "fairlead", "--package", "fairlead-bench"]);
     let title = match profile {
@@ -60,10 +68,7 @@ pub(crate) fn everything(profile: Profile) -> Result<()> {
             "build the release binaries"
         }
     };
-    step::quiet(title, &mut cargo)?;
-    let mut image = profile.bench(&["image"]);
-    image.arg("--workload").arg(workload_binary()).arg("--to").arg(paths::images());
-    step::quiet("make the image of the demo", &mut image)
+    step::quiet(title, &mut cargo)
 }
 
 /// A cargo command in the workspace, with the environment that a person's own `cargo` has: what `cargo run` sets for xtask

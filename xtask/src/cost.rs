@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::Parser;
 use console::style;
 use serde_json::Value;
 
@@ -37,7 +37,8 @@ const QUICK: &str = "1,100";
 const FULL: &str = "1,10,100,1000,10000";
 
 /// What may be chosen.
-#[derive(Args)]
+#[derive(Parser)]
+#[command(name = "cargo xtask bench cost")]
 pub(crate) struct CostArgs {
     /// Few services, in under two minutes
     #[arg(long)]

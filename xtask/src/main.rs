@@ -11,12 +11,12 @@ mod step;
 mod test;
 mod vm;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{build::Profile, test::Tier};
+use crate::{build::Profile, cost::CostArgs, test::Tier};
 
 /// Build, show, test and measure Fairlead.
 #[derive(Parser)]
@@ -56,8 +56,11 @@ enum Command {
     },
     /// Measure
     Bench {
-        #[command(subcommand)]
+        /// What
         what: Bench,
+        /// Flags of that benchmark, such as --json; `-- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Formatting, clippy, documentation, licences, dependency edges
     Lint,
@@ -67,16 +70,46 @@ enum Command {
     Clean,
 }
 
-#[derive(Subcommand)]
+/// What can be measured. Each is a subcommand of the benchmarks' binary with flags of its own.
+#[derive(Clone, Copy, ValueEnum)]
 enum Bench {
     /// Memory when idle, time to Ready, time of a pod to Ready
-    Smoke {
-        /// Print JSON instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    Smoke,
+    /// The API server on both stores: time to ready, memory, latency, throughput, watches
+    Api,
+    /// How fast services get into the kernel, and what they take there
+    Programming,
+    /// Processor time of a DNS answer beside unbound, memory, time of a change until it is answered
+    Dns,
     /// Instructions of the kernel for an operation, which no noise can touch
-    Cost(cost::CostArgs),
+    Cost,
+}
+
+impl Bench {
+    /// Name of the subcommand, and what it cannot do without root.
+    const fn row(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Smoke => ("smoke", Some("the benchmark starts a cluster")),
+            Self::Api => ("api", None),
+            Self::Programming => ("programming", Some("the benchmark loads eBPF programs")),
+            Self::Dns => ("dns", None),
+            Self::Cost => ("cost", None),
+        }
+    }
+
+    fn run(self, arguments: &[OsString]) -> Result<()> {
+        if matches!(self, Self::Cost) {
+            let name = OsString::from("cargo xtask bench cost");
+            return cost::run(&CostArgs::parse_from(std::iter::once(&name).chain(arguments)));
+        }
+        let (name, root) = self.row();
+        if let Some(why) = root {
+            setup::need_root(why)?;
+        }
+        setup::run(setup::RUN)?;
+        build::everything(Profile::Release)?;
+        step::attached(Profile::Release.bench(&[name]).args(arguments))
+    }
 }
 
 fn main() -> ExitCode {
@@ -108,14 +141,7 @@ fn run(command: &Command) -> Result<()> {
             anyhow::bail!("--bless and --kernel belong to `test vm`")
         }
         Command::Test { tier, .. } => test::run(*tier),
-        Command::Bench { what: Bench::Smoke { json } } => {
-            setup::need_root("the benchmark starts a cluster")?;
-            setup::run(setup::RUN)?;
-            build::everything(Profile::Release)?;
-            let json: &[&str] = if *json { &["--json"] } else { &[] };
-            step::attached(&mut Profile::Release.bench(&[&["smoke"], json].concat()))
-        }
-        Command::Bench { what: Bench::Cost(args) } => cost::run(args),
+        Command::Bench { what, arguments } => what.run(arguments),
         Command::Lint => lint::run(),
         Command::Ci => {
             lint::run()?;

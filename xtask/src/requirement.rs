@@ -27,7 +27,20 @@ pub(crate) enum Source {
     Debian(&'static str),
     /// A crate's binary, kept in the tool cache.
     Cargo(CargoTool),
+    /// A package of PyPI in an environment of its own, kept in the tool cache.
+    Python(PythonTool),
 }
+
+/// A package that Python tests import.
+pub(crate) struct PythonTool {
+    /// The package.
+    pub(crate) name: &'static str,
+    /// Exact version.
+    pub(crate) version: &'static str,
+}
+
+/// The Python client of Kubernetes.
+pub(crate) const PYTHON_CLIENT: PythonTool = PythonTool { name: "kubernetes", version: "37.0.2" };
 
 /// A tool built from a crate.
 pub(crate) struct CargoTool {
@@ -134,6 +147,9 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Run, "nftables", Check::Program("nft"), "shows in tests that no netfilter rule of ours exists"),
     debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
     debian!(Run, "etcd-client", Check::Program("etcdctl"), "shows in tests what is in etcd"),
+    debian!(Run, "dnsperf", Check::Program("dnsperf"), "asks DNS servers fast, in the benchmark"),
+    debian!(Run, "unbound", Check::Program("unbound"), "the DNS server that the benchmark compares with"),
+    debian!(Run, "bind9-dnsutils", Check::Program("dig"), "asks DNS servers in tests"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),
     debian!(
         Run,
@@ -143,6 +159,18 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     ),
     debian!(Run, "xz-utils", Check::Program("xz"), "unpacks the modules of those kernels"),
     debian!(Run, "bpftool", Check::Program("bpftool"), "shows in tests what is attached"),
+    debian!(
+        Run,
+        "python3-venv",
+        Check::File("/usr/share/doc/python3-venv"),
+        "an environment for the Python client in tests"
+    ),
+    Requirement {
+        needed: Needed::Run,
+        why: "another client of the API, in its tests",
+        check: None,
+        source: Source::Python(PYTHON_CLIENT),
+    },
     Requirement {
         needed: Needed::Lint,
         why: "checks licences and the dependency edges of the layout",

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     bpf, paths,
-    requirement::{CargoTool, Check, Needed, REQUIREMENTS, Requirement, Source},
+    requirement::{CargoTool, Check, Needed, PythonTool, REQUIREMENTS, Requirement, Source},
     step,
 };
 
@@ -35,12 +35,15 @@ pub(crate) fn run(needed: &[Needed]) -> Result<()> {
                 packages.push(*package);
             }
             Source::Cargo(tool) => println!("needs {} {}: {}", tool.name, tool.version, row.why),
+            Source::Python(tool) => println!("needs {} {}: {}", tool.name, tool.version, row.why),
         }
     }
     install_packages(&packages)?;
     for row in missing {
-        if let Source::Cargo(tool) = &row.source {
-            tool.install()?;
+        match &row.source {
+            Source::Debian(_) => {}
+            Source::Cargo(tool) => tool.install()?,
+            Source::Python(tool) => tool.install()?,
         }
     }
     Ok(())
@@ -82,6 +85,7 @@ impl Requirement {
             (Some(Check::File(path)), _) => Path::new(path).exists(),
             (Some(Check::Compiler(path)), _) => Path::new(path).exists() || bpf::rustup_builds(),
             (None, Source::Cargo(tool)) => tool.binary().exists(),
+            (None, Source::Python(tool)) => tool.marker().exists(),
             (None, Source::Debian(_)) => false,
         }
     }
@@ -106,6 +110,38 @@ impl CargoTool {
         command.arg("--root").arg(self.folder()).arg("--target-dir").arg(paths::target().join("tools"));
         command.envs(self.env.iter().copied());
         step::quiet(&title, &mut command).with_context(|| format!("cannot build {}", self.name))
+    }
+}
+
+impl PythonTool {
+    /// Its environment in the tool cache.
+    fn folder(&self) -> PathBuf {
+        paths::tools().join(format!("python-{}-{}", self.name, self.version))
+    }
+
+    /// The interpreter that finds it.
+    pub(crate) fn interpreter(&self) -> PathBuf {
+        self.folder().join("bin").join("python3")
+    }
+
+    /// What is there when the environment is complete.
+    fn marker(&self) -> PathBuf {
+        self.folder().join("complete")
+    }
+
+    fn install(&self) -> Result<()> {
+        let folder = self.folder();
+        let make = ["-m", "venv", "--clear"];
+        step::quiet(
+            &format!("make an environment for Python (kept in {})", folder.display()),
+            Command::new("python3").args(make).arg(&folder),
+        )?;
+        let package = format!("{}=={}", self.name, self.version);
+        step::quiet(
+            &format!("install {package} from PyPI"),
+            Command::new(self.interpreter()).args(["-m", "pip", "install", "--quiet", &package]),
+        )?;
+        std::fs::write(self.marker(), "").with_context(|| format!("cannot write into {}", folder.display()))
     }
 }
 

@@ -12,7 +12,9 @@ use console::style;
 
 use crate::{
     build::{self, Profile},
-    paths, setup, vm,
+    paths,
+    requirement::PYTHON_CLIENT,
+    setup, vm,
 };
 
 /// What a test needs.
@@ -106,6 +108,7 @@ fn run_cargo(kind: &[&str], targets: &[&str], count: &mut Count, broken: &mut Ve
         cargo.args(["--", "--test-threads=1"]);
     }
     cargo.env("FAIRLEAD_BIN", Profile::Dev.fairlead()).env("FAIRLEAD_IMAGES", paths::images());
+    cargo.env("FAIRLEAD_PYTHON", PYTHON_CLIENT.interpreter());
     let mut child =
         cargo.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().context("cannot start cargo test")?;
     let output = child.stdout.take().expect("piped above");

@@ -21,6 +21,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// How a list, or a map, of a type merges in a strategic patch: type, property, strategy, key.
 const MERGE: &[(&str, &str, &str, &str)] = &[
+    ("CSINodeSpec", "drivers", "merge", "name"),
     ("Container", "env", "merge", "name"),
     ("Container", "ports", "merge", "containerPort"),
     ("Container", "volumeDevices", "merge", "devicePath"),
@@ -33,6 +34,8 @@ const MERGE: &[(&str, &str, &str, &str)] = &[
     ("EphemeralContainer", "volumeDevices", "merge", "devicePath"),
     ("EphemeralContainer", "volumeMounts", "merge", "mountPath"),
     ("JobStatus", "conditions", "merge", "type"),
+    ("MutatingWebhook", "matchConditions", "merge", "name"),
+    ("MutatingWebhookConfiguration", "webhooks", "merge", "name"),
     ("NamespaceStatus", "conditions", "merge", "type"),
     ("NodeSpec", "podCIDRs", "merge", ""),
     ("NodeStatus", "addresses", "merge", "type"),
@@ -59,6 +62,10 @@ const MERGE: &[(&str, &str, &str, &str)] = &[
     ("ServiceSpec", "ports", "merge", "port"),
     ("ServiceStatus", "conditions", "merge", "type"),
     ("StatefulSetStatus", "conditions", "merge", "type"),
+    ("ValidatingAdmissionPolicySpec", "matchConditions", "merge", "name"),
+    ("ValidatingAdmissionPolicySpec", "variables", "merge", "name"),
+    ("ValidatingWebhook", "matchConditions", "merge", "name"),
+    ("ValidatingWebhookConfiguration", "webhooks", "merge", "name"),
 ];
 
 /// Writes a file for each version of each group and one for version 2, and `openapi_table.rs`, which includes them.
@@ -79,7 +86,9 @@ pub(crate) fn write(out: &Path, messages: &BTreeMap<String, Message>, schemas: &
         }
     }
     let version_2 = part(&out.join("openapi_v2_definitions.deflate"), &swagger_head(&definitions));
-    writeln!(rows, "];\n\nstatic SWAGGER: Head = {version_2};").expect("memory");
+    let plain = part(&out.join("openapi_v2_json.deflate"), plain_head(&definitions).as_bytes());
+    writeln!(rows, "];\n\nstatic SWAGGER: Head = {version_2};\n\nstatic SWAGGER_JSON: Head = {plain};")
+        .expect("memory");
     std::fs::write(out.join("openapi_table.rs"), rows).expect("the build directory takes files");
 }
 
@@ -111,6 +120,21 @@ fn swagger_head(definitions: &Map<String, Value>) -> Vec<u8> {
     }
     put(&mut out, 9, all);
     out
+}
+
+/// The JSON document of version 2 up to its paths.
+fn plain_head(definitions: &Map<String, Value>) -> String {
+    let definitions: Map<String, Value> =
+        definitions.iter().map(|(name, schema)| (name.clone(), swagger::plain(schema))).collect();
+    let mut text = json!({
+        "swagger": "2.0",
+        "info": { "title": "Kubernetes", "version": "v1.36.0" },
+        "definitions": definitions,
+    })
+    .to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"paths\":");
+    text
 }
 
 /// The stable versions of the groups: where their types are, and what they are called.
@@ -157,7 +181,8 @@ fn components(
         .collect();
     let mut extra = Map::new();
     let mut kinds = BTreeMap::new();
-    let inside = messages.range(format!("{package}.")..).take_while(|(name, _)| name.starts_with(package));
+    let start = format!("{package}.");
+    let inside = messages.range(start.clone()..).take_while(|(name, _)| name.starts_with(&start));
     for (message, (_, kind)) in inside.filter_map(|(name, message)| Some((name, message.kind.as_ref()?))) {
         let Some((name, _)) = schemas.find(message) else { continue };
         roots.insert(name.to_owned());

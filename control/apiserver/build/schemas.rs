@@ -55,7 +55,7 @@ pub(crate) fn visit(folder: &Path, each: &mut impl FnMut(&Path, &str)) {
 }
 
 /// The text in `"io.k8s...".into()` of `fn schema_name`.
-fn name_in(text: &str) -> Option<String> {
+pub(crate) fn name_in(text: &str) -> Option<String> {
     let body = &text[text.rfind("fn schema_name()")?..];
     let name = &body[body.find('"')? + 1..];
     Some(name[..name.find('"')?].to_owned())

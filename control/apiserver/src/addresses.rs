@@ -1,102 +1,144 @@
-//! Service addresses: which are taken, and what a Service gets.
+//! Service addresses and node ports: which are taken, and what a Service gets.
 //!
-//! The taken set is derived from the stored Services at start and kept in memory. A write reserves what it needs before
-//! it goes to the store and gives it back unless it was committed, so two Services never get one address.
+//! What a Service gets is decided here and written together with the Service, as claims ([`claims`]). A random choice
+//! that somebody else made first is made again.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fairlead_store::{Store, StoreError};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+mod claims;
+mod node_ports;
+mod port_range;
+mod repair;
+mod transition;
+
+pub(crate) use claims::{Claims, Lost};
+pub use port_range::{PortRange, PortRangeError};
+pub use repair::RepairError;
+pub(crate) use repair::{repair, run};
+
+use self::claims::{Claim, Known};
+use crate::error::ApiError;
 use crate::resource::{FieldError, Resource};
 
 /// The allocator.
 #[derive(Debug)]
 pub(crate) struct ServiceAddresses {
     networks: Vec<IpNet>,
-    taken: Arc<Mutex<HashSet<IpAddr>>>,
-}
-
-/// Addresses held for a write that is not committed yet; dropping it gives them back.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Reservation {
-    taken: Arc<Mutex<HashSet<IpAddr>>>,
-    added: Vec<IpAddr>,
-    /// What the object before had and the new one has not.
-    released: Vec<IpAddr>,
-}
-
-impl Reservation {
-    /// The write is in the store.
-    pub(crate) fn commit(mut self) {
-        self.added.clear();
-        let released = std::mem::take(&mut self.released);
-        let mut taken = lock(&self.taken);
-        for address in released {
-            taken.remove(&address);
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut taken = lock(&self.taken);
-        for address in &self.added {
-            taken.remove(address);
-        }
-    }
+    node_ports: PortRange,
+    known: Known,
 }
 
 /// As many addresses at the start of a network are left to those who ask for one by name (KEP-3070: a sixteenth of
 /// the network, between 16 and 256).
 const STATIC_BAND_MAX: u128 = 256;
 
+/// Why a Service gets nothing.
+enum Unplanned {
+    /// Nothing is known to be free; the store may know better.
+    Full(FieldError),
+    Refused(Vec<FieldError>),
+}
+
+/// Nothing is known to be free.
+struct Full(FieldError);
+
+impl From<Full> for Unplanned {
+    fn from(Full(error): Full) -> Self {
+        Self::Full(error)
+    }
+}
+
+impl From<Vec<FieldError>> for Unplanned {
+    fn from(errors: Vec<FieldError>) -> Self {
+        Self::Refused(errors)
+    }
+}
+
 impl ServiceAddresses {
-    pub(crate) fn new(networks: Vec<IpNet>) -> Self {
-        Self { networks, taken: Arc::default() }
+    pub(crate) fn new(networks: Vec<IpNet>, node_ports: PortRange) -> Self {
+        Self { networks, node_ports, known: Known::default() }
     }
 
-    /// Marks what a stored Service has.
-    pub(crate) fn restore(&self, service: &Value) {
-        lock(&self.taken).extend(addresses_of(service));
-    }
-
-    /// Gives back what a removed Service had.
-    pub(crate) fn release(&self, resource: &Resource, service: &Value) {
-        if has_addresses(resource) {
-            let mut taken = lock(&self.taken);
-            for address in addresses_of(service) {
-                taken.remove(&address);
-            }
-        }
-    }
-
-    /// Completes a Service's families and addresses. Other kinds reserve nothing.
-    pub(crate) fn reserve(
+    /// Completes a Service's families, addresses and node ports; the claims must be written with it. Other kinds claim
+    /// nothing.
+    pub(crate) async fn plan(
         &self,
-        resource: &Resource,
+        store: &dyn Store,
+        resource: &'static Resource,
         service: &mut Value,
         old: Option<&Value>,
-    ) -> Result<Reservation, Vec<FieldError>> {
-        let mut reservation =
-            Reservation { taken: self.taken.clone(), added: Vec::new(), released: Vec::new() };
+    ) -> Result<Claims, ApiError> {
         if !has_addresses(resource) || !service["spec"].is_object() {
-            return Ok(reservation);
+            return Ok(Claims::default());
         }
+        let original = service.clone();
+        let mut outcome = self.try_plan(service, old);
+        if matches!(outcome, Err(Unplanned::Full(_))) {
+            self.known.reload(store).await?;
+            service.clone_from(&original);
+            outcome = self.try_plan(service, old);
+        }
+        let name = service["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        outcome.map_err(|unplanned| match unplanned {
+            Unplanned::Full(error) => ApiError::Invalid { resource, name, errors: vec![error] },
+            Unplanned::Refused(errors) => ApiError::Invalid { resource, name, errors },
+        })
+    }
+
+    /// What is given back when the Service goes.
+    pub(crate) fn release(&self, resource: &Resource, service: &Value) -> Claims {
+        let mut claims = Claims::default();
+        if has_addresses(resource) {
+            claims.release(claims_of(service));
+        }
+        claims
+    }
+
+    /// The claims are in the store.
+    pub(crate) fn committed(&self, claims: &Claims) {
+        if !claims.is_empty() {
+            self.known.committed(claims);
+        }
+    }
+
+    /// What it means that a write found this key; `None` when the key is none of the claims.
+    pub(crate) fn lost(&self, claims: &Claims, key: &str) -> Option<Lost> {
+        self.known.lost(claims, key)
+    }
+
+    /// Reads which claims there are.
+    pub(crate) async fn reload(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.known.reload(store).await
+    }
+
+    fn try_plan(&self, service: &mut Value, old: Option<&Value>) -> Result<Claims, Unplanned> {
+        let mut claims = Claims::default();
+        if let Some(old) = old {
+            transition::drop_what_the_type_has_not(service, old);
+        }
+        self.plan_addresses(service, old, &mut claims)?;
+        self.plan_node_ports(service, old, &mut claims)?;
+        Ok(claims)
+    }
+
+    fn plan_addresses(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        claims: &mut Claims,
+    ) -> Result<(), Unplanned> {
         let before = old.map(addresses_of).unwrap_or_default();
         if let Some(old) = old {
             inherit(service, old)?;
         }
         let spec = &mut service["spec"];
         if spec["type"] == "ExternalName" {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                spec.as_object_mut().expect("checked above").remove(field);
-            }
-            reservation.released = before;
-            return Ok(reservation);
+            claims.release(before.into_iter().map(Claim::Address));
+            return Ok(());
         }
         let asked = asked_addresses(spec);
         let headless = asked.first().is_some_and(|first| first == "None");
@@ -104,25 +146,22 @@ impl ServiceAddresses {
         if headless {
             spec["clusterIP"] = json!("None");
             spec["clusterIPs"] = json!(["None"]);
-            reservation.released = before;
-            return Ok(reservation);
+            claims.release(before.into_iter().map(Claim::Address));
+            return Ok(());
         }
         let mut addresses = Vec::new();
         for (index, network) in families.iter().enumerate() {
             let address = match asked.get(index) {
-                Some(text) => self.claim(text, *network, &before, &mut reservation),
-                None => self.next(*network, &mut reservation),
+                Some(text) => claim(text, *network, &before, &asked, claims)?,
+                None => self.next(*network, &asked, claims)?,
             };
-            addresses.push(
-                address.map_err(|message| {
-                    vec![FieldError::invalid("spec.clusterIPs", &json!(asked), &message)]
-                })?,
-            );
+            addresses.push(address);
         }
-        reservation.released = before.into_iter().filter(|address| !addresses.contains(address)).collect();
+        let released = before.into_iter().filter(|address| !addresses.contains(address));
+        claims.release(released.map(Claim::Address));
         spec["clusterIP"] = json!(addresses[0]);
         spec["clusterIPs"] = json!(addresses);
-        Ok(reservation)
+        Ok(())
     }
 
     /// Settles `ipFamilyPolicy` and `ipFamilies`; returns the network of each family.
@@ -171,52 +210,56 @@ impl ServiceAddresses {
         Ok(networks)
     }
 
-    /// Takes the address that was asked for.
-    fn claim(
-        &self,
-        text: &str,
-        network: IpNet,
-        before: &[IpAddr],
-        reservation: &mut Reservation,
-    ) -> Result<IpAddr, String> {
-        let failed = |why: &str| format!("failed to allocate IP {text}: {why}");
-        let address: IpAddr = text.parse().map_err(|_| failed("it is not an IP address"))?;
-        if !network.contains(&address) || address == network.network() {
-            return Err(failed(&format!(
-                "the provided IP ({text}) is not in the valid range. The range of valid IPs is {network}"
-            )));
-        }
-        if before.contains(&address) {
-            return Ok(address);
-        }
-        if !lock(&self.taken).insert(address) {
-            return Err(failed("provided IP is already allocated"));
-        }
-        reservation.added.push(address);
-        Ok(address)
-    }
-
     /// Takes any free address, those outside the static band first.
-    fn next(&self, network: IpNet, reservation: &mut Reservation) -> Result<IpAddr, String> {
+    fn next(&self, network: IpNet, asked: &[String], claims: &mut Claims) -> Result<IpAddr, Full> {
         let size = size(&network);
         let band = (size / 16).clamp(16, STATIC_BAND_MAX).min(size);
-        let mut taken = lock(&self.taken);
         let start = if size > band { band + rand::random::<u64>() as u128 % (size - band) } else { 1 };
-        let upper = (start..size).chain(band..start);
-        for offset in upper.chain(1..band) {
-            let address = at(&network, offset);
-            if taken.insert(address) {
-                reservation.added.push(address);
-                return Ok(address);
-            }
-        }
-        Err(format!("failed to allocate a serviceIP: range {network} is full"))
+        let candidates = (start..size).chain(band..start).chain(1..band);
+        let candidates = candidates.map(|offset| Claim::Address(at(&network, offset)));
+        let Some(Claim::Address(address)) = self.known.first_free(candidates, claims) else {
+            let detail = format!("failed to allocate a serviceIP: range {network} is full");
+            return Err(Full(FieldError::invalid("spec.clusterIPs", &json!(asked), &detail)));
+        };
+        claims.take(Claim::Address(address));
+        Ok(address)
     }
+}
+
+/// Takes the address that was asked for.
+fn claim(
+    text: &str,
+    network: IpNet,
+    before: &[IpAddr],
+    asked: &[String],
+    claims: &mut Claims,
+) -> Result<IpAddr, Vec<FieldError>> {
+    let refusal = |why: &str| {
+        let detail = format!("failed to allocate IP {text}: {why}");
+        FieldError::invalid("spec.clusterIPs", &json!(asked), &detail)
+    };
+    let address: IpAddr = text.parse().map_err(|_| vec![refusal("it is not an IP address")])?;
+    if !network.contains(&address) || address == network.network() {
+        let why = format!(
+            "the provided IP ({text}) is not in the valid range. The range of valid IPs is {network}"
+        );
+        return Err(vec![refusal(&why)]);
+    }
+    if !before.contains(&address) {
+        claims.take_asked(Claim::Address(address), refusal("provided IP is already allocated"));
+    }
+    Ok(address)
 }
 
 /// Services are the kind with addresses.
 fn has_addresses(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
+}
+
+/// Everything that a Service has.
+fn claims_of(service: &Value) -> Vec<Claim> {
+    let ports = node_ports::node_ports_of(service).into_iter().map(Claim::NodePort);
+    addresses_of(service).into_iter().map(Claim::Address).chain(ports).collect()
 }
 
 fn addresses_of(service: &Value) -> Vec<IpAddr> {
@@ -286,11 +329,6 @@ pub(crate) fn at(network: &IpNet, offset: u128) -> IpAddr {
         }
         IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from_bits(first.to_bits() + offset)),
     }
-}
-
-fn lock(taken: &Mutex<HashSet<IpAddr>>) -> MutexGuard<'_, HashSet<IpAddr>> {
-    // A set is whole after any panic of its user.
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The request chain: what is asked → who asks → may they → the verb.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fairlead_store::{Entry, Revision, Store, StoreError};
@@ -11,21 +12,27 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::ServiceAddresses;
+use crate::admission::Admission;
 use crate::authn::{self, Identity};
 use crate::body::{self, Body};
 use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
+use crate::limit::Limiter;
 use crate::negotiate::{self, Form};
+use crate::protobuf;
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
-use crate::{discovery, object, openapi, subresource, table, verbs};
+use crate::{compress, discovery, object, openapi, review, subresource, table, verbs};
 
 /// What every request needs.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) addresses: ServiceAddresses,
+    pub(crate) admission: Admission,
+    /// What pods trust the server by, as PEM.
+    pub(crate) root_ca: String,
     pub(crate) kubelets: Kubelets,
     /// Ends the watches and logs that are being streamed.
     pub(crate) draining: CancellationToken,
@@ -34,6 +41,7 @@ pub(crate) struct Api {
     /// Writes run here, because they must end even when their client goes away in the middle: what is in the store
     /// and what is in memory would differ.
     pub(crate) writes: TaskTracker,
+    pub(crate) limiter: Limiter,
 }
 
 /// One request about an object or a collection.
@@ -42,6 +50,8 @@ pub(crate) struct Call<'r> {
     pub(crate) resource: &'static Resource,
     pub(crate) info: &'r RequestInfo,
     pub(crate) target: &'r Target,
+    /// Who asks.
+    pub(crate) identity: &'r Identity,
     pub(crate) headers: &'r HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -52,7 +62,9 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    handle(&api, request).await.unwrap_or_else(ApiError::into_response)
+    let takes_gzip = compress::is_wanted(request.headers());
+    let response = handle(&api, request).await.unwrap_or_else(ApiError::into_response);
+    if takes_gzip { compress::large(response).await } else { response }
 }
 
 async fn handle<B>(api: &Arc<Api>, request: Request<B>) -> Result<Response<Body>, ApiError>
@@ -65,12 +77,19 @@ where
     let identity = parts.extensions.get::<Identity>();
     authn::require(identity, &info)?;
     authn::authorize(identity, &info)?;
+    let identity = identity.cloned();
+    let permit = api.limiter.admit(identity.as_ref(), &info, Instant::now())?;
     if info.target.is_none() {
         return no_object(api, &info, &parts.method, &parts.headers).await;
     }
     let body = body::collect(body).await?;
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
-    let answer = about_object(api.clone(), info, parts.headers, body);
+    let caller = identity.unwrap_or_else(Identity::anonymous);
+    let call = about_object(api.clone(), info, caller, parts.headers, body);
+    let answer = async {
+        let _under_way = permit;
+        call.await
+    };
     if reads {
         return answer.await;
     }
@@ -82,6 +101,7 @@ where
 async fn about_object(
     api: Arc<Api>,
     info: RequestInfo,
+    identity: Identity,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response<Body>, ApiError> {
@@ -97,7 +117,15 @@ async fn about_object(
     {
         return Err(ApiError::UnknownPath);
     }
-    let call = Call { api: &api, resource, info: &info, target, headers: &headers, body };
+    if target.subresource.as_deref() != Some("log") {
+        // Before anything is done that could not be told.
+        negotiate::form(&headers, &info.query)?;
+    }
+    let call =
+        Call { api: &api, resource, info: &info, target, identity: &identity, headers: &headers, body };
+    if let Some(answer) = review::answer(&call) {
+        return answer;
+    }
     match target.subresource.as_deref() {
         None => verbs::dispatch(&call).await,
         Some(name) if resource.subresources.contains(&name) => subresource::dispatch(&call, name).await,
@@ -228,12 +256,25 @@ impl Call<'_> {
         self.respond(code, object::decode(self.resource, stored, revision)?)
     }
 
+    /// Answers with something that is not an object of the path's kind, such as a `Status`: in no table.
+    pub(crate) fn respond_other(&self, code: StatusCode, value: &Value) -> Result<Response<Body>, ApiError> {
+        match negotiate::form(self.headers, &self.info.query)? {
+            Form::Yaml => yaml(code, value),
+            Form::Protobuf | Form::PartialProtobuf => Ok(body::protobuf(code, protobuf::encode(value)?)),
+            _ => Ok(body::json(code, value)),
+        }
+    }
+
     /// Answers with an object.
     pub(crate) fn respond(&self, code: StatusCode, object: Value) -> Result<Response<Body>, ApiError> {
         match negotiate::form(self.headers, &self.info.query)? {
             Form::Plain => Ok(body::json(code, &object)),
             Form::Yaml => yaml(code, &object),
             Form::Partial => Ok(body::json(code, &object::partial(&object))),
+            Form::Protobuf => Ok(body::protobuf(code, protobuf::encode(&object)?)),
+            Form::PartialProtobuf => {
+                Ok(body::protobuf(code, protobuf::encode_partial(&object::partial(&object))?))
+            }
             Form::Table(include) => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 let now = jiff::Timestamp::now();

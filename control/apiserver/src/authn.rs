@@ -1,6 +1,7 @@
 //! Who calls: the identity in a client certificate that our authority signed, or the process itself.
 
 use rustls_pki_types::CertificateDer;
+use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::error::ApiError;
@@ -8,6 +9,8 @@ use crate::request::RequestInfo;
 
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
+/// The group of everybody whom the server knows.
+const AUTHENTICATED: &str = "system:authenticated";
 
 /// A caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub struct Identity {
 impl Identity {
     /// A component in this process.
     pub(crate) fn in_process() -> Self {
-        Self { user: "system:apiserver".to_owned(), groups: vec![MASTERS.to_owned()] }
+        Self::new("system:apiserver".to_owned(), vec![MASTERS.to_owned()])
     }
 
     /// The user (common name) and groups (organizations) of a certificate that TLS has verified.
@@ -30,7 +33,24 @@ impl Identity {
         let subject: &X509Name<'_> = cert.subject();
         let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
         let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-        Some(Self { user, groups: groups.map(str::to_owned).collect() })
+        Some(Self::new(user, groups.map(str::to_owned).collect()))
+    }
+
+    fn new(user: String, mut groups: Vec<String>) -> Self {
+        if !groups.iter().any(|group| group == AUTHENTICATED) {
+            groups.push(AUTHENTICATED.to_owned());
+        }
+        Self { user, groups }
+    }
+
+    /// Somebody without a certificate.
+    pub(crate) fn anonymous() -> Self {
+        Self { user: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
+    }
+
+    /// Whether limits do not hold for the caller, as upstream's do not for its administrators.
+    pub(crate) fn is_exempt(&self) -> bool {
+        self.groups.iter().any(|group| group == MASTERS)
     }
 }
 
@@ -48,7 +68,35 @@ fn is_path_end(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
 
-/// The place of authorization: everybody whom our authority vouches for may do everything, until roles decide.
+/// What somebody may do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rule {
+    /// Everything.
+    Everything,
+}
+
+impl Rule {
+    /// As a rule about resources and a rule about paths, in the form of `authorization.k8s.io/v1`.
+    pub(crate) fn to_values(self) -> (Value, Value) {
+        match self {
+            Self::Everything => (
+                json!({ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }),
+                json!({ "verbs": ["*"], "nonResourceURLs": ["*"] }),
+            ),
+        }
+    }
+}
+
+/// Why somebody may do something.
+pub(crate) const REASON: &str =
+    "the cluster's authority vouches for every user, and every user may do everything";
+
+/// The rules that hold for somebody: everybody may do everything, until roles decide.
+pub(crate) fn rules(_identity: &Identity) -> &'static [Rule] {
+    &[Rule::Everything]
+}
+
+/// The place of authorization.
 pub(crate) fn authorize(_identity: Option<&Identity>, _info: &RequestInfo) -> Result<(), ApiError> {
     Ok(())
 }

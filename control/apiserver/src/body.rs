@@ -59,19 +59,10 @@ pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError>
 /// The object in a request's body, and the paths of the keys that are there twice.
 pub(crate) fn parse_strict(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
     match content_type(headers) {
-        JSON => {
-            let mut from = serde_json::Deserializer::from_slice(body);
-            let read = strict::read(&mut from).and_then(|read| from.end().map(|()| read));
-            read.map_err(|error| {
-                ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
-            })
-        }
-        YAML => {
-            let read = strict::read(serde_yaml_ng::Deserializer::from_slice(body));
-            read.map_err(|error| {
-                ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}"))
-            })
-        }
+        JSON => parse_json(body).map_err(|error| {
+            ApiError::BadRequest(format!("the body of the request is not valid JSON: {error}"))
+        }),
+        YAML => parse_yaml(body),
         protobuf::MEDIA_TYPE => {
             let object = protobuf::decode(body).map_err(|error| {
                 ApiError::BadRequest(format!("the body of the request is not valid protobuf: {error}"))
@@ -85,6 +76,18 @@ pub(crate) fn parse_strict(headers: &HeaderMap, body: &[u8]) -> Result<(Value, V
     }
 }
 
+/// The value in a body that is JSON, and the paths of the keys that are there twice.
+pub(crate) fn parse_json(body: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let mut from = serde_json::Deserializer::from_slice(body);
+    strict::read(&mut from).and_then(|read| from.end().map(|()| read))
+}
+
+/// The object in a body that is YAML, or JSON, which is YAML too, and the paths of the keys that are there twice.
+pub(crate) fn parse_yaml(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
+    strict::read(serde_yaml_ng::Deserializer::from_slice(body))
+        .map_err(|error| ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}")))
+}
+
 /// A JSON answer.
 pub(crate) fn json(code: StatusCode, value: &Value) -> Response<Body> {
     json_bytes(code, Bytes::from(value.to_string()))
@@ -93,6 +96,11 @@ pub(crate) fn json(code: StatusCode, value: &Value) -> Response<Body> {
 /// A JSON answer that is serialized already.
 pub(crate) fn json_bytes(code: StatusCode, bytes: Bytes) -> Response<Body> {
     with_type(code, JSON, Body::from(bytes))
+}
+
+/// A protobuf answer.
+pub(crate) fn protobuf(code: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+    with_type(code, protobuf::MEDIA_TYPE, Body::from(bytes))
 }
 
 /// An answer of some media type.

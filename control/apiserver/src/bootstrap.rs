@@ -4,28 +4,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fairlead_store::{ListRequest, StoreError};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 use crate::Config;
-use crate::addresses;
-use crate::api::{self, Api, prefix};
+use crate::addresses::{self, RepairError};
+use crate::api::{self, Api};
 use crate::authn::Identity;
 use crate::body::Body;
+use crate::furnish::{self, FurnishError};
 use crate::object;
-use crate::resource::find;
+use crate::resource::SYSTEM_PRIORITIES;
 
 /// Why the objects of the system cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// The store does not answer.
-    #[error("cannot read the stored Services")]
-    Store(#[from] StoreError),
-    /// A stored object cannot be read.
-    #[error("cannot read the stored Services: {0}")]
-    Damaged(String),
+    /// Services and what they claim cannot be compared.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
+    /// A namespace cannot be furnished.
+    #[error(transparent)]
+    Furnish(#[from] FurnishError),
     /// The API refused an object of the system.
     #[error("cannot make {path}: {message}")]
     Refused {
@@ -38,18 +38,6 @@ pub enum BootstrapError {
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Rebuilds the table of taken service addresses from the stored Services.
-pub(crate) async fn restore_addresses(api: &Api) -> Result<(), BootstrapError> {
-    let services = find("", "v1", "services").expect("Services are in the table of kinds");
-    let listing = api.store.list(ListRequest::prefix(prefix(services, None))).await?;
-    for entry in listing.entries {
-        let service = object::decode(services, &entry.value, entry.mod_revision)
-            .map_err(|error| BootstrapError::Damaged(error.to_string()))?;
-        api.addresses.restore(&service);
-    }
-    Ok(())
-}
-
 /// Makes what is missing, and brings the API's own endpoints up to date.
 pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<(), BootstrapError> {
     for name in NAMESPACES {
@@ -57,9 +45,18 @@ pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<()
         ensure(api, "/api/v1/namespaces", namespace).await?;
     }
     ensure(api, "/api/v1/namespaces/default/services", kubernetes_service(config, port)).await?;
+    for (name, value) in SYSTEM_PRIORITIES {
+        ensure(api, "/apis/scheduling.k8s.io/v1/priorityclasses", priority_class(name, *value)).await?;
+    }
+    ensure(api, "/apis/networking.k8s.io/v1/servicecidrs", service_cidr(config)).await?;
+    furnish::all(api).await?;
     let (own, reachable): (Vec<_>, Vec<_>) = config.advertise.iter().partition(|a| a.is_loopback());
     if reachable.is_empty() && !own.is_empty() {
         tracing::warn!(advertise = ?own, "only this machine reaches the advertised address: pods do not reach the API");
+    }
+    if !reachable.is_empty() {
+        let endpoints = kubernetes_endpoints(&reachable, port);
+        apply(api, "/api/v1/namespaces/default/endpoints", endpoints).await?;
     }
     for (family, addresses) in by_family(&reachable) {
         let slice = kubernetes_slice(family, &addresses, port);
@@ -85,6 +82,47 @@ fn kubernetes_service(config: &Config, port: u16) -> Value {
             "ipFamilyPolicy": "SingleStack",
             "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }],
         },
+    })
+}
+
+/// The priorities that the system's own pods name.
+fn priority_class(name: &str, value: i64) -> Value {
+    let whom = name.trim_start_matches("system-").trim_end_matches("-critical");
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": { "name": name },
+        "value": value,
+        "description": format!("For pods that the {whom} cannot do without."),
+    })
+}
+
+/// Where service addresses come from, for those who look.
+fn service_cidr(config: &Config) -> Value {
+    let networks: Vec<String> = config.service_networks.iter().map(ToString::to_string).collect();
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": { "name": "kubernetes" },
+        "spec": { "cidrs": networks },
+    })
+}
+
+/// The older form of the slices, which has one family: the first's.
+fn kubernetes_endpoints(addresses: &[IpAddr], port: u16) -> Value {
+    let first = addresses.first().map(IpAddr::is_ipv4);
+    let of_family = addresses.iter().filter(|address| Some(address.is_ipv4()) == first);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes",
+            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
+        },
+        "subsets": [{
+            "addresses": of_family.map(|address| json!({ "ip": address })).collect::<Vec<_>>(),
+            "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
+        }],
     })
 }
 

@@ -1,14 +1,16 @@
 //! Which kinds there are: `/api`, `/apis` and below, plain and aggregated, all read from the table of resources.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::body::{self, Body};
 use crate::negotiate;
-use crate::resource::{RESOURCES, Resource};
+use crate::resource::{Resource, served};
 
 /// What is answered on a subresource.
 struct Subresource {
@@ -29,6 +31,9 @@ const SUBRESOURCES: &[Subresource] = &[
     Subresource { name: "log", verbs: &["get"], kind: None },
     Subresource { name: "eviction", verbs: &["create"], kind: Some(("policy", "v1", "Eviction")) },
     Subresource { name: "finalize", verbs: &["update"], kind: None },
+    Subresource { name: "approval", verbs: &["get", "patch", "update"], kind: None },
+    Subresource { name: "ephemeralcontainers", verbs: &["get", "patch", "update"], kind: None },
+    Subresource { name: "resize", verbs: &["get", "patch", "update"], kind: None },
 ];
 
 /// The discovery document at `path`, if there is one.
@@ -36,8 +41,10 @@ pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Response<Body>> 
     let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
     let aggregated = negotiate::discovery_version(headers);
     let value = match (words.as_slice(), aggregated) {
-        (["api"], Some(version)) => return Some(aggregate(version, str::is_empty)),
-        (["apis"], Some(version)) => return Some(aggregate(version, |group| !group.is_empty())),
+        (["api"], Some(version)) => return Some(aggregate(version, headers, str::is_empty)),
+        (["apis"], Some(version)) => {
+            return Some(aggregate(version, headers, |group| !group.is_empty()));
+        }
         (["api"], None) => json!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -72,14 +79,16 @@ pub(crate) fn root() -> Value {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+    );
     json!({ "paths": paths })
 }
 
 /// The groups and their versions, in the table's order of versions.
 fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for resource in RESOURCES {
+    for resource in served() {
         let versions = groups.entry(resource.group).or_default();
         if !versions.contains(&resource.version) {
             versions.push(resource.version);
@@ -140,7 +149,8 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
     }))
 }
 
-fn aggregate(version: &str, wanted: fn(&str) -> bool) -> Response<Body> {
+/// The aggregated document; a client that has it already is told so.
+fn aggregate(version: &str, headers: &HeaderMap, wanted: fn(&str) -> bool) -> Response<Body> {
     let items: Vec<Value> = groups()
         .iter()
         .filter(|(group, _)| wanted(group))
@@ -152,7 +162,19 @@ fn aggregate(version: &str, wanted: fn(&str) -> bool) -> Response<Body> {
         "metadata": {},
         "items": items,
     });
-    let mut response = body::json(StatusCode::OK, &value);
+    let text = value.to_string();
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let tag = format!("\"{:016X}\"", hasher.finish());
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
+    let mut response = if known {
+        body::json_bytes(StatusCode::NOT_MODIFIED, Bytes::new())
+    } else {
+        body::json_bytes(StatusCode::OK, Bytes::from(text))
+    };
+    let tag = HeaderValue::try_from(tag).expect("the text is ASCII");
+    response.headers_mut().insert(ETAG, tag);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
     let media = HeaderValue::try_from(media).expect("the text is ASCII");
     response.headers_mut().insert(CONTENT_TYPE, media);
@@ -202,7 +224,7 @@ fn aggregated_resource(resource: &'static Resource) -> Value {
 }
 
 fn members(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
-    RESOURCES.iter().filter(move |r| r.group == group && r.version == version)
+    served().filter(move |r| r.group == group && r.version == version)
 }
 
 fn subresources(resource: &'static Resource) -> impl Iterator<Item = &'static Subresource> {

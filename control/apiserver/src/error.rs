@@ -6,8 +6,10 @@ use fairlead_store::StoreError;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::apply::{ApplyError, Conflict};
 use crate::body::{self, Body};
 use crate::patch::PatchError;
+use crate::protobuf::{self, ProtobufError};
 use crate::resource::{FieldError, Resource, aggregate};
 use crate::selector::SelectorError;
 
@@ -59,6 +61,14 @@ pub enum ApiError {
         /// In which way.
         message: String,
     },
+    /// Others own fields that a server-side apply would change.
+    #[error("{message}")]
+    ApplyConflict {
+        /// All of them.
+        message: String,
+        /// Each one's owner and field.
+        conflicts: Vec<(String, String)>,
+    },
     /// The object's fields are wrong.
     #[error("{} {name:?} is invalid: {}", resource.group_kind(), aggregate(errors))]
     Invalid {
@@ -70,7 +80,7 @@ pub enum ApiError {
         errors: Vec<FieldError>,
     },
     /// The parameters of a watch or list are wrong.
-    #[error("{kind} \"\" is invalid: {}", aggregate(errors))]
+    #[error("{kind}.meta.k8s.io \"\" is invalid: {}", aggregate(errors))]
     InvalidOptions {
         /// `ListOptions` or `DeleteOptions`.
         kind: &'static str,
@@ -87,7 +97,10 @@ pub enum ApiError {
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
     /// None of the media types in `Accept` can be made.
-    #[error("only the following media types are accepted: application/json, application/yaml")]
+    #[error(
+        "only the following media types are accepted: application/json, application/yaml, {}",
+        protobuf::MEDIA_TYPE
+    )]
     NotAcceptable,
     /// The body is in a format that is not read here.
     #[error("{0}")]
@@ -104,9 +117,23 @@ pub enum ApiError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The request asks for too much at once.
+    #[error("{0}")]
+    TooMuch(String),
     /// The history that a list or watch needs is gone.
     #[error("{0}")]
     Expired(String),
+    /// The state of which a list has shown a part is gone.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ExpiredPage {
+        /// Goes on at the same place in what there is now.
+        continue_token: String,
+    },
     /// A resource version that has not happened yet.
     #[error("Too large resource version: {requested}, current: {current}")]
     FutureResourceVersion {
@@ -115,6 +142,17 @@ pub enum ApiError {
         /// What there is.
         current: u64,
     },
+    /// The caller asks more than it may, or than is done at a time.
+    #[error("{message}")]
+    TooManyRequests {
+        /// Which.
+        message: String,
+        /// When to come back.
+        retry_after_secs: u64,
+    },
+    /// A disruption budget does not let a pod go.
+    #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
+    Disruption(String),
     /// The call lost too many races against other writers.
     #[error("{0}")]
     TryAgain(String),
@@ -136,6 +174,8 @@ pub enum ApiError {
 
 /// How long a client waits before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client waits before it asks a disruption budget again (upstream's eviction).
+const DISRUPTION_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl ApiError {
     /// The HTTP code and the machine-readable reason.
@@ -146,7 +186,7 @@ impl ApiError {
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::UnknownPath | Self::NotFound { .. } => (StatusCode::NOT_FOUND, "NotFound"),
             Self::AlreadyExists { .. } => (StatusCode::CONFLICT, "AlreadyExists"),
-            Self::Conflict { .. } => (StatusCode::CONFLICT, "Conflict"),
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => (StatusCode::CONFLICT, "Conflict"),
             Self::Invalid { .. } | Self::InvalidOptions { .. } | Self::Unpatchable(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "Invalid")
             }
@@ -154,11 +194,15 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            Self::Expired(_) => (StatusCode::GONE, "Expired"),
+            Self::TooLarge { .. } | Self::TooMuch(_) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+            }
+            Self::Expired(_) | Self::ExpiredPage { .. } => (StatusCode::GONE, "Expired"),
             Self::FutureResourceVersion { .. } | Self::Timeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
+            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+            Self::Disruption(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::TryAgain(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServerTimeout"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Upstream { code, .. } => (*code, upstream_reason(*code)),
@@ -179,6 +223,9 @@ impl ApiError {
             "reason": reason,
             "code": code.as_u16(),
         });
+        if let Self::ExpiredPage { continue_token } = self {
+            status["metadata"]["continue"] = json!(continue_token);
+        }
         if let Some(details) = self.details() {
             status["details"] = details;
         }
@@ -192,15 +239,22 @@ impl ApiError {
             tracing::error!(error = %self, "a request failed");
         }
         let mut response = body::json(code, &self.status());
-        if self.retries() {
-            let seconds = HeaderValue::from(RETRY_AFTER.as_secs());
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        if let Some(seconds) = self.retry_after_secs() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 
-    fn retries(&self) -> bool {
-        matches!(self, Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_))
+    /// When the same call may succeed.
+    fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::TooManyRequests { retry_after_secs, .. } => Some(*retry_after_secs),
+            Self::Disruption(_) => Some(DISRUPTION_RETRY_AFTER.as_secs()),
+            Self::FutureResourceVersion { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
+                Some(RETRY_AFTER.as_secs())
+            }
+            _ => None,
+        }
     }
 
     fn details(&self) -> Option<Value> {
@@ -231,6 +285,13 @@ impl ApiError {
                 details["causes"] = causes(errors);
                 Some(details)
             }
+            Self::ApplyConflict { conflicts, .. } => {
+                let cause = |(owner, field): &(String, String)| {
+                    let message = format!("conflict with {owner}");
+                    json!({ "reason": "FieldManagerConflict", "message": message, "field": field })
+                };
+                Some(json!({ "causes": conflicts.iter().map(cause).collect::<Value>() }))
+            }
             Self::InvalidOptions { kind, errors } => {
                 Some(json!({ "kind": kind, "group": "meta.k8s.io", "causes": causes(errors) }))
             }
@@ -239,8 +300,12 @@ impl ApiError {
                 "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
                 "retryAfterSeconds": RETRY_AFTER.as_secs(),
             })),
-            Self::TryAgain(_) | Self::Unavailable(_) => {
-                Some(json!({ "retryAfterSeconds": RETRY_AFTER.as_secs() }))
+            Self::Disruption(reason) => Some(json!({
+                "causes": [{ "reason": "DisruptionBudget", "message": reason }],
+                "retryAfterSeconds": self.retry_after_secs(),
+            })),
+            Self::TooManyRequests { .. } | Self::TryAgain(_) | Self::Unavailable(_) => {
+                Some(json!({ "retryAfterSeconds": self.retry_after_secs() }))
             }
             _ => None,
         }
@@ -285,12 +350,33 @@ impl From<SelectorError> for ApiError {
     }
 }
 
+impl From<ProtobufError> for ApiError {
+    /// Of an object that was to be written; what cannot be read is the client's fault and said where it is read.
+    fn from(error: ProtobufError) -> Self {
+        Self::Internal(format!("the object cannot be written as protobuf: {error}"))
+    }
+}
+
+impl From<ApplyError> for ApiError {
+    fn from(error: ApplyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApplyError::Conflicts(conflicts) => {
+                let row = |conflict: Conflict| (conflict.owner, conflict.field.to_string());
+                Self::ApplyConflict { message, conflicts: conflicts.into_iter().map(row).collect() }
+            }
+            ApplyError::List(_) => Self::BadRequest(message),
+        }
+    }
+}
+
 impl From<PatchError> for ApiError {
     fn from(error: PatchError) -> Self {
         let message = error.to_string();
         match error {
             PatchError::Unsupported { .. } => Self::UnsupportedMediaType(message),
             PatchError::Malformed(_) => Self::BadRequest(message),
+            PatchError::TooManyOperations { .. } => Self::TooMuch(message),
             PatchError::Inapplicable(_) => Self::Unpatchable(message),
         }
     }

@@ -21,24 +21,35 @@ pub mod selector;
 pub mod table;
 
 mod addresses;
+mod admission;
 mod api;
+mod apply;
 mod bootstrap;
+mod commit;
+mod compress;
 mod decoded;
 mod discovery;
 mod expiry;
+mod furnish;
 mod kubelet;
+mod limit;
 mod negotiate;
 mod object;
 mod openapi;
+mod review;
 mod server;
 mod subresource;
+mod tls;
 mod verbs;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use crate::addresses::{PortRange, PortRangeError, RepairError};
 pub use crate::bootstrap::BootstrapError;
 pub use crate::error::ApiError;
+pub use crate::furnish::FurnishError;
+pub use crate::limit::Limits;
 pub use crate::pki::Pki;
 pub use crate::server::{ApiServer, InProcess};
 
@@ -55,6 +66,8 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// Where Service addresses come from: one network, or one of each family, the primary family first.
     pub service_networks: Vec<ipnet::IpNet>,
+    /// Where the node ports of Services come from.
+    pub service_node_ports: PortRange,
     /// The domain of cluster DNS, such as `cluster.local`.
     pub cluster_domain: String,
     /// The addresses of the cluster DNS Service, the primary family first; empty for no such Service.

@@ -3,6 +3,7 @@
 use http::header::{ACCEPT, HeaderMap};
 
 use crate::error::ApiError;
+use crate::protobuf;
 use crate::request::Query;
 use crate::table::IncludeObject;
 
@@ -17,6 +18,17 @@ pub(crate) enum Form {
     Table(IncludeObject),
     /// `PartialObjectMetadata` or a list of them.
     Partial,
+    /// The object or list as protobuf.
+    Protobuf,
+    /// `PartialObjectMetadata` or a list of them, as protobuf.
+    PartialProtobuf,
+}
+
+impl Form {
+    /// Whether bodies are protobuf.
+    pub(crate) fn is_protobuf(self) -> bool {
+        matches!(self, Self::Protobuf | Self::PartialProtobuf)
+    }
 }
 
 /// A media type of `Accept` and its parameters.
@@ -28,8 +40,11 @@ struct Media<'a> {
 impl<'a> Media<'a> {
     fn all(headers: &'a HeaderMap) -> Vec<Self> {
         let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-        let all: Vec<Self> = values.flat_map(|value| value.split(',')).map(Self::parse).collect();
-        if all.is_empty() { vec![Self { essence: "*/*", params: Vec::new() }] } else { all }
+        let mut all: Vec<Self> = values.flat_map(|value| value.split(',')).map(Self::parse).collect();
+        // What the client likes equally stays in its order.
+        all.sort_by_key(|media| std::cmp::Reverse(media.quality()));
+        all.retain(|media| media.quality() > 0);
+        if headers.get(ACCEPT).is_none() { vec![Self { essence: "*/*", params: Vec::new() }] } else { all }
     }
 
     fn parse(text: &'a str) -> Self {
@@ -41,6 +56,12 @@ impl<'a> Media<'a> {
 
     fn param(&self, name: &str) -> Option<&'a str> {
         self.params.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    /// How much the client likes it, in thousandths (RFC 9110, section 12.4.2).
+    fn quality(&self) -> u32 {
+        let quality = self.param("q").map_or(Some(1.0), |text| text.parse::<f32>().ok());
+        (quality.unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u32
     }
 
     fn is_json(&self) -> bool {
@@ -55,6 +76,7 @@ pub(crate) fn form(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError>
         match media.param("as") {
             None if media.is_json() => return Ok(Form::Plain),
             None if media.essence == "application/yaml" => return Ok(Form::Yaml),
+            None if media.essence == protobuf::MEDIA_TYPE => return Ok(Form::Protobuf),
             Some("Table") if meta_group && media.is_json() => {
                 let include = query.get("includeObject").unwrap_or_default();
                 let include = IncludeObject::from_query(include).ok_or_else(|| {
@@ -62,8 +84,12 @@ pub(crate) fn form(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError>
                 })?;
                 return Ok(Form::Table(include));
             }
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta_group && media.is_json() => {
-                return Ok(Form::Partial);
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta_group => {
+                match media.essence {
+                    protobuf::MEDIA_TYPE => return Ok(Form::PartialProtobuf),
+                    _ if media.is_json() => return Ok(Form::Partial),
+                    _ => {}
+                }
             }
             _ => {}
         }
@@ -82,4 +108,36 @@ pub(crate) fn discovery_version(headers: &HeaderMap) -> Option<&'static str> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_first_form_that_can_be_made_is_taken() {
+        let partial = "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        let rows = [
+            ("application/vnd.kubernetes.protobuf,application/json", Some(Form::Protobuf)),
+            ("application/json, application/vnd.kubernetes.protobuf", Some(Form::Plain)),
+            ("application/json;q=0.5, application/yaml;q=0.9, text/html", Some(Form::Yaml)),
+            ("text/html, application/xml;q=0.9, */*;q=0.8", Some(Form::Plain)),
+            (&format!("application/vnd.kubernetes.protobuf;{partial}"), Some(Form::PartialProtobuf)),
+            (&format!("application/json;{partial}"), Some(Form::Partial)),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
+                Some(Form::Plain),
+            ),
+            ("application/cbor", None),
+            ("application/json;q=0", None),
+        ];
+        for (accept, expected) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_str(accept).expect("a header"));
+            assert_eq!(form(&headers, &Query::default()).ok(), expected, "{accept}");
+        }
+        assert_eq!(form(&HeaderMap::new(), &Query::default()).ok(), Some(Form::Plain));
+    }
 }

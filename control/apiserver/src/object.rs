@@ -21,7 +21,8 @@ pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
     encode_stored(object)
 }
 
-fn encode_stored(object: &Value) -> Bytes {
+/// The bytes to store for an object in the form that it is stored in.
+pub(crate) fn encode_stored(object: &Value) -> Bytes {
     let mut text = String::from(HEAD);
     let empty = Map::new();
     let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
@@ -125,7 +126,16 @@ pub(crate) fn is_released(object: &Value) -> bool {
 
 /// A time as the API writes it, in whole seconds.
 pub(crate) fn time(at: Timestamp) -> Value {
-    json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    json!(time_text(at))
+}
+
+/// The time as the API writes it.
+pub(crate) fn now() -> String {
+    time_text(Timestamp::now())
+}
+
+fn time_text(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// An object's metadata alone, as `PartialObjectMetadata`.

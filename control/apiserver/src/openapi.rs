@@ -1,5 +1,5 @@
 //! `/openapi/v3`: what the objects and paths look like, a document for each version of each group; and `/openapi/v2`, one
-//! document in protobuf for everything, which kubectl asks when version 3 does not know a kind.
+//! document for everything, in JSON and in protobuf, which kubectl asks when version 3 does not know a kind.
 //!
 //! The schemas, by far the most of it, are made and compressed by the build script. The paths follow from the table of
 //! resources; they are compressed when a document is first asked for, appended, and kept. Nothing is ever held
@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::request::Query;
-use crate::resource::RESOURCES;
+use crate::resource::served;
 
 /// The media type of the document of version 2, as clients ask for it, and as it is sent.
 const SWAGGER_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -71,14 +71,14 @@ struct Document {
     compressed: OnceLock<Bytes>,
 }
 
-/// The answer to a GET below `/openapi`, `None` for other paths. Version 2 is there in protobuf only.
+/// The answer to a GET below `/openapi`, `None` for other paths.
 pub(crate) fn answer(
     path: &str,
     query: &Query,
     headers: &HeaderMap,
 ) -> Option<Result<Response<Body>, ApiError>> {
     if path == "/openapi/v2" {
-        return accepts(headers, &ACCEPT, &[SWAGGER_ASKED]).then(|| swagger_answer(headers));
+        return Some(swagger_answer(headers));
     }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
@@ -102,7 +102,7 @@ fn root() -> Value {
 fn documents() -> &'static [Document] {
     static DOCUMENTS: OnceLock<Vec<Document>> = OnceLock::new();
     DOCUMENTS.get_or_init(|| {
-        let serves = |part: &&Part| RESOURCES.iter().any(|row| row.api_version() == part.api_version);
+        let serves = |part: &&Part| served().any(|row| row.api_version() == part.api_version);
         PARTS.iter().filter(serves).map(Document::of).collect()
     })
 }
@@ -195,7 +195,17 @@ fn ending(part: &Part) -> String {
 /// The document of version 2. It is asked for too rarely to be kept.
 fn swagger_answer(headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let paths = documents().iter().flat_map(|document| paths::paths(document.part)).collect();
-    encoded(headers, SWAGGER_SENT, SWAGGER.compress(&v2::paths(&paths))?)
+    // kubectl takes nothing but protobuf here, and says so.
+    if accepts(headers, &ACCEPT, &[SWAGGER_ASKED]) {
+        return encoded(headers, SWAGGER_SENT, SWAGGER.compress(&v2::paths(&paths))?);
+    }
+    if headers.contains_key(ACCEPT)
+        && !accepts(headers, &ACCEPT, &["application/json", "application/*", "*/*"])
+    {
+        return Err(ApiError::NotAcceptable);
+    }
+    let ending = Value::Object(v2::plain_paths(&paths)).to_string() + "}";
+    encoded(headers, body::JSON, SWAGGER_JSON.compress(ending.as_bytes())?)
 }
 
 /// A compressed document, inflated if the client does not take gzip.

@@ -5,6 +5,7 @@
 //! is called in JSON is a row of a table that is made at build time. Go writes fields that are no pointers even when
 //! nobody set them, so that zeros of such fields are left out, as its JSON leaves them out.
 
+mod encode;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+pub use self::encode::encode;
+pub(crate) use self::encode::{WATCH_MEDIA_TYPE, encode_partial, put_watch_event};
 use self::table::{Field, Form, KINDS, Label, MESSAGES, Message};
 use self::wire::{Raw, Reader};
 

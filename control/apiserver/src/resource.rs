@@ -17,19 +17,25 @@ pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod quantity;
+mod reviews;
 mod strategy;
 mod validate;
 
 pub use catalog::RESOURCES;
 pub use convert::{from_storage, to_storage};
+pub(crate) use decode::remove_nulls;
 pub use decode::{TypeError, check_types, prune, unknown_fields};
 pub use defaults::default;
 pub use error::{FieldError, FieldErrorReason, aggregate};
 #[cfg(test)]
 pub(crate) use merge::merge_rules;
 pub use merge::{ListMerge, MergeRule};
+pub use reviews::REVIEWS;
+pub(crate) use strategy::pod_quality;
 pub use strategy::{prepare_for_create, prepare_for_update};
+pub(crate) use validate::access::SYSTEM_PRIORITIES;
 pub use validate::validate;
+pub(crate) use validate::validate_write;
 
 use self::path::Below;
 use crate::table::Cell;
@@ -149,7 +155,12 @@ pub struct FieldLabel {
 
 /// The kind behind a path such as `/apis/apps/v1/…/deployments`.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+    served().find(|r| r.group == group && r.version == version && r.plural == plural)
+}
+
+/// Everything with a path: the kinds that are stored, and the questions that are only answered.
+pub fn served() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().chain(REVIEWS)
 }
 
 /// The kind that an object names itself.

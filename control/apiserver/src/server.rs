@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,21 +27,27 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::{self, ServiceAddresses};
+use crate::admission::Admission;
 use crate::api::{self, Api};
 use crate::authn::{Identity, MASTERS};
 use crate::body::Body;
-use crate::bootstrap;
+use crate::bootstrap::{self, BootstrapError};
 use crate::decoded::RecentlyDecoded;
 use crate::error::chain_of;
 use crate::expiry;
+use crate::furnish;
 use crate::kubelet::Kubelets;
+use crate::limit::{Limiter, Limits};
 use crate::pki::{self, Issued, Pki};
+use crate::tls::CertificateFile;
 use crate::{Config, Error};
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may wait for its next request (kube-apiserver's `IdleTimeout`).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long the headers of a request may be; longer ones are answered with 431.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// How long open requests may take to end when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when a connection cannot be accepted, for want of file descriptors.
@@ -83,28 +90,36 @@ where
 impl ApiServer {
     /// Opens or makes the certificates, makes the system's objects, and writes the administrator's kubeconfig.
     pub async fn new(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+        Self::with_limits(config, store, Limits::default()).await
+    }
+
+    /// The same, with other limits.
+    pub async fn with_limits(config: Config, store: Arc<dyn Store>, limits: Limits) -> Result<Self, Error> {
         let pki = Pki::open_or_create(&config.state_dir.join("pki"))?;
-        let server = pki.stored("apiserver", "kube-apiserver", &[], &server_sans(&config))?;
+        pki.stored(SERVER_FILE, "kube-apiserver", &[], &server_sans(&config))?;
         let client =
             pki.stored("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[MASTERS], &[])?;
         let admin = pki.stored("admin", "kubernetes-admin", &[MASTERS], &[])?;
         let roots = root_store(pki.ca_pem())?;
-        let tls = Arc::new(server_tls(&server, roots.clone())?);
+        let tls = Arc::new(server_tls(&config.state_dir.join("pki"), roots.clone())?);
         let draining = CancellationToken::new();
         let api = Arc::new(Api {
             store,
-            addresses: ServiceAddresses::new(config.service_networks.clone()),
+            addresses: ServiceAddresses::new(config.service_networks.clone(), config.service_node_ports),
+            admission: Admission::new(),
+            root_ca: pki.ca_pem().to_owned(),
             kubelets: Kubelets::new(client_tls(&client, roots)?, draining.clone()),
             draining,
             decoded: RecentlyDecoded::default(),
             writes: TaskTracker::new(),
+            limiter: Limiter::new(limits),
         });
         let listeners = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
         let port = match listeners.first() {
             Some(listener) => listener.local_addr().map_err(Error::Listener)?.port(),
             None => DEFAULT_PORT,
         };
-        bootstrap::restore_addresses(&api).await?;
+        addresses::repair(&api).await.map_err(BootstrapError::from)?;
         bootstrap::run(&api, &config, port).await?;
         if let Some(path) = &config.admin_kubeconfig {
             let text =
@@ -134,6 +149,8 @@ impl ApiServer {
             tasks.spawn(serving.accept(listener));
         }
         tasks.spawn(expiry::run(self.api.clone(), shutdown.clone()));
+        tasks.spawn(addresses::run(self.api.clone(), shutdown.clone()));
+        tasks.spawn(furnish::run(self.api.clone(), shutdown.clone()));
         shutdown.cancelled().await;
         // Watches end now; connections finish the requests they are in.
         self.api.draining.cancel();
@@ -146,6 +163,9 @@ impl ApiServer {
         Ok(())
     }
 }
+
+/// What the files of the server's certificate are called.
+const SERVER_FILE: &str = "apiserver";
 
 /// The port of a server without listeners, where its Service points.
 const DEFAULT_PORT: u16 = 6443;
@@ -203,8 +223,16 @@ impl Serving {
             async move { Ok::<_, Infallible>(api::serve(api, request).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE_TIMEOUT)
+            .max_buf_size(HEADER_BYTES_MAX as usize);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(250)
+            .max_header_list_size(HEADER_BYTES_MAX);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let outcome = tokio::select! {
@@ -252,8 +280,8 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn server_tls(server: &Issued, roots: Arc<RootCertStore>) -> Result<ServerConfig, Error> {
-    let (chain, key) = server.to_der().map_err(Error::Pem)?;
+fn server_tls(dir: &Path, roots: Arc<RootCertStore>) -> Result<ServerConfig, Error> {
+    let certificate = CertificateFile::open(dir, SERVER_FILE, provider()).map_err(Error::Tls)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
         .build()
@@ -262,8 +290,7 @@ fn server_tls(server: &Issued, roots: Arc<RootCertStore>) -> Result<ServerConfig
         .with_safe_default_protocol_versions()
         .map_err(Error::Tls)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(Error::Tls)?;
+        .with_cert_resolver(Arc::new(certificate));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
 }

@@ -1,36 +1,34 @@
 //! The subresources, one file for each that is more than the object in another place.
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use crate::api::Call;
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::error::ApiError;
-use crate::verbs::{self, delete, update};
+use crate::verbs::{self, update};
 
 mod binding;
+mod eviction;
 mod log;
 mod scale;
+
+/// The subresources that are the object itself, of which a write changes a part.
+const OBJECT_FORMED: &[&str] = &["status", "approval", "ephemeralcontainers", "resize"];
 
 /// Answers a request about a subresource that the kind has.
 pub(crate) async fn dispatch(call: &Call<'_>, name: &str) -> Result<Response<Body>, ApiError> {
     match (name, call.info.verb) {
-        ("status", "get") => verbs::get(call).await,
-        ("status" | "finalize", "update") => update::replace(call, Some(name)).await,
-        ("status", "patch") => update::patch(call, Some(name)).await,
+        (name, "get") if OBJECT_FORMED.contains(&name) => verbs::get(call).await,
+        (name, "patch") if OBJECT_FORMED.contains(&name) => update::patch(call, Some(name)).await,
+        (name, "update") if OBJECT_FORMED.contains(&name) || name == "finalize" => {
+            update::replace(call, Some(name)).await
+        }
         ("scale", "get") => scale::get(call).await,
         ("scale", "update") => scale::replace(call).await,
         ("scale", "patch") => scale::patch(call).await,
         ("binding", "create") => binding::create(call).await,
-        ("eviction", "create") => evict(call).await,
+        ("eviction", "create") => eviction::create(call).await,
         ("log", "get") => log::get(call).await,
         _ => Err(ApiError::MethodNotAllowed),
     }
-}
-
-/// Deletes a pod with the options inside an `Eviction`.
-async fn evict(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let eviction = body::parse(call.headers, &call.body)?;
-    let options = delete::Options::from_value(call, &eviction["deleteOptions"])?;
-    delete::delete_one(call, &options).await?;
-    Ok(body::json(StatusCode::CREATED, &delete::success(None)))
 }

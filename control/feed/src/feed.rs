@@ -2,16 +2,19 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    io,
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
     time::Duration,
 };
 
 use fairlead_wire::proto::feed_server::FeedServer;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::Client;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Connected};
 
 use crate::{
     index::Index,
@@ -77,10 +80,27 @@ pub enum FeedError {
 
 /// The feed, bound and ready to run.
 pub struct Feed {
-    listeners: Vec<tokio::net::TcpListener>,
+    sockets: Sockets,
     server: Server,
     shared: Shared,
     client: Client,
+    pods: Pods,
+}
+
+/// Where readers come from.
+enum Sockets {
+    Tcp(Vec<tokio::net::TcpListener>),
+    Unix(tokio::net::UnixListener),
+}
+
+/// Which pods are told of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Pods {
+    /// Those of every node.
+    #[default]
+    All,
+    /// Those of one node, for a reader that is that node's and needs names of no others.
+    OfNode(String),
 }
 
 impl Feed {
@@ -98,13 +118,37 @@ impl Feed {
             .tls_config(tls)
             .map_err(FeedError::Tls)?;
         let listeners = config.listeners.into_iter().map(adopt).collect::<Result<_, _>>()?;
-        let index = Index::new(random_epoch(), LOG_CHANGES_MAX);
-        Ok(Self { listeners, server, shared: Shared::new(index), client })
+        Ok(Self::with(Sockets::Tcp(listeners), server, client, Pods::All))
     }
 
-    /// Where it listens.
+    /// A feed for readers on this machine, in clear: whoever may open the socket may read. Must be called inside a Tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The socket is not usable.
+    pub fn local(listener: UnixListener, client: Client, pods: Pods) -> Result<Self, FeedError> {
+        let address = listener.local_addr().ok();
+        let address = address.and_then(|address| Some(address.as_pathname()?.display().to_string()));
+        let adopted =
+            listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
+        let failed = |source| FeedError::Listen { address: address.unwrap_or_default(), source };
+        let listener = adopted.map_err(failed)?;
+        Ok(Self::with(Sockets::Unix(listener), Server::builder(), client, pods))
+    }
+
+    fn with(sockets: Sockets, server: Server, client: Client, pods: Pods) -> Self {
+        let index = Index::new(random_epoch(), LOG_CHANGES_MAX);
+        Self { sockets, server, shared: Shared::new(index), client, pods }
+    }
+
+    /// The network addresses where it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        match &self.sockets {
+            Sockets::Tcp(listeners) => {
+                listeners.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+            }
+            Sockets::Unix(_) => Vec::new(),
+        }
     }
 
     /// Watches and serves until the shutdown; then every reader's stream ends.
@@ -112,30 +156,51 @@ impl Feed {
     /// # Errors
     /// The server cannot accept connections any more.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), FeedError> {
-        let Self { listeners, mut server, shared, client } = self;
+        let Self { sockets, server, shared, client, pods } = self;
         let service = FeedService { shared: shared.clone(), shutdown: shutdown.clone() };
-        let connections = futures::stream::select_all(listeners.into_iter().map(TcpListenerStream::new));
-        let connections = connections.inspect(|connection| {
-            if let Ok(connection) = connection
-                && let Err(error) = connection.set_nodelay(true)
-            {
-                tracing::debug!(%error, "TCP_NODELAY");
+        let serving = async {
+            match sockets {
+                Sockets::Tcp(listeners) => {
+                    let connections = listeners.into_iter().map(TcpListenerStream::new);
+                    let connections = futures::stream::select_all(connections).inspect(|connection| {
+                        if let Ok(connection) = connection
+                            && let Err(error) = connection.set_nodelay(true)
+                        {
+                            tracing::debug!(%error, "TCP_NODELAY");
+                        }
+                    });
+                    serve(server, service, connections, shutdown).await
+                }
+                Sockets::Unix(listener) => {
+                    serve(server, service, UnixListenerStream::new(listener), shutdown).await
+                }
             }
-        });
-        let serving = server
-            .add_service(FeedServer::new(service))
-            .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
+        };
         let watching = async {
-            let mut observations = watch::all(&client).ready_chunks(BATCH_MAX);
+            let mut observations = watch::all(&client, &pods).ready_chunks(BATCH_MAX);
             while let Some(batch) = observations.next().await {
                 shared.update(|index| batch.into_iter().for_each(|one| index.observe(one)));
             }
         };
         tokio::select! {
-            served = serving => served.map_err(FeedError::Serve),
+            served = serving => served,
             () = watching => Ok(()),
         }
     }
+}
+
+async fn serve<C>(
+    mut server: Server,
+    service: FeedService,
+    connections: impl Stream<Item = io::Result<C>>,
+    shutdown: CancellationToken,
+) -> Result<(), FeedError>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let server = server.add_service(FeedServer::new(service));
+    let served = server.serve_with_incoming_shutdown(connections, shutdown.cancelled_owned()).await;
+    served.map_err(FeedError::Serve)
 }
 
 fn adopt(listener: TcpListener) -> Result<tokio::net::TcpListener, FeedError> {

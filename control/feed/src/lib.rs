@@ -13,4 +13,4 @@ mod watch;
 
 mod feed;
 
-pub use feed::{Feed, FeedConfig, FeedError, FeedTls};
+pub use feed::{Feed, FeedConfig, FeedError, FeedTls, Pods};

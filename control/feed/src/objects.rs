@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fairlead_model as model;
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Pod, Service, ServicePort},
+        core::v1::{Namespace, Node, Pod, PodSpec, Service, ServicePort},
         discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -22,6 +22,15 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// On a service: how a backend is chosen, `random` (the default) or `maglev`.
+const ALGORITHM_ANNOTATION: &str = "fairlead.io/load-balancing";
+
+/// On a slice: when what it follows from has changed (RFC 3339).
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// The cluster autoscaler's mark on a node that it is about to delete.
+const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Upstream's default for `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
 const AFFINITY_DEFAULT_SECS: u32 = 10_800;
@@ -95,9 +104,23 @@ fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a String> {
     meta.labels.as_ref()?.get(key)
 }
 
-/// Addresses that parse; the API server has validated them, so that others do not occur.
+fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Addresses that parse.
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<IpAddr> {
-    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+    texts.into_iter().filter_map(address).collect()
+}
+
+/// An address as users write it: objects older than today's validation may have white space around it, and decimal
+/// numbers with leading zeros in it (upstream's `ParseIPSloppy`).
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        let octets: Vec<u8> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+        <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
+    })
 }
 
 fn protocol(text: Option<&str>) -> model::Protocol {
@@ -143,10 +166,15 @@ impl Indexed for Service {
             }
             _ => 0,
         };
-        let internal_policy = match spec.internal_traffic_policy.as_deref() {
-            Some("Local") => model::TrafficPolicy::Local,
-            _ => model::TrafficPolicy::Cluster,
+        let algorithm = match annotation(&self.metadata, ALGORITHM_ANNOTATION) {
+            Some("maglev") => model::Algorithm::Maglev,
+            _ => model::Algorithm::Random,
         };
+        let load_balancer = self.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress =
+            load_balancer.and_then(|load_balancer| load_balancer.ingress.as_deref()).unwrap_or_default();
+        // A proxying load balancer wants to see the traffic of the cluster's own clients, too.
+        let virtual_ones = ingress.iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
         let distribution = match spec.traffic_distribution.as_deref() {
             Some("PreferSameNode") => model::TrafficDistribution::SameNode,
             Some("PreferSameZone" | "PreferClose") => model::TrafficDistribution::SameZone,
@@ -159,7 +187,18 @@ impl Indexed for Service {
             addresses: addresses(listed.iter().map(String::as_str).filter(|_| has_addresses)),
             kind,
             ports: spec.ports.unwrap_or_default().iter().filter_map(service_port).collect(),
-            internal_policy,
+            external_addresses: addresses(spec.external_ips.iter().flatten().map(String::as_str)),
+            load_balancer_addresses: addresses(virtual_ones.filter_map(|ingress| ingress.ip.as_deref())),
+            source_ranges: spec
+                .load_balancer_source_ranges
+                .iter()
+                .flatten()
+                .filter_map(|s| prefix(s))
+                .collect(),
+            internal_policy: policy(spec.internal_traffic_policy.as_deref()),
+            external_policy: policy(spec.external_traffic_policy.as_deref()),
+            health_check_port: spec.health_check_node_port.and_then(port_number).unwrap_or_default(),
+            algorithm,
             distribution,
             affinity_secs,
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
@@ -172,11 +211,16 @@ impl Indexed for Service {
     }
 }
 
+fn policy(text: Option<&str>) -> model::TrafficPolicy {
+    if text == Some("Local") { model::TrafficPolicy::Local } else { model::TrafficPolicy::Cluster }
+}
+
 fn service_port(port: &ServicePort) -> Option<model::ServicePort> {
     Some(model::ServicePort {
         name: port.name.clone().unwrap_or_default(),
         protocol: protocol(port.protocol.as_deref()),
         port: port_number(port.port)?,
+        node_port: port.node_port.and_then(port_number).unwrap_or_default(),
     })
 }
 
@@ -191,12 +235,19 @@ impl Indexed for EndpointSlice {
             service: service.clone(),
             ports: self.ports.iter().flatten().filter_map(endpoint_port).collect(),
             endpoints: self.endpoints.iter().flatten().filter_map(endpoint).collect(),
+            triggered_unix_ns: annotation(&self.metadata, TRIGGER_ANNOTATION).map_or(0, unix_ns),
         })
     }
 
     fn delete(&self) -> Change {
         Change::DeleteSlice(object_name(&self.metadata))
     }
+}
+
+/// 0 for what is not a time after 1970.
+fn unix_ns(rfc3339: &str) -> u64 {
+    let time = rfc3339.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_nanosecond);
+    time.ok().and_then(|ns| u64::try_from(ns).ok()).unwrap_or_default()
 }
 
 /// A port without a number means "all ports", which no service of ours can use.
@@ -215,7 +266,7 @@ fn endpoint(endpoint: &Endpoint) -> Option<model::Endpoint> {
     let ready = conditions.ready.unwrap_or(true);
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
     Some(model::Endpoint {
-        address: endpoint.addresses.first()?.parse().ok()?,
+        address: address(endpoint.addresses.first()?)?,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
@@ -248,6 +299,8 @@ impl Indexed for Node {
             pod_networks: networks.iter().filter_map(|text| prefix(text)).collect(),
             zone: label(&self.metadata, ZONE_LABEL).cloned().unwrap_or_default(),
             ready: status.conditions.iter().flatten().any(ready),
+            leaving: self.metadata.deletion_timestamp.is_some()
+                || spec.taints.iter().flatten().any(|taint| taint.key == AUTOSCALER_TAINT),
         })
     }
 
@@ -257,8 +310,8 @@ impl Indexed for Node {
 }
 
 fn prefix(text: &str) -> Option<model::Prefix> {
-    let (address, length) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
+    let (network, length) = text.trim().split_once('/')?;
+    let address = address(network)?;
     let length: u8 = length.parse().ok()?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
     (length <= bits).then_some(model::Prefix { address, length })
@@ -280,18 +333,41 @@ impl Indexed for Pod {
         if finished || addresses.is_empty() {
             return self.delete();
         }
+        let host_network = spec.and_then(|spec| spec.host_network).unwrap_or_default();
+        let host_ports = spec.filter(|_| !host_network).map(host_ports).unwrap_or_default();
         Change::PutPod(model::Pod {
             name: object_name(&self.metadata),
             uid: self.metadata.uid.clone().unwrap_or_default(),
             node: spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
             addresses,
-            host_network: spec.and_then(|spec| spec.host_network).unwrap_or_default(),
+            host_network,
+            host_ports,
         })
     }
 
     fn delete(&self) -> Change {
         Change::DeletePod(object_name(&self.metadata))
     }
+}
+
+/// Init containers that keep running (`restartPolicy: Always`) have ports, too.
+fn host_ports(spec: &PodSpec) -> Vec<model::HostPort> {
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let mut host_ports: Vec<_> = ports
+        .filter_map(|port| {
+            let listed = port.host_ip.as_deref().and_then(address);
+            Some(model::HostPort {
+                address: listed.filter(|address| !address.is_unspecified()),
+                protocol: protocol(port.protocol.as_deref()),
+                port: port_number(port.host_port?)?,
+                pod_port: port_number(port.container_port)?,
+            })
+        })
+        .collect();
+    host_ports.sort();
+    host_ports
 }
 
 #[cfg(test)]

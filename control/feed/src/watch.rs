@@ -13,27 +13,32 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{index::Observation, objects::Indexed};
+use crate::{feed::Pods, index::Observation, objects::Indexed};
 
 /// A stream of observations of one or more kinds.
 pub(crate) type Observations = std::pin::Pin<Box<dyn Stream<Item = Observation> + Send>>;
 
 /// Observations of all five kinds, for ever.
-pub(crate) fn all(client: &Client) -> SelectAll<Observations> {
+pub(crate) fn all(client: &Client, pods: &Pods) -> SelectAll<Observations> {
+    let everything = watcher::Config::default;
+    let of_pods = match pods {
+        Pods::All => everything(),
+        Pods::OfNode(node) => everything().fields(&format!("spec.nodeName={node}")),
+    };
     futures::stream::select_all([
-        of::<Namespace>(client),
-        of::<Node>(client),
-        of::<EndpointSlice>(client),
-        of::<Service>(client),
-        of::<Pod>(client),
+        of::<Namespace>(client, everything()),
+        of::<Node>(client, everything()),
+        of::<EndpointSlice>(client, everything()),
+        of::<Service>(client, everything()),
+        of::<Pod>(client, of_pods),
     ])
 }
 
-fn of<K>(client: &Client) -> Observations
+fn of<K>(client: &Client, which: watcher::Config) -> Observations
 where
     K: Indexed + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let events = watcher(Api::<K>::all(client.clone()), which).default_backoff();
     Box::pin(events.filter_map(|event| {
         future::ready(match event {
             Ok(event) => Some(observation(&event)),

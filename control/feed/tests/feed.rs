@@ -3,12 +3,15 @@
 use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use fairlead_apiserver::{ApiServer, Config, Pki};
-use fairlead_feed::{Feed, FeedConfig, FeedTls};
+use fairlead_feed::{Feed, FeedConfig, FeedTls, Pods};
 use fairlead_model::{ObjectName, Update, View};
 use fairlead_store::{EmbeddedConfig, EmbeddedStore};
-use fairlead_wire::{ConnectionState, FeedEndpoint, Subscription};
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use kube::{Api, Client, api::PostParams};
+use fairlead_wire::{ConnectionState, FeedEndpoint, FeedSource, Subscription};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -24,6 +27,7 @@ async fn api_server(directory: &Path) -> Client {
         advertise: vec!["172.29.0.1".parse().expect("an address")],
         server_names: Vec::new(),
         service_networks: vec!["10.96.0.0/16".parse().expect("a network")],
+        service_node_ports: fairlead_apiserver::PortRange::default(),
         cluster_domain: "cluster.local".into(),
         cluster_dns: Vec::new(),
         admin_kubeconfig: None,
@@ -149,4 +153,36 @@ async fn a_reader_of_another_authority_is_refused() {
         state = tokio::time::timeout(Duration::from_secs(30), broken) => drop(state.expect("it is told")),
     }
     feed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_on_the_same_machine_reads_from_a_socket_and_of_one_nodes_pods() {
+    let directory = TempDir::new().expect("a directory");
+    let client = api_server(directory.path()).await;
+    let pods = Api::<Pod>::namespaced(client.clone(), "default");
+    for node in ["n1", "n2"] {
+        let pod = json!({
+            "metadata": { "name": format!("on-{node}") },
+            "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
+        });
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        pods.create(&PostParams::default(), &pod).await.expect("created");
+        let status = json!({ "status": { "podIP": "10.244.0.9", "podIPs": [{ "ip": "10.244.0.9" }] } });
+        let name = format!("on-{node}");
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.expect("patched");
+    }
+    let path = directory.path().join("feed.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let feed = Feed::local(listener, client, Pods::OfNode("n1".into())).expect("a feed");
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(feed.run(shutdown.clone()));
+    let mut subscription = Subscription::new(FeedSource::Unix(path), "n1");
+    let mut view = View::default();
+    view.apply(next(&mut subscription).await);
+    let names: Vec<_> = view.pods().map(|pod| pod.name.name.as_str()).collect();
+    assert_eq!(names, ["on-n1"]);
+    assert!(view.service(&ObjectName::new("default", "kubernetes")).is_some());
+    drop(subscription);
+    shutdown.cancel();
+    task.await.expect("no panic").expect("it ends");
 }

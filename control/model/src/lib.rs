@@ -14,9 +14,9 @@ pub mod view;
 pub use change::{Change, Revision, Update};
 pub use flow::{Flow, FlowEnd, FlowState, Verdict};
 pub use node::{Node, Prefix};
-pub use pod::Pod;
+pub use pod::{HostPort, Pod};
 pub use service::{
-    Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServiceKind, ServicePort,
-    TrafficDistribution, TrafficPolicy,
+    Algorithm, Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServiceKind,
+    ServicePort, TrafficDistribution, TrafficPolicy,
 };
 pub use view::View;

@@ -24,4 +24,7 @@ pub struct Node {
     pub zone: String,
     /// The Ready condition is True.
     pub ready: bool,
+    /// It is being deleted, or an autoscaler has marked it for that (taint `ToBeDeletedByClusterAutoscaler`): load
+    /// balancers should stop sending to it.
+    pub leaving: bool,
 }

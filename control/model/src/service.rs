@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
+use crate::Prefix;
+
 /// Namespace and name of an object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ObjectName {
@@ -68,13 +70,13 @@ pub enum ServiceKind {
     ExternalName(String),
 }
 
-/// `internalTrafficPolicy`.
+/// `internalTrafficPolicy` and `externalTrafficPolicy`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TrafficPolicy {
     /// All endpoints.
     #[default]
     Cluster,
-    /// Only endpoints on the client's node.
+    /// Only endpoints on the node that the client is on, or that it entered the cluster by.
     Local,
 }
 
@@ -90,6 +92,16 @@ pub enum TrafficDistribution {
     SameNode,
 }
 
+/// How a backend is chosen for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Algorithm {
+    /// Any of them, with equal chance.
+    #[default]
+    Random,
+    /// By a hash of the connection, so that every node chooses the same one (Maglev; Eisenbud et al., NSDI 2016).
+    Maglev,
+}
+
 /// A service without its endpoints.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Service {
@@ -101,8 +113,20 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// Ports.
     pub ports: Vec<ServicePort>,
+    /// `externalIPs`.
+    pub external_addresses: Vec<IpAddr>,
+    /// Addresses of `status.loadBalancer.ingress` whose `ipMode` is not `Proxy`.
+    pub load_balancer_addresses: Vec<IpAddr>,
+    /// `loadBalancerSourceRanges`: who may use the load balancer's addresses; empty is everybody.
+    pub source_ranges: Vec<Prefix>,
     /// `internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
+    /// `externalTrafficPolicy`.
+    pub external_policy: TrafficPolicy,
+    /// `healthCheckNodePort`; 0 is none.
+    pub health_check_port: u16,
+    /// Annotation `fairlead.io/load-balancing`.
+    pub algorithm: Algorithm,
     /// `trafficDistribution`.
     pub distribution: TrafficDistribution,
     /// `sessionAffinity: ClientIP` timeout in seconds; 0 is no affinity.
@@ -123,6 +147,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// Port on the service's addresses.
     pub port: u16,
+    /// Port on every node's addresses; 0 is none.
+    pub node_port: u16,
 }
 
 /// Up to a hundred endpoints of one service and one address family, as the API groups them.
@@ -136,6 +162,9 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// Endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When the pod or service changed that made this slice what it is, in nanoseconds since the Unix epoch (annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time`); 0 when nobody said.
+    pub triggered_unix_ns: u64,
 }
 
 /// A port of the endpoints of a slice.

@@ -23,16 +23,15 @@ use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::watch::Hub;
-use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch};
+use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch, Write};
 use lock::DirectoryLock;
 use slot::Slot;
 use space::Space;
-use writer::{Command, Operation, Writer};
+use writer::{Command, Writer};
 
 /// How the embedded store is set up.
 #[derive(Clone, Debug)]
@@ -127,12 +126,6 @@ impl EmbeddedStore {
         Ok(Self { slot, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
     }
 
-    async fn write(&self, key: &str, operation: Operation) -> Result<Revision, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Write { key: key.to_owned(), operation, reply }).await?;
-        answer.await.map_err(|_| StoreError::Closed)?
-    }
-
     async fn send(&self, command: Command) -> Result<(), StoreError> {
         let commands = self.commands.as_ref().ok_or(StoreError::Closed)?;
         commands.send(command).await.map_err(|_| StoreError::Closed)
@@ -151,16 +144,10 @@ impl EmbeddedStore {
 
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError> {
-        self.write(key, Operation::Create { value }).await
-    }
-
-    async fn update(&self, key: &str, value: Bytes, expected: Revision) -> Result<Revision, StoreError> {
-        self.write(key, Operation::Update { value, expected }).await
-    }
-
-    async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError> {
-        self.write(key, Operation::Delete { expected }).await
+    async fn transact(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Transact { writes, reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {

@@ -30,6 +30,12 @@ pub enum StoreError {
         /// What is stored.
         actual: Revision,
     },
+    /// A transaction is about one key in two ways.
+    #[error("a transaction names the key {key} twice")]
+    NamedTwice {
+        /// The key.
+        key: String,
+    },
     /// The history does not go back so far.
     #[error("revision {requested} has been compacted; the history begins after {compacted}")]
     Compacted {

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, GetResponse, Identity, KeyValue,
     TlsOptions, Txn, TxnOp, TxnOpResponse,
@@ -30,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::watch::Hub;
-use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch};
+use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch, Write};
 use call::{Caller, Failure, signed, unsigned};
 use follower::Follower;
 use history::History;
@@ -162,28 +161,6 @@ impl EtcdStore {
         }
     }
 
-    /// Runs a transaction of one write with its precondition; when that does not hold, returns what is stored.
-    async fn write(
-        &self,
-        operation: &'static str,
-        key: &[u8],
-        expected: Revision,
-        write: TxnOp,
-    ) -> Result<Result<Revision, Option<KeyValue>>, StoreError> {
-        let unchanged = Compare::mod_revision(key, CompareOp::Equal, signed(expected));
-        let txn = Txn::new().when([unchanged]).and_then([write]).or_else([TxnOp::get(key, None)]);
-        let answer =
-            self.caller.commit(txn).await.map_err(|failure| self.caller.error(operation, failure))?;
-        if answer.succeeded() {
-            return Ok(Ok(unsigned(answer.header().map_or(0, etcd_client::ResponseHeader::revision))));
-        }
-        let stored = answer.op_responses().into_iter().find_map(|response| match response {
-            TxnOpResponse::Get(mut found) => found.take_kvs().pop(),
-            _ => None,
-        });
-        Ok(Err(stored))
-    }
-
     async fn range(
         &self,
         operation: &'static str,
@@ -213,53 +190,56 @@ impl EtcdStore {
     }
 }
 
-/// What a write met that is not what it expected.
-fn refused(key: &str, expected: Revision, stored: Option<&KeyValue>) -> StoreError {
-    let key = key.to_owned();
-    match stored.map(|stored| unsigned(stored.mod_revision())) {
-        None => StoreError::NotFound { key },
-        Some(actual) => StoreError::Conflict { key, expected, actual },
-    }
+/// The precondition of a write, the write, and the read that tells why it was refused.
+fn operations(outside: &[u8], write: &Write) -> (Compare, TxnOp, TxnOp) {
+    // To etcd, revision 0 of a key means that it does not exist; nobody has read that.
+    let last_change = |expected: Revision| if expected == 0 { i64::MAX } else { signed(expected) };
+    let (compare, operation) = match write {
+        Write::Create { value, .. } => {
+            (Compare::mod_revision(outside, CompareOp::Equal, 0), TxnOp::put(outside, value.clone(), None))
+        }
+        Write::Update { value, expected, .. } => (
+            Compare::mod_revision(outside, CompareOp::Equal, last_change(*expected)),
+            TxnOp::put(outside, value.clone(), None),
+        ),
+        Write::Delete { expected: Some(expected), .. } => (
+            Compare::mod_revision(outside, CompareOp::Equal, last_change(*expected)),
+            TxnOp::delete(outside, None),
+        ),
+        Write::Delete { expected: None, .. } => {
+            (Compare::mod_revision(outside, CompareOp::Greater, 0), TxnOp::delete(outside, None))
+        }
+    };
+    (compare, operation, TxnOp::get(outside, None))
 }
 
 #[async_trait]
 impl Store for EtcdStore {
-    async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError> {
-        let outside = self.keys.outside(key)?;
-        let put = TxnOp::put(outside.as_slice(), value, None);
-        let outcome = self.write("create a key in", &outside, 0, put).await?;
-        outcome.map_err(|_| StoreError::Exists { key: key.to_owned() })
-    }
-
-    async fn update(&self, key: &str, value: Bytes, expected: Revision) -> Result<Revision, StoreError> {
-        let outside = self.keys.outside(key)?;
-        // To etcd, revision 0 of a key means that it does not exist; nobody has read that.
-        let put = TxnOp::put(outside.as_slice(), value, None);
-        let outcome =
-            self.write("update a key in", &outside, if expected == 0 { u64::MAX } else { expected }, put);
-        outcome.await?.map_err(|stored| refused(key, expected, stored.as_ref()))
-    }
-
-    async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError> {
-        let outside = self.keys.outside(key)?;
-        loop {
-            // Without a precondition: whatever is there now, so that the revision is that of a removal.
-            let last = match expected {
-                Some(0) => u64::MAX,
-                Some(expected) => expected,
-                None => {
-                    let found = self.get(key).await?;
-                    found.ok_or_else(|| StoreError::NotFound { key: key.to_owned() })?.mod_revision
-                }
-            };
-            let delete = TxnOp::delete(outside.as_slice(), None);
-            match self.write("delete a key in", &outside, last, delete).await? {
-                Ok(revision) => return Ok(revision),
-                // Changed between the two requests.
-                Err(Some(_)) if expected.is_none() => {}
-                Err(stored) => return Err(refused(key, last, stored.as_ref())),
+    async fn transact(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        const OPERATION: &str = "write to";
+        let (mut compares, mut changes, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, write) in writes.iter().enumerate() {
+            if writes[..index].iter().any(|other| other.key() == write.key()) {
+                return Err(StoreError::NamedTwice { key: write.key().to_owned() });
             }
+            let (compare, operation, read) = operations(&self.keys.outside(write.key())?, write);
+            compares.push(compare);
+            changes.push(operation);
+            reads.push(read);
         }
+        let txn = Txn::new().when(compares).and_then(changes).or_else(reads);
+        let answer =
+            self.caller.commit(txn).await.map_err(|failure| self.caller.error(OPERATION, failure))?;
+        if answer.succeeded() {
+            return Ok(unsigned(answer.header().map_or(0, etcd_client::ResponseHeader::revision)));
+        }
+        let stored = answer.op_responses().into_iter().map(|response| match response {
+            TxnOpResponse::Get(found) => found.kvs().first().map(|found| unsigned(found.mod_revision())),
+            _ => None,
+        });
+        let refusal = writes.iter().zip(stored).find_map(|(write, stored)| write.refusal(stored));
+        let odd = || Failure::Unclear("it refused a transaction whose preconditions hold".to_owned());
+        Err(refusal.unwrap_or_else(|| self.caller.error(OPERATION, odd())))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {

@@ -40,6 +40,67 @@ pub struct Entry {
     pub mod_revision: Revision,
 }
 
+/// One write of a transaction, with its precondition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Creates a key that is not there.
+    Create {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: Bytes,
+    },
+    /// Replaces the value of a key.
+    Update {
+        /// The key.
+        key: String,
+        /// Its new value.
+        value: Bytes,
+        /// The revision of the key's last change.
+        expected: Revision,
+    },
+    /// Removes a key that is there.
+    Delete {
+        /// The key.
+        key: String,
+        /// The revision of the key's last change; any, when absent.
+        expected: Option<Revision>,
+    },
+}
+
+impl Write {
+    /// The key that is written.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The value that is written, if one is.
+    pub(crate) fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Create { value, .. } | Self::Update { value, .. } => Some(value),
+            Self::Delete { .. } => None,
+        }
+    }
+
+    /// Why the precondition does not hold of a key that is stored with this revision, or not at all.
+    pub(crate) fn refusal(&self, stored: Option<Revision>) -> Option<StoreError> {
+        let key = || self.key().to_owned();
+        match (self, stored) {
+            (Self::Create { .. }, None) => None,
+            (Self::Create { .. }, Some(_)) => Some(StoreError::Exists { key: key() }),
+            (_, None) => Some(StoreError::NotFound { key: key() }),
+            (Self::Update { expected, .. } | Self::Delete { expected: Some(expected), .. }, Some(actual)) => {
+                let differs = *expected != actual;
+                differs.then(|| StoreError::Conflict { key: key(), expected: *expected, actual })
+            }
+            (Self::Delete { expected: None, .. }, Some(_)) => None,
+        }
+    }
+}
+
 /// What to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListRequest {
@@ -75,14 +136,25 @@ pub struct Listing {
 /// A revisioned, watchable key-value store.
 #[async_trait]
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+    /// Commits all the writes or none of them, in one step that no other write comes between. Refused with the error of
+    /// the first write whose precondition does not hold. A key may be named once. Returns the revision of the first
+    /// write; those of the others are the same or follow without a gap.
+    async fn transact(&self, writes: Vec<Write>) -> Result<Revision, StoreError>;
+
     /// Creates `key`; fails with [`StoreError::Exists`] when it is there.
-    async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError>;
+    async fn create(&self, key: &str, value: Bytes) -> Result<Revision, StoreError> {
+        self.transact(vec![Write::Create { key: key.to_owned(), value }]).await
+    }
 
     /// Replaces the value of `key` if its last change was `expected`.
-    async fn update(&self, key: &str, value: Bytes, expected: Revision) -> Result<Revision, StoreError>;
+    async fn update(&self, key: &str, value: Bytes, expected: Revision) -> Result<Revision, StoreError> {
+        self.transact(vec![Write::Update { key: key.to_owned(), value, expected }]).await
+    }
 
     /// Removes `key`, if given only when its last change was `expected`. Returns the revision of the removal.
-    async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError>;
+    async fn delete(&self, key: &str, expected: Option<Revision>) -> Result<Revision, StoreError> {
+        self.transact(vec![Write::Delete { key: key.to_owned(), expected }]).await
+    }
 
     /// The newest value of `key`.
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;

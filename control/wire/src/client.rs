@@ -1,6 +1,6 @@
 //! The reader's side of the feed: connects, resumes, puts updates together, and never gives up.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use fairlead_model::{Revision, Update};
 use tokio::{
@@ -49,6 +49,45 @@ impl std::fmt::Debug for FeedEndpoint {
     }
 }
 
+/// Where a reader finds the feed.
+#[derive(Clone, Debug)]
+pub enum FeedSource {
+    /// On another machine, or as if it were.
+    Tls(FeedEndpoint),
+    /// On this machine: a Unix socket, which whoever may open it may read.
+    Unix(PathBuf),
+}
+
+impl From<FeedEndpoint> for FeedSource {
+    fn from(endpoint: FeedEndpoint) -> Self {
+        Self::Tls(endpoint)
+    }
+}
+
+impl FeedSource {
+    fn url(&self) -> String {
+        match self {
+            Self::Tls(endpoint) => endpoint.url.clone(),
+            Self::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    fn channel(&self) -> Result<Endpoint, tonic::transport::Error> {
+        let channel = Endpoint::new(self.url())?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        let Self::Tls(endpoint) = self else { return Ok(channel) };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&endpoint.ca_pem))
+            .identity(Identity::from_pem(&endpoint.cert_pem, &endpoint.key_pem))
+            .domain_name(&endpoint.server_name);
+        channel.tls_config(tls)
+    }
+}
+
 /// How the connection to the feed is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
@@ -93,7 +132,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// A subscription to the feed that outlives every connection.
 #[derive(Debug)]
 pub struct Subscription {
-    endpoint: FeedEndpoint,
+    source: FeedSource,
     node: String,
     revision: Revision,
     stream: Option<Streaming<proto::WatchResponse>>,
@@ -105,9 +144,9 @@ pub struct Subscription {
 
 impl Subscription {
     /// A subscription in the name of `node`. Nothing is connected before [`next`](Self::next).
-    pub fn new(endpoint: FeedEndpoint, node: impl Into<String>) -> Self {
+    pub fn new(source: impl Into<FeedSource>, node: impl Into<String>) -> Self {
         Self {
-            endpoint,
+            source: source.into(),
             node: node.into(),
             revision: Revision::default(),
             stream: None,
@@ -145,7 +184,7 @@ impl Subscription {
             self.stream = Some(self.connect().await?);
             self.attempts = 0;
             self.state.send_replace(ConnectionState::Connected);
-            tracing::info!(url = self.endpoint.url, sequence = self.revision.sequence, "reading the feed");
+            tracing::info!(url = self.source.url(), sequence = self.revision.sequence, "reading the feed");
         }
         let stream = self.stream.as_mut().expect("connected above");
         let message = stream.message().await?.ok_or(Interruption::Closed)?;
@@ -153,25 +192,11 @@ impl Subscription {
     }
 
     async fn connect(&self) -> Result<Streaming<proto::WatchResponse>, Interruption> {
-        let failed = |source| Interruption::Connect { url: self.endpoint.url.clone(), source };
-        let channel = self.channel().map_err(failed)?.connect().await.map_err(failed)?;
+        let failed = |source| Interruption::Connect { url: self.source.url(), source };
+        let channel = self.source.channel().map_err(failed)?.connect().await.map_err(failed)?;
         let request = proto::WatchRequest { node: self.node.clone(), revision: Some(self.revision.into()) };
         let mut client = proto::feed_client::FeedClient::new(channel);
         Ok(client.watch(request).await?.into_inner())
-    }
-
-    fn channel(&self) -> Result<Endpoint, tonic::transport::Error> {
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&self.endpoint.ca_pem))
-            .identity(Identity::from_pem(&self.endpoint.cert_pem, &self.endpoint.key_pem))
-            .domain_name(&self.endpoint.server_name);
-        Endpoint::new(self.endpoint.url.clone())?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .tls_config(tls)
     }
 
     fn interrupted(&mut self, interruption: &Interruption) {

@@ -55,9 +55,18 @@ impl From<proto::Protocol> for model::Protocol {
 /// Protocol and number of a port.
 fn port(port: &proto::Port) -> Result<(model::Protocol, u16), WireError> {
     let protocol = known::<proto::Protocol>(port.protocol, "Port.protocol")?.into();
-    let number = u16::try_from(port.port);
-    let number = number.map_err(|_| WireError::OutOfRange { field: "Port.port", value: port.port.into() })?;
-    Ok((protocol, number))
+    Ok((protocol, port_number(port.port, "Port.port")?))
+}
+
+fn port_number(number: u32, field: &'static str) -> Result<u16, WireError> {
+    u16::try_from(number).map_err(|_| WireError::OutOfRange { field, value: number.into() })
+}
+
+fn policy(value: i32, field: &'static str) -> Result<model::TrafficPolicy, WireError> {
+    Ok(match known::<proto::TrafficPolicy>(value, field)? {
+        proto::TrafficPolicy::Cluster => model::TrafficPolicy::Cluster,
+        proto::TrafficPolicy::Local => model::TrafficPolicy::Local,
+    })
 }
 
 impl TryFrom<proto::Port> for model::ServicePort {
@@ -65,7 +74,12 @@ impl TryFrom<proto::Port> for model::ServicePort {
 
     fn try_from(wire: proto::Port) -> Result<Self, WireError> {
         let (protocol, port) = port(&wire)?;
-        Ok(Self { name: wire.name, protocol, port })
+        Ok(Self {
+            name: wire.name,
+            protocol,
+            port,
+            node_port: port_number(wire.node_port, "Port.node_port")?,
+        })
     }
 }
 
@@ -87,11 +101,10 @@ impl TryFrom<proto::Service> for model::Service {
             proto::ServiceKind::Headless => model::ServiceKind::Headless,
             proto::ServiceKind::ExternalName => model::ServiceKind::ExternalName(wire.external_name),
         };
-        let internal_policy =
-            match known::<proto::TrafficPolicy>(wire.internal_policy, "Service.internal_policy")? {
-                proto::TrafficPolicy::Cluster => model::TrafficPolicy::Cluster,
-                proto::TrafficPolicy::Local => model::TrafficPolicy::Local,
-            };
+        let algorithm = match known::<proto::Algorithm>(wire.algorithm, "Service.algorithm")? {
+            proto::Algorithm::Random => model::Algorithm::Random,
+            proto::Algorithm::Maglev => model::Algorithm::Maglev,
+        };
         let distribution =
             match known::<proto::TrafficDistribution>(wire.distribution, "Service.distribution")? {
                 proto::TrafficDistribution::Any => model::TrafficDistribution::Any,
@@ -103,7 +116,16 @@ impl TryFrom<proto::Service> for model::Service {
             kind,
             addresses: addresses(&wire.addresses, "Service.addresses")?,
             ports: all(wire.ports)?,
-            internal_policy,
+            external_addresses: addresses(&wire.external_addresses, "Service.external_addresses")?,
+            load_balancer_addresses: addresses(
+                &wire.load_balancer_addresses,
+                "Service.load_balancer_addresses",
+            )?,
+            source_ranges: all(wire.source_ranges)?,
+            internal_policy: policy(wire.internal_policy, "Service.internal_policy")?,
+            external_policy: policy(wire.external_policy, "Service.external_policy")?,
+            health_check_port: port_number(wire.health_check_port, "Service.health_check_port")?,
+            algorithm,
             distribution,
             affinity_secs: wire.affinity_secs,
             publish_not_ready: wire.publish_not_ready,
@@ -140,6 +162,7 @@ impl TryFrom<proto::EndpointSlice> for model::EndpointSlice {
             service: wire.service,
             ports: all(wire.ports)?,
             endpoints: all(wire.endpoints)?,
+            triggered_unix_ns: wire.triggered_unix_ns,
         })
     }
 }
@@ -167,6 +190,21 @@ impl TryFrom<proto::Node> for model::Node {
             pod_networks: all(wire.pod_networks)?,
             zone: wire.zone,
             ready: wire.ready,
+            leaving: wire.leaving,
+        })
+    }
+}
+
+impl TryFrom<proto::HostPort> for model::HostPort {
+    type Error = WireError;
+
+    fn try_from(wire: proto::HostPort) -> Result<Self, WireError> {
+        let bytes = Some(wire.address).filter(|bytes| !bytes.is_empty());
+        Ok(Self {
+            address: bytes.map(|bytes| address(&bytes, "HostPort.address")).transpose()?,
+            protocol: known::<proto::Protocol>(wire.protocol, "HostPort.protocol")?.into(),
+            port: port_number(wire.port, "HostPort.port")?,
+            pod_port: port_number(wire.pod_port, "HostPort.pod_port")?,
         })
     }
 }
@@ -181,6 +219,7 @@ impl TryFrom<proto::Pod> for model::Pod {
             node: wire.node,
             addresses: addresses(&wire.addresses, "Pod.addresses")?,
             host_network: wire.host_network,
+            host_ports: all(wire.host_ports)?,
         })
     }
 }

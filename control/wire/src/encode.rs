@@ -43,14 +43,40 @@ impl From<model::Protocol> for proto::Protocol {
 impl From<model::ServicePort> for proto::Port {
     fn from(port: model::ServicePort) -> Self {
         let protocol = proto::Protocol::from(port.protocol).into();
-        Self { name: port.name, protocol, port: port.port.into() }
+        Self { name: port.name, protocol, port: port.port.into(), node_port: port.node_port.into() }
+    }
+}
+
+impl From<model::TrafficPolicy> for proto::TrafficPolicy {
+    fn from(policy: model::TrafficPolicy) -> Self {
+        match policy {
+            model::TrafficPolicy::Cluster => Self::Cluster,
+            model::TrafficPolicy::Local => Self::Local,
+        }
+    }
+}
+
+impl From<&model::Prefix> for proto::Prefix {
+    fn from(prefix: &model::Prefix) -> Self {
+        Self { address: address(&prefix.address), length: prefix.length.into() }
+    }
+}
+
+impl From<model::HostPort> for proto::HostPort {
+    fn from(port: model::HostPort) -> Self {
+        Self {
+            address: port.address.as_ref().map(address).unwrap_or_default(),
+            protocol: proto::Protocol::from(port.protocol).into(),
+            port: port.port.into(),
+            pod_port: port.pod_port.into(),
+        }
     }
 }
 
 impl From<model::EndpointPort> for proto::Port {
     fn from(port: model::EndpointPort) -> Self {
         let protocol = proto::Protocol::from(port.protocol).into();
-        Self { name: port.name, protocol, port: port.port.into() }
+        Self { name: port.name, protocol, port: port.port.into(), node_port: 0 }
     }
 }
 
@@ -61,9 +87,9 @@ impl From<model::Service> for proto::Service {
             model::ServiceKind::Headless => (proto::ServiceKind::Headless, String::new()),
             model::ServiceKind::ExternalName(name) => (proto::ServiceKind::ExternalName, name),
         };
-        let internal_policy = match service.internal_policy {
-            model::TrafficPolicy::Cluster => proto::TrafficPolicy::Cluster,
-            model::TrafficPolicy::Local => proto::TrafficPolicy::Local,
+        let algorithm = match service.algorithm {
+            model::Algorithm::Random => proto::Algorithm::Random,
+            model::Algorithm::Maglev => proto::Algorithm::Maglev,
         };
         let distribution = match service.distribution {
             model::TrafficDistribution::Any => proto::TrafficDistribution::Any,
@@ -76,11 +102,17 @@ impl From<model::Service> for proto::Service {
             external_name,
             addresses: addresses(&service.addresses),
             ports: service.ports.into_iter().map(Into::into).collect(),
-            internal_policy: internal_policy.into(),
+            internal_policy: proto::TrafficPolicy::from(service.internal_policy).into(),
             distribution: distribution.into(),
             affinity_secs: service.affinity_secs,
             publish_not_ready: service.publish_not_ready,
             foreign_proxy: service.foreign_proxy,
+            external_addresses: addresses(&service.external_addresses),
+            load_balancer_addresses: addresses(&service.load_balancer_addresses),
+            source_ranges: service.source_ranges.iter().map(Into::into).collect(),
+            external_policy: proto::TrafficPolicy::from(service.external_policy).into(),
+            health_check_port: service.health_check_port.into(),
+            algorithm: algorithm.into(),
         }
     }
 }
@@ -109,22 +141,20 @@ impl From<model::EndpointSlice> for proto::EndpointSlice {
             service: slice.service,
             ports: slice.ports.into_iter().map(Into::into).collect(),
             endpoints: slice.endpoints.into_iter().map(Into::into).collect(),
+            triggered_unix_ns: slice.triggered_unix_ns,
         }
     }
 }
 
 impl From<model::Node> for proto::Node {
     fn from(node: model::Node) -> Self {
-        let prefix = |prefix: &model::Prefix| proto::Prefix {
-            address: address(&prefix.address),
-            length: prefix.length.into(),
-        };
         Self {
             name: node.name,
             addresses: addresses(&node.addresses),
-            pod_networks: node.pod_networks.iter().map(prefix).collect(),
+            pod_networks: node.pod_networks.iter().map(Into::into).collect(),
             zone: node.zone,
             ready: node.ready,
+            leaving: node.leaving,
         }
     }
 }
@@ -137,6 +167,7 @@ impl From<model::Pod> for proto::Pod {
             node: pod.node,
             addresses: addresses(&pod.addresses),
             host_network: pod.host_network,
+            host_ports: pod.host_ports.into_iter().map(Into::into).collect(),
         }
     }
 }

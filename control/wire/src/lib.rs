@@ -19,5 +19,5 @@ pub mod chunk;
 pub mod client;
 
 pub use chunk::{Assembly, responses};
-pub use client::{ConnectionState, FeedEndpoint, Subscription};
+pub use client::{ConnectionState, FeedEndpoint, FeedSource, Subscription};
 pub use error::WireError;

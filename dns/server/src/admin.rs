@@ -1,83 +1,128 @@
 //! HTTP for people and probes: metrics, health, readiness.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
-use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
-use fairlead_zone::Zone;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, DnsError, forward::Forwarder, metrics::Metrics};
+use crate::{DnsError, chain::ServerBlock, generation::Endpoint, metrics::Registry};
 
-/// A listener with what it serves.
-pub(crate) struct Endpoint {
+/// What the endpoints look at.
+pub(crate) struct Status {
+    pub(crate) registry: Arc<Registry>,
+    /// The server blocks that are served now.
+    pub(crate) blocks: ArcSwap<Vec<Arc<ServerBlock>>>,
+    /// Ready once is ready, unless the Corefile says otherwise.
+    pub(crate) was_ready: AtomicBool,
+    pub(crate) continuously: AtomicBool,
+    /// Told to end.
+    pub(crate) ending: AtomicBool,
+}
+
+/// A bound listener.
+pub(crate) struct Admin {
     listener: TcpListener,
-    router: Router,
+    /// What it serves; replaced when the Corefile is.
+    pub(crate) endpoint: Arc<ArcSwap<Endpoint>>,
 }
 
-/// Binds the endpoints that are configured.
-pub(crate) async fn bind(
-    config: &Config,
-    zone: &Arc<ArcSwap<Zone>>,
-    forwarder: &Arc<Forwarder>,
-    metrics: &Arc<Metrics>,
-) -> Result<Vec<Endpoint>, DnsError> {
-    let rows = [
-        (config.metrics_listen, "metrics", metrics_router(forwarder, metrics)),
-        (config.health_listen, "health", Router::new().route("/health", get(|| async { "OK" }))),
-        (config.ready_listen, "readiness", ready_router(zone)),
-    ];
-    let mut endpoints = Vec::new();
-    for (address, purpose, router) in rows {
-        let Some(address) = address else { continue };
-        let listener = listen(address, purpose).await?;
-        endpoints.push(Endpoint { listener, router });
+type Shared = (Arc<Status>, Arc<ArcSwap<Endpoint>>);
+
+impl Status {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            blocks: ArcSwap::default(),
+            was_ready: AtomicBool::new(false),
+            continuously: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        }
     }
-    Ok(endpoints)
+
+    /// The plugins that are not ready, by name.
+    fn unready(&self) -> Vec<&'static str> {
+        if self.was_ready.load(Ordering::Relaxed) && !self.continuously.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let blocks = self.blocks.load();
+        let slots = blocks.iter().flat_map(|block| &block.plugins);
+        let mut names: Vec<&str> =
+            slots.filter(|slot| !slot.plugin.is_ready()).map(|slot| slot.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        self.was_ready.store(names.is_empty(), Ordering::Relaxed);
+        names
+    }
 }
 
-impl Endpoint {
+impl Admin {
+    /// Binds an address.
+    pub(crate) async fn bind(address: SocketAddr, endpoint: Endpoint) -> Result<Self, DnsError> {
+        let purpose = match endpoint {
+            Endpoint { metrics: true, .. } => "metrics",
+            Endpoint { health: true, .. } => "health",
+            _ => "readiness",
+        };
+        let listener = TcpListener::bind(address).await;
+        let listener =
+            listener.map_err(|source| DnsError::Bind { address, protocol: "TCP", purpose, source })?;
+        Ok(Self { listener, endpoint: Arc::new(ArcSwap::from_pointee(endpoint)) })
+    }
+
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
     }
 
     /// Serves until shutdown.
-    pub(crate) async fn serve(self, shutdown: CancellationToken) {
-        let server = axum::serve(self.listener, self.router);
+    pub(crate) async fn serve(self, status: Arc<Status>, shutdown: CancellationToken) {
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/health", get(health))
+            .route("/ready", get(ready))
+            .with_state((status, self.endpoint));
+        let server = axum::serve(self.listener, router);
         if let Err(error) = server.with_graceful_shutdown(shutdown.cancelled_owned()).await {
             tracing::warn!(%error, "an HTTP endpoint of the DNS server ended");
         }
     }
 }
 
-async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, DnsError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| DnsError::Bind { address, protocol: "TCP", purpose, source })
+async fn metrics(State((status, endpoint)): State<Shared>) -> Response {
+    if !endpoint.load().metrics {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], status.registry.to_text()).into_response()
 }
 
-fn metrics_router(forwarder: &Arc<Forwarder>, metrics: &Arc<Metrics>) -> Router {
-    let (forwarder, metrics) = (Arc::clone(forwarder), Arc::clone(metrics));
-    Router::new().route(
-        "/metrics",
-        get(move || async move {
-            let text = metrics.to_text(forwarder.cache(), forwarder.upstreams());
-            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
-        }),
-    )
+async fn health(State((_, endpoint)): State<Shared>) -> Response {
+    if endpoint.load().health { "OK".into_response() } else { StatusCode::NOT_FOUND.into_response() }
 }
 
-fn ready_router(zone: &Arc<ArcSwap<Zone>>) -> Router {
-    let zone = Arc::clone(zone);
-    Router::new().route(
-        "/ready",
-        get(move || async move {
-            if zone.load().is_synced() {
-                (StatusCode::OK, "OK")
-            } else {
-                // CoreDNS answers with the names of what is not ready.
-                (StatusCode::SERVICE_UNAVAILABLE, "kubernetes")
-            }
-        }),
-    )
+/// CoreDNS answers with the names of what is not ready.
+async fn ready(State((status, endpoint)): State<Shared>) -> Response {
+    if !endpoint.load().ready {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    if status.ending.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down").into_response();
+    }
+    match status.unready().as_slice() {
+        [] => "OK".into_response(),
+        names => (StatusCode::SERVICE_UNAVAILABLE, names.join(",")).into_response(),
+    }
 }

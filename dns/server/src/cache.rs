@@ -3,20 +3,16 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use fairlead_zone::RecordType;
 
-use crate::relay::{Meaning, Reply};
+use crate::relay::Reply;
 
 /// Number of independently locked parts.
-const SHARDS: usize = 16;
-/// Entries per part: 9984 in all, CoreDNS's number.
-const SHARD_ENTRIES_MAX: usize = 624;
-/// Larger replies are rare and not worth the memory.
-const REPLY_SIZE_MAX: usize = 4096;
+const SHARDS: usize = 64;
 /// Entries looked at to find one to evict.
 const EVICTION_SAMPLE: usize = 8;
 
@@ -30,69 +26,66 @@ pub(crate) struct Key {
     pub(crate) checking_disabled: bool,
 }
 
-/// The cache.
-pub(crate) struct Cache {
-    hasher: RandomState,
-    shards: [Mutex<HashMap<Key, Entry>>; SHARDS],
+/// A reply that was kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) reply: Arc<Reply>,
+    pub(crate) stored: Instant,
+    pub(crate) expires: Instant,
 }
 
-struct Entry {
-    reply: Arc<Reply>,
-    stored: Instant,
-    expires: Instant,
+/// The cache. It bounds how much is kept and knows nothing about when a reply may be used.
+pub(crate) struct Cache {
+    hasher: RandomState,
+    shards: Box<[Mutex<HashMap<Key, Kept>>]>,
+    shard_entries_max: usize,
 }
 
 impl Cache {
-    pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: Default::default() }
+    /// For a number of replies.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shard_entries_max: capacity.div_ceil(SHARDS).max(1),
+        }
     }
 
-    /// A reply that may still be used, and its age in seconds.
-    pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<(Arc<Reply>, u32)> {
-        let mut shard = self.shard(key).lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = shard.get(key)?;
-        if entry.expires <= now {
-            shard.remove(key);
-            return None;
-        }
-        let age = now.saturating_duration_since(entry.stored).as_secs();
-        Some((Arc::clone(&entry.reply), u32::try_from(age).unwrap_or(u32::MAX)))
+    /// A reply, whether it has expired or not.
+    pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
+        self.shard(key).get(key).cloned()
     }
 
-    /// Keeps a reply as long as it allows; says whether another one had to go.
-    pub(crate) fn insert(&self, key: Key, reply: &Arc<Reply>, now: Instant) -> bool {
-        if reply.keep_secs == 0 || reply.size() > REPLY_SIZE_MAX {
-            return false;
-        }
-        let expires = now + Duration::from_secs(reply.keep_secs.into());
-        let entry = Entry { reply: Arc::clone(reply), stored: now, expires };
-        let mut shard = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        let full = shard.len() >= SHARD_ENTRIES_MAX && !shard.contains_key(&key);
+    /// Keeps a reply for some time; says whether another one that was still good had to go.
+    pub(crate) fn insert(&self, key: Key, reply: Arc<Reply>, keep: Duration, now: Instant) -> bool {
+        let mut shard = self.shard(&key);
+        let full = shard.len() >= self.shard_entries_max && !shard.contains_key(&key);
+        let mut evicted = false;
         if full {
             let sample = shard.iter().take(EVICTION_SAMPLE);
-            let oldest = sample.min_by_key(|(_, entry)| entry.expires).map(|(key, _)| key.clone());
-            oldest.map(|key| shard.remove(&key));
-        }
-        shard.insert(key, entry);
-        full
-    }
-
-    /// Number of entries that are successes and denials.
-    pub(crate) fn sizes(&self) -> (usize, usize) {
-        let mut sizes = (0, 0);
-        for shard in &self.shards {
-            for entry in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                match entry.reply.meaning {
-                    Meaning::Success => sizes.0 += 1,
-                    Meaning::Denial | Meaning::Failure => sizes.1 += 1,
-                }
+            let first = sample.min_by_key(|(_, kept)| kept.expires);
+            if let Some((key, kept)) = first.map(|(key, kept)| (key.clone(), kept.expires)) {
+                evicted = kept > now;
+                shard.remove(&key);
             }
         }
-        sizes
+        shard.insert(key, Kept { reply, stored: now, expires: now + keep });
+        evicted
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Entry>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    /// Forgets a reply.
+    pub(crate) fn remove(&self, key: &Key) {
+        self.shard(key).remove(key);
+    }
+
+    /// Number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Kept>> {
+        let shard = &self.shards[self.hasher.hash_one(key) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,41 +108,43 @@ mod tests {
         Arc::new(Reply::parse(&[&head[..], &record].concat(), 7, &question).unwrap())
     }
 
+    const KEEP: Duration = Duration::from_secs(30);
+
     #[test]
-    fn a_reply_ages_and_is_gone_when_its_time_is_up() {
-        let cache = Cache::new();
-        let start = Instant::now();
-        let after = |seconds| cache.get(&key("a"), start + Duration::from_secs(seconds)).map(|(_, age)| age);
-        assert!(!cache.insert(key("a"), &reply(30), start));
-        assert_eq!((after(0), after(29)), (Some(0), Some(29)));
-        assert_eq!(cache.sizes(), (1, 0));
-        assert_eq!(after(30), None);
-        assert_eq!(cache.sizes(), (0, 0));
+    fn a_reply_is_kept_with_its_times_until_it_is_removed() {
+        let cache = Cache::new(100);
+        let now = Instant::now();
+        assert!(!cache.insert(key("a"), reply(30), KEEP, now));
+        let kept = cache.get(&key("A")).unwrap();
+        assert_eq!((kept.stored, kept.expires), (now, now + KEEP));
+        cache.remove(&key("a"));
+        assert_eq!(cache.len(), 0);
     }
 
     #[test]
-    fn questions_differ_by_type_and_dnssec_bits_but_not_by_case() {
-        let cache = Cache::new();
-        let now = Instant::now();
-        cache.insert(key("a"), &reply(30), now);
-        assert!(cache.get(&key("A"), now).is_some());
+    fn questions_differ_by_type_and_dnssec_bits() {
+        let cache = Cache::new(100);
+        cache.insert(key("a"), reply(30), KEEP, Instant::now());
         for other in [
             Key { rtype: RecordType::AAAA, ..key("a") },
             Key { dnssec_ok: true, ..key("a") },
             Key { checking_disabled: true, ..key("a") },
         ] {
-            assert!(cache.get(&other, now).is_none(), "{other:?}");
+            assert!(cache.get(&other).is_none(), "{other:?}");
         }
     }
 
     #[test]
-    fn the_number_of_entries_is_bounded() {
-        let cache = Cache::new();
+    fn the_number_of_entries_is_bounded_and_what_expires_first_goes_first() {
+        let cache = Cache::new(640);
         let now = Instant::now();
         let reply = reply(30);
-        let evicted =
-            (0..30_000).filter(|index| cache.insert(key(&format!("n{index}")), &reply, now)).count();
-        assert_eq!(cache.sizes().0 + evicted, 30_000);
-        assert!(cache.sizes().0 <= SHARDS * SHARD_ENTRIES_MAX);
+        let insert =
+            |index: u32, keep| cache.insert(key(&format!("n{index}")), Arc::clone(&reply), keep, now);
+        let evicted = (0..3000).filter(|index| insert(*index, Duration::ZERO)).count();
+        assert_eq!(evicted, 0, "what has expired is not missed");
+        assert!(cache.len() <= 640);
+        let evicted = (3000..9000).filter(|index| insert(*index, KEEP)).count();
+        assert!(evicted > 5000 && cache.len() <= 640);
     }
 }

@@ -3,11 +3,14 @@
 //! Written by hand because it is the path of every question: it allocates once for the name and copies nothing else.
 //! A property test compares it with hickory-proto, which reads and writes what comes from other servers.
 
-use fairlead_zone::{Answer, Class, Name, Question, Rcode, RecordType};
+use fairlead_zone::{Class, Name, Question, Rcode, RecordType};
 
 mod encode;
+mod glance;
 
-pub(crate) use encode::{OPT_LEN, encode, encode_status, push_opt};
+pub(crate) use glance::{Glance, Key, glance};
+
+pub(crate) use encode::{OPT_LEN, encode, encode_status, low_rcode, push_opt};
 
 /// Size of a header.
 pub(crate) const HEADER_LEN: usize = 12;
@@ -25,17 +28,20 @@ const EXTRA_RECORDS_MAX: usize = 4;
 pub(crate) struct Request {
     pub(crate) id: u16,
     pub(crate) recursion_desired: bool,
+    pub(crate) authentic_data: bool,
     pub(crate) checking_disabled: bool,
     pub(crate) question: Question,
     pub(crate) edns: Option<Edns>,
 }
 
 /// What the client said in its OPT record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Edns {
     pub(crate) payload_max: u16,
     pub(crate) version: u8,
     pub(crate) dnssec_ok: bool,
+    /// Options in wire form.
+    pub(crate) options: Vec<u8>,
 }
 
 /// What a datagram or a frame is.
@@ -52,13 +58,14 @@ pub(crate) enum Incoming {
 impl Request {
     /// The DO bit.
     pub(crate) fn dnssec_ok(&self) -> bool {
-        self.edns.is_some_and(|edns| edns.dnssec_ok)
+        self.edns.as_ref().is_some_and(|edns| edns.dnssec_ok)
     }
 
-    /// Largest answer over UDP.
-    pub(crate) fn udp_max(&self) -> usize {
-        self.edns
-            .map_or(UDP_MAX_PLAIN, |edns| usize::from(edns.payload_max.min(UDP_MAX_EDNS)).max(UDP_MAX_PLAIN))
+    /// Largest answer over UDP: what the client takes, but no more than a limit, and 512 bytes in any case
+    /// (RFC 6891 §6.2.3).
+    pub(crate) fn udp_max(&self, limit: u16) -> usize {
+        let payload_max = self.edns.as_ref().map_or(0, |edns| edns.payload_max.min(limit));
+        usize::from(payload_max).max(UDP_MAX_PLAIN)
     }
 }
 
@@ -80,8 +87,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Incoming {
     let Some((question, edns)) = read_body(bytes) else {
         return reject(Rcode::FORM_ERR);
     };
+    let authentic_data = more_flags & 0x20 != 0;
     let checking_disabled = more_flags & 0x10 != 0;
-    Incoming::Request(Request { id, recursion_desired, checking_disabled, question, edns })
+    Incoming::Request(Request { id, recursion_desired, authentic_data, checking_disabled, question, edns })
 }
 
 /// Reads the one question and the OPT record; nothing may follow.
@@ -105,7 +113,12 @@ fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>)> {
                 return None;
             }
             let [_, version, flags, _] = record.ttl.to_be_bytes();
-            edns = Some(Edns { payload_max: record.class, version, dnssec_ok: flags & 0x80 != 0 });
+            edns = Some(Edns {
+                payload_max: record.class,
+                version,
+                dnssec_ok: flags & 0x80 != 0,
+                options: bytes[record.value..record.end].to_vec(),
+            });
         }
         at = record.end;
     }
@@ -144,6 +157,36 @@ impl RawRecord {
     }
 }
 
+/// A question as a client without EDNS asks it.
+pub(crate) fn plain_query(id: u16, question: &Question) -> Vec<u8> {
+    let head = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let tail = [question.rtype.0.to_be_bytes(), question.class.0.to_be_bytes()].concat();
+    [&id.to_be_bytes()[..], &head, question.name.as_wire(), &tail].concat()
+}
+
+/// An extended DNS error as an EDNS option (RFC 8914).
+pub(crate) fn extended_error(code: u16, text: &str) -> Vec<u8> {
+    let text = text.as_bytes().get(..200).unwrap_or(text.as_bytes());
+    option(15, &[&code.to_be_bytes(), text].concat())
+}
+
+/// An EDNS option in wire form.
+pub(crate) fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    let value = &value[..usize::from(length)];
+    [&code.to_be_bytes(), &length.to_be_bytes(), value].concat()
+}
+
+/// The options of an OPT record, as far as they can be read.
+pub(crate) fn options(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (code, length) = (u16_at(bytes, 0)?, usize::from(u16_at(bytes, 2)?));
+        let value = bytes.get(4..4 + length)?;
+        bytes = &bytes[4 + length..];
+        Some((code, value))
+    })
+}
+
 /// The four counts of a header.
 pub(crate) fn counts(bytes: &[u8]) -> Option<[usize; 4]> {
     let count = |at| u16_at(bytes, at).map(usize::from);
@@ -152,6 +195,21 @@ pub(crate) fn counts(bytes: &[u8]) -> Option<[usize; 4]> {
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Where the question ends.
+pub(crate) fn question_end(bytes: &[u8]) -> Option<usize> {
+    skip_name(bytes, HEADER_LEN).map(|at| at + 4).filter(|end| *end <= bytes.len())
+}
+
+/// Writes SERVFAIL for a packet that was taken for a question: its header and its question, without records.
+pub(crate) fn refuse(packet: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    let Some(end) = question_end(packet) else { return };
+    out.extend_from_slice(&packet[..end]);
+    out[2] = 0x80 | packet[2] & 0x79;
+    out[3] = packet[3] & 0x10 | low_rcode(Rcode::SERV_FAIL);
+    out[6..HEADER_LEN].fill(0);
 }
 
 /// Where a possibly compressed name ends. A pointer ends it; where that leads is not looked at.
@@ -163,19 +221,6 @@ pub(crate) fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
             0xc0.. => return (at + 2 <= bytes.len()).then_some(at + 2),
             _ => return None,
         }
-    }
-}
-
-/// Whether the answer is only a status: there is nothing to say but the rcode.
-pub(crate) fn status(rcode: Rcode) -> Answer {
-    Answer {
-        rcode,
-        authoritative: false,
-        origin: fairlead_zone::Origin::Cluster,
-        answers: Vec::new(),
-        authority: Vec::new(),
-        additional: Vec::new(),
-        chase: None,
     }
 }
 

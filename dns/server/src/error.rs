@@ -1,30 +1,34 @@
 //! What can keep the server from starting or end it.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
-use fairlead_zone::NameError;
+use crate::CorefileError;
 
 /// Why the server could not start or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    /// The cluster domain is no name.
-    #[error("the cluster domain {domain:?} is not a domain name: {source}; use one like cluster.local")]
-    ClusterDomain {
+    /// The Corefile cannot be read.
+    #[error("cannot read the Corefile {}: {source}", path.display())]
+    Unreadable {
         /// As configured.
-        domain: String,
-        /// What is wrong.
-        source: NameError,
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
     },
-    /// Nothing to listen on.
-    #[error("the DNS server has no listen address; give the addresses of the node")]
-    NoListenAddress,
-    /// A wildcard address, from which answers would leave with another source address.
+    /// The Corefile does not work.
+    #[error("{0}")]
+    Corefile(#[from] CorefileError),
+    /// Questions that are forwarded come back.
     #[error(
-        "the DNS server cannot listen on {address}: answers must leave from the address that was asked; give the addresses of the node one by one"
+        "Loop ({from} -> {to}) detected for zone {zone:?}: the server is its own upstream; let `forward` in the Corefile name another server than this one"
     )]
-    WildcardListenAddress {
-        /// As configured.
-        address: SocketAddr,
+    Loop {
+        /// Who asked what only we could ask.
+        from: SocketAddr,
+        /// Where.
+        to: SocketAddr,
+        /// Zone of the server block.
+        zone: String,
     },
     /// A socket could not be bound.
     #[error(

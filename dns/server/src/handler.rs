@@ -1,205 +1,212 @@
-//! The life of a question: read, answered by the zone, by the cache or by an upstream server, written.
+//! The life of a question: read, taken through the chain of its server block, written.
 //!
-//! [`Handler::start`] never waits; what only an upstream server can answer comes back as [`Pending`] and is finished
-//! by the caller at its own pace.
+//! [`Handler::start`] never waits; what only another server can answer comes back as [`Step::Wait`] and is finished by
+//! the caller at its own pace.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use fairlead_zone::{Answer, Class, Question, Rcode, RecordData, RecordType, Zone};
-use rand::seq::SliceRandom;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use fairlead_zone::{Rcode, Stamp};
+use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
-    codec::{Incoming, Request, TCP_MAX, decode, encode, encode_status, status},
-    forward::Forwarder,
-    metrics::{Area, Client, Metrics, Transport},
-    relay::Reply,
-    upstream::Inquiry,
+    chain::{Answered, Body, Message, Query, Routes},
+    codec::{Incoming, Request, decode, encode, encode_status, options},
+    metrics::{Client, Counter, Family, Record, Registry, SiteMetrics},
+    plugin::shuffle,
 };
 
-/// Questions that may wait for upstream servers at a time; CoreDNS's usual `max_concurrent`.
-const WAITING_MAX: usize = 1000;
+const DROPPED: Family = Family { name: "fairlead_dns_dropped_total", help: "Packets that got no answer." };
+const REJECTED: Family = Family {
+    name: "fairlead_dns_rejected_total",
+    help: "Packets that are no question that can be answered.",
+};
 
-/// Answers questions.
+const SHED: Family = Family {
+    name: "fairlead_dns_shed_total",
+    help: "Questions and connections that had to give way to others.",
+};
+
+/// Answers questions of one listener.
 pub(crate) struct Handler {
-    zone: Arc<ArcSwap<Zone>>,
-    forwarder: Arc<Forwarder>,
-    metrics: Arc<Metrics>,
-    waiting: Arc<Semaphore>,
+    /// Replaced when the Corefile is.
+    routes: ArcSwap<Routes>,
+    dropped: Arc<Counter>,
+    rejected: Arc<Counter>,
+    shed: Arc<Counter>,
 }
 
 /// What to do about a packet.
 pub(crate) enum Step {
     /// Nothing.
     Ignore,
-    /// Send what was written.
-    Reply,
-    /// Finish it later.
-    Wait(Box<Pending>),
+    /// Send what was written; it may be sent again to who asks the same.
+    Reply(Option<Lasting>),
+    /// Finish it later: messages to be sent, over UDP the first one only.
+    Wait(BoxFuture<'static, Vec<Vec<u8>>>),
 }
 
-/// A question that waits for an upstream server.
-pub(crate) struct Pending {
-    request: Request,
-    inquiry: Inquiry,
-    client: Client,
-    began: Instant,
-    /// The zone's answer, when it ended in an alias that leads outside.
-    alias: Option<Answer>,
-    /// Held until the answer is written.
-    _permit: OwnedSemaphorePermit,
+/// What makes an answer good for more than one question.
+pub(crate) struct Lasting {
+    /// For how long.
+    pub(crate) stamp: Stamp,
+    /// Its addresses are to be shuffled each time.
+    pub(crate) rotate: bool,
+    /// To be counted each time.
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// How an answer is counted each time it is given.
+pub(crate) struct Tally {
+    metrics: Option<Arc<SiteMetrics>>,
+    record: Record,
+}
+
+impl Tally {
+    fn new(answered: &Answered, request: &Request, rcode: Rcode) -> Self {
+        let Answered { query, metrics, .. } = answered;
+        let question = &request.question;
+        let record = Record {
+            rtype: question.rtype,
+            dnssec_ok: request.dnssec_ok(),
+            request_size: query.size,
+            rcode,
+            response_size: 0,
+            answered_by: query.answered_by,
+            took: Duration::ZERO,
+        };
+        Self { metrics: metrics.clone(), record }
+    }
+
+    /// Counts the answer once more.
+    pub(crate) fn count(&self, client: Client, request_size: usize, response_size: usize, took: Duration) {
+        if let Some(metrics) = &self.metrics {
+            metrics.record(client, &Record { request_size, response_size, took, ..self.record });
+        }
+    }
 }
 
 impl Handler {
-    pub(crate) fn new(zone: Arc<ArcSwap<Zone>>, forwarder: Arc<Forwarder>, metrics: Arc<Metrics>) -> Self {
-        Self { zone, forwarder, metrics, waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
+    pub(crate) fn new(routes: Arc<Routes>, registry: &Registry) -> Self {
+        Self {
+            routes: ArcSwap::new(routes),
+            dropped: registry.counter(&DROPPED, &[]),
+            rejected: registry.counter(&REJECTED, &[]),
+            shed: registry.counter(&SHED, &[]),
+        }
+    }
+
+    /// Answers as another Corefile says, from the next question on.
+    pub(crate) fn replace(&self, routes: Arc<Routes>) {
+        self.routes.store(routes);
+    }
+
+    /// A number that changes with the routes.
+    pub(crate) fn routes_id(&self) -> usize {
+        Arc::as_ptr(&self.routes.load()).addr()
+    }
+
+    /// Counts questions and connections that had to give way to others.
+    pub(crate) fn shed(&self) {
+        self.shed.add();
     }
 
     /// Counts packets that get no answer.
     pub(crate) fn drop_packet(&self) {
-        self.metrics.dropped.add();
+        self.dropped.add();
     }
 
     /// Reads a packet and answers it at once when that is possible.
     pub(crate) fn start(&self, packet: &[u8], client: Client, out: &mut Vec<u8>) -> Step {
-        let began = Instant::now();
         let request = match decode(packet) {
             Incoming::Request(request) => request,
             Incoming::Reject { id, opcode, recursion_desired, rcode } => {
-                self.metrics.request(Area::Outside, client, None, packet.len());
+                self.rejected.add();
                 encode_status(out, id, opcode, recursion_desired, rcode);
-                self.metrics.response(Area::Outside, client, rcode, out.len(), began.elapsed());
-                return Step::Reply;
+                return Step::Reply(None);
             }
             Incoming::Ignore => {
                 self.drop_packet();
                 return Step::Ignore;
             }
         };
-        let answer = self.zone.load().answer(&request.question);
-        let area = answer.as_ref().map_or(Area::Outside, |answer| answer.origin.into());
-        self.metrics.request(area, client, Some(request.question.rtype), packet.len());
-        if request.edns.is_some_and(|edns| edns.version > 0) {
-            return self.reply(out, &request, client, (area, status(Rcode::BAD_VERS)), began);
+        if request.edns.as_ref().is_some_and(|edns| edns.version > 0) {
+            encode(out, &request, &Message::new(Rcode::BAD_VERS), false, usize::from(u16::MAX));
+            return Step::Reply(None);
         }
-        match answer {
-            Some(answer) if answer.chase.is_none() || !self.forwarder.has_upstreams() => {
-                self.reply(out, &request, client, (area, answer), began)
-            }
-            alias => self.outside(out, request, client, alias, began),
+        let query = Query::new(request, client, self.routes.load_full(), packet.len());
+        let mut serving = Routes::serve(query);
+        match (&mut serving).now_or_never() {
+            Some(answered) => finish_now(answered, out),
+            None => Step::Wait(async move { finish(serving.await) }.boxed()),
         }
-    }
-
-    /// Asks the upstream servers and writes what they say.
-    pub(crate) async fn finish(&self, pending: Pending, out: &mut Vec<u8>) {
-        let Pending { request, inquiry, client, began, alias, _permit } = pending;
-        // A plain question comes here only when it is not in the cache; the end of an alias has not been looked up.
-        let (reply, age_secs) = match alias.as_ref().and_then(|_| self.forwarder.cached(&inquiry)) {
-            Some((reply, age_secs)) => (Ok(reply), age_secs),
-            None => (self.forwarder.resolve(inquiry).await, 0),
-        };
-        match (reply, alias) {
-            (Ok(reply), None) => self.relay(out, &request, client, (&reply, age_secs), began),
-            (Ok(reply), Some(answer)) => {
-                let answer = extend(answer, &reply, age_secs);
-                self.reply(out, &request, client, (Area::Cluster, answer), began);
-            }
-            (Err(_), alias) => {
-                let area = if alias.is_some() { Area::Cluster } else { Area::Outside };
-                self.reply(out, &request, client, (area, status(Rcode::SERV_FAIL)), began);
-            }
-        }
-    }
-
-    /// A name that is not ours, or an alias that leads to one.
-    fn outside(
-        &self,
-        out: &mut Vec<u8>,
-        request: Request,
-        client: Client,
-        alias: Option<Answer>,
-        began: Instant,
-    ) -> Step {
-        let question = &request.question;
-        let transfer = matches!(question.rtype, RecordType::AXFR | RecordType::IXFR);
-        let area = if alias.is_some() { Area::Cluster } else { Area::Outside };
-        if question.class != Class::IN || transfer || !self.forwarder.has_upstreams() {
-            return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
-        }
-        let name = alias.as_ref().and_then(|answer| answer.chase.clone()).unwrap_or(question.name.clone());
-        let inquiry = Inquiry {
-            question: Question { name, ..question.clone() },
-            dnssec_ok: request.dnssec_ok(),
-            checking_disabled: request.checking_disabled,
-        };
-        if alias.is_none()
-            && let Some((reply, age_secs)) = self.forwarder.cached(&inquiry)
-        {
-            self.relay(out, &request, client, (&reply, age_secs), began);
-            return Step::Reply;
-        }
-        let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
-            self.metrics.forward_rejects.add();
-            return self.reply(out, &request, client, (area, status(Rcode::REFUSED)), began);
-        };
-        let pending = Pending { request, inquiry, client, began, alias, _permit: permit };
-        Step::Wait(Box::new(pending))
-    }
-
-    fn reply(
-        &self,
-        out: &mut Vec<u8>,
-        request: &Request,
-        client: Client,
-        (area, mut answer): (Area, Answer),
-        began: Instant,
-    ) -> Step {
-        shuffle(&mut answer);
-        encode(out, request, &answer, self.forwarder.has_upstreams(), size_max(request, client));
-        self.metrics.response(area, client, answer.rcode, out.len(), began.elapsed());
-        Step::Reply
-    }
-
-    fn relay(
-        &self,
-        out: &mut Vec<u8>,
-        request: &Request,
-        client: Client,
-        (reply, age_secs): (&Reply, u32),
-        began: Instant,
-    ) {
-        reply.write(out, request, age_secs, size_max(request, client));
-        self.metrics.response(Area::Outside, client, reply.rcode(), out.len(), began.elapsed());
     }
 }
 
-fn size_max(request: &Request, client: Client) -> usize {
-    match client.transport {
-        Transport::Udp => request.udp_max(),
-        Transport::Tcp => TCP_MAX,
+/// Writes an answer that is there.
+fn finish_now(answered: Answered, out: &mut Vec<u8>) -> Step {
+    match answered.response.body {
+        Body::Silence => Step::Ignore,
+        Body::Transfer(_) => Step::Wait(std::future::ready(finish(answered)).boxed()),
+        Body::Message(_) | Body::Reply { .. } => {
+            let lasting = write(answered, out);
+            Step::Reply(lasting)
+        }
     }
 }
 
-/// Appends what an upstream server knows about the end of an alias; its rcode is that of the whole (RFC 6604).
-fn extend(mut answer: Answer, reply: &Reply, age_secs: u32) -> Answer {
-    let Some(records) = reply.records() else {
-        return status(Rcode::SERV_FAIL);
-    };
-    answer.rcode = reply.rcode();
-    answer.answers.extend(records.into_iter().map(|mut record| {
-        record.ttl_secs = record.ttl_secs.saturating_sub(age_secs);
-        record
-    }));
-    answer
+/// Writes an answer that came later.
+fn finish(mut answered: Answered) -> Vec<Vec<u8>> {
+    match &mut answered.response.body {
+        Body::Silence => Vec::new(),
+        Body::Transfer(messages) => {
+            let messages = std::mem::take(messages);
+            let request = &answered.query.request;
+            let encoded = messages.iter().map(|message| {
+                let mut out = Vec::new();
+                encode(&mut out, request, message, false, crate::codec::TCP_MAX);
+                out
+            });
+            encoded.collect()
+        }
+        Body::Message(_) | Body::Reply { .. } => {
+            let mut out = Vec::new();
+            write(answered, &mut out);
+            vec![out]
+        }
+    }
 }
 
-/// Addresses in random order, so that clients that take the first one spread; aliases stay in front.
-fn shuffle(answer: &mut Answer) {
-    let is_address = |data: &RecordData| matches!(data, RecordData::A(_) | RecordData::Aaaa(_));
-    let start = answer.answers.iter().take_while(|record| !is_address(&record.data)).count();
-    let addresses = &mut answer.answers[start..];
-    if addresses.len() > 1 && addresses.iter().all(|record| is_address(&record.data)) {
-        addresses.shuffle(&mut rand::rng());
+/// Writes one message and counts it.
+fn write(mut answered: Answered, out: &mut Vec<u8>) -> Option<Lasting> {
+    let size_max = answered.query.size_max();
+    if let Some(trace) = answered.query.trace.take() {
+        answered.response.stable = None;
+        if let Some(message) = answered.response.message_mut() {
+            message
+                .options
+                .extend(crate::codec::option(crate::chain::TRACE_OPTION, trace.join("\n").as_bytes()));
+        }
     }
+    let request = &answered.query.request;
+    let rcode = answered.response.rcode();
+    let plain = request.edns.as_ref().is_none_or(|edns| options(&edns.options).next().is_none());
+    let rotate = answered.response.rotate;
+    let mut whole = false;
+    match &mut answered.response.body {
+        Body::Message(message) => {
+            if rotate {
+                shuffle(message);
+            }
+            encode(out, request, message, answered.recursion, size_max);
+            whole = plain && message.options.is_empty() && out.get(2).is_some_and(|flags| flags & 0x02 == 0);
+        }
+        Body::Reply { reply, age_secs } => reply.write(out, request, *age_secs, size_max),
+        Body::Transfer(_) | Body::Silence => {}
+    }
+    let client = answered.query.client;
+    let tally = Tally::new(&answered, request, rcode);
+    tally.count(client, answered.query.size, out.len(), answered.query.received.elapsed());
+    let stamp = answered.response.stable.take().filter(|_| whole)?;
+    Some(Lasting { stamp, rotate, tally: Arc::new(tally) })
 }

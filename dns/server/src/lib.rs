@@ -6,27 +6,42 @@
 
 mod config;
 mod error;
+mod net;
 
+mod chain;
 mod codec;
 mod metrics;
+mod records;
 mod relay;
 
 mod cache;
+mod flight;
 mod upstream;
 
-mod forward;
+mod catalog;
+mod sync;
+mod world;
+
+mod corefile;
+mod generation;
+mod plugin;
 
 mod handler;
+mod hot;
+
+mod listen;
 
 mod admin;
 mod feed;
-mod sync;
-mod tcp;
-mod udp;
+mod snapshot;
 
 mod server;
 
-pub use config::Config;
+pub mod client;
+
+pub use config::{At, Config, Corefile};
+pub use corefile::CorefileError;
 pub use error::DnsError;
 pub use feed::feed_updates;
-pub use server::DnsServer;
+pub use listen::{Inherited, open_sockets};
+pub use server::{DnsServer, Notice};

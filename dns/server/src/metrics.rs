@@ -1,42 +1,22 @@
-//! Counters and histograms under CoreDNS's names, so that its dashboards and alerts work.
+//! Counters, gauges and histograms under CoreDNS's names, so that its dashboards and alerts work.
 //!
-//! Every label has a fixed set of values; nothing that a client sends becomes a label.
+//! Every label has a fixed set of values; nothing that a client sends becomes a label. A metric lives as long as the
+//! process: a reloaded Corefile goes on counting where the old one was.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use fairlead_zone::{Origin, Rcode, RecordType};
-
+mod site;
 mod text;
 
-/// Types that have a label of their own; CoreDNS's list, shortened to what this server meets.
-const TYPES: [(RecordType, &str); 12] = [
-    (RecordType::A, "A"),
-    (RecordType::AAAA, "AAAA"),
-    (RecordType::CNAME, "CNAME"),
-    (RecordType::HTTPS, "HTTPS"),
-    (RecordType::MX, "MX"),
-    (RecordType::NS, "NS"),
-    (RecordType::PTR, "PTR"),
-    (RecordType::SOA, "SOA"),
-    (RecordType::SRV, "SRV"),
-    (RecordType::SVCB, "SVCB"),
-    (RecordType::TXT, "TXT"),
-    (RecordType::ANY, "ANY"),
-];
-/// Response codes that have a label of their own.
-const RCODES: [(Rcode, &str); 7] = [
-    (Rcode::NO_ERROR, "NOERROR"),
-    (Rcode::FORM_ERR, "FORMERR"),
-    (Rcode::SERV_FAIL, "SERVFAIL"),
-    (Rcode::NX_DOMAIN, "NXDOMAIN"),
-    (Rcode::NOT_IMP, "NOTIMP"),
-    (Rcode::REFUSED, "REFUSED"),
-    (Rcode::BAD_VERS, "BADVERS"),
-];
-const OTHER: &str = "other";
+pub(crate) use site::{Record, SiteMetrics};
 
 /// Upper bounds in seconds: CoreDNS's 16 buckets from a quarter of a millisecond, each twice the last.
 const DURATION_BOUNDS: [f64; 16] = [
@@ -49,34 +29,39 @@ const SIZE_BOUNDS: [f64; 14] = [
     64_000.0,
 ];
 
-/// Which names a question is about: the `zone` label.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Area {
-    /// The cluster domain.
-    Cluster,
-    /// Our reverse zones.
-    Reverse,
-    /// Everything else.
-    Outside,
-}
-
 /// How a question came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Transport {
     Udp,
     Tcp,
+    Tls,
+    Https,
 }
 
-/// Transport and address family of a client.
+/// Who asks, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
+    /// Address of the client.
+    pub(crate) peer: SocketAddr,
+    /// Address that was asked.
+    pub(crate) local: SocketAddr,
     pub(crate) transport: Transport,
-    pub(crate) ipv4: bool,
+}
+
+/// A metric's name and what it says.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
 }
 
 /// A counter.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
+
+/// A value that goes up and down.
+#[derive(Default)]
+pub(crate) struct Gauge(AtomicU64);
 
 /// A histogram with fixed bounds.
 pub(crate) struct Histogram {
@@ -89,40 +74,32 @@ pub(crate) struct Histogram {
     scale: f64,
 }
 
-/// Everything this server counts.
-pub(crate) struct Metrics {
-    requests: [[[[Counter; TYPES.len() + 1]; 2]; 2]; 3],
-    responses: [[Counter; RCODES.len() + 1]; 3],
-    durations: [Histogram; 3],
-    request_sizes: [[Histogram; 2]; 3],
-    response_sizes: [[Histogram; 2]; 3],
-    pub(crate) cache_requests: Counter,
-    pub(crate) cache_hits: Counter,
-    pub(crate) cache_denial_hits: Counter,
-    pub(crate) cache_misses: Counter,
-    pub(crate) cache_evictions: Counter,
-    pub(crate) forward_rejects: Counter,
-    /// Datagrams that are no questions, and answers that could not be sent.
-    pub(crate) dropped: Counter,
-    /// Updates of the cluster that were applied.
-    pub(crate) updates: Counter,
-    /// The `server` label: scheme and port.
-    server: String,
-    /// The `zone` label of each area.
-    zones: [String; 3],
+/// All metrics of the process.
+#[derive(Default)]
+pub(crate) struct Registry {
+    families: Mutex<BTreeMap<&'static str, (&'static Family, Rows)>>,
+    sites: Mutex<BTreeMap<(String, String), Arc<SiteMetrics>>>,
 }
 
-impl From<Origin> for Area {
-    fn from(origin: Origin) -> Self {
-        match origin {
-            Origin::Cluster => Self::Cluster,
-            Origin::Reverse => Self::Reverse,
-        }
+/// By labels as they are written.
+type Rows = BTreeMap<String, Value>;
+
+enum Value {
+    Counter(Arc<Counter>),
+    Gauge(Arc<Gauge>),
+    Histogram(Arc<Histogram>),
+    /// Read when it is asked for.
+    Read(Box<dyn Fn() -> u64 + Send>),
+}
+
+impl Transport {
+    /// What it runs over, as CoreDNS counts it: 0 for UDP, 1 for TCP.
+    pub(crate) fn base(self) -> usize {
+        usize::from(self != Self::Udp)
     }
 }
 
 impl Counter {
-    /// Counts one.
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Relaxed);
     }
@@ -132,13 +109,18 @@ impl Counter {
     }
 }
 
+impl Gauge {
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
 impl Histogram {
-    /// For durations.
     pub(crate) fn durations() -> Self {
         Self::new(&DURATION_BOUNDS, 1e9)
     }
 
-    fn sizes() -> Self {
+    pub(crate) fn sizes() -> Self {
         Self::new(&SIZE_BOUNDS, 1.0)
     }
 
@@ -153,7 +135,7 @@ impl Histogram {
         self.observe(duration.as_secs_f64(), nanoseconds);
     }
 
-    fn observe_size(&self, bytes: usize) {
+    pub(crate) fn observe_size(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.observe(f64::from(bytes), bytes.into());
     }
@@ -165,42 +147,64 @@ impl Histogram {
     }
 }
 
-impl Metrics {
-    /// Counters at zero for a server on a port and its cluster domain.
-    pub(crate) fn new(port: u16, cluster_domain: &str) -> Self {
-        let sizes = || std::array::from_fn(|_| std::array::from_fn(|_| Histogram::sizes()));
-        Self {
-            requests: Default::default(),
-            responses: Default::default(),
-            durations: std::array::from_fn(|_| Histogram::durations()),
-            request_sizes: sizes(),
-            response_sizes: sizes(),
-            cache_requests: Counter::default(),
-            cache_hits: Counter::default(),
-            cache_denial_hits: Counter::default(),
-            cache_misses: Counter::default(),
-            cache_evictions: Counter::default(),
-            forward_rejects: Counter::default(),
-            dropped: Counter::default(),
-            updates: Counter::default(),
-            server: format!("dns://:{port}"),
-            zones: [cluster_domain.into(), "arpa.".into(), ".".into()],
-        }
+impl Registry {
+    /// The counter with these labels.
+    pub(crate) fn counter(&self, family: &'static Family, labels: &[(&str, &str)]) -> Arc<Counter> {
+        let mut found = None;
+        self.with(family, labels, |value| match value {
+            Some(Value::Counter(counter)) => found = Some(Arc::clone(counter)),
+            value => *value = Some(Value::Counter(Arc::clone(found.insert(Arc::default())))),
+        });
+        found.unwrap_or_default()
     }
 
-    /// Counts a question.
-    pub(crate) fn request(&self, area: Area, client: Client, rtype: Option<RecordType>, size: usize) {
-        let index = TYPES.iter().position(|(known, _)| Some(*known) == rtype).unwrap_or(TYPES.len());
-        let (area, transport) = (area as usize, client.transport as usize);
-        self.requests[area][transport][usize::from(!client.ipv4)][index].add();
-        self.request_sizes[area][transport].observe_size(size);
+    /// The gauge with these labels.
+    pub(crate) fn gauge(&self, family: &'static Family, labels: &[(&str, &str)]) -> Arc<Gauge> {
+        let mut found = None;
+        self.with(family, labels, |value| match value {
+            Some(Value::Gauge(gauge)) => found = Some(Arc::clone(gauge)),
+            value => *value = Some(Value::Gauge(Arc::clone(found.insert(Arc::default())))),
+        });
+        found.unwrap_or_default()
     }
 
-    /// Counts an answer.
-    pub(crate) fn response(&self, area: Area, client: Client, rcode: Rcode, size: usize, took: Duration) {
-        let index = RCODES.iter().position(|(known, _)| *known == rcode).unwrap_or(RCODES.len());
-        self.responses[area as usize][index].add();
-        self.response_sizes[area as usize][client.transport as usize].observe_size(size);
-        self.durations[area as usize].observe_duration(took);
+    /// The histogram of durations with these labels.
+    pub(crate) fn durations(&self, family: &'static Family, labels: &[(&str, &str)]) -> Arc<Histogram> {
+        let mut found = None;
+        self.with(family, labels, |value| match value {
+            Some(Value::Histogram(histogram)) => found = Some(Arc::clone(histogram)),
+            value => {
+                let new = Arc::new(Histogram::durations());
+                *value = Some(Value::Histogram(Arc::clone(found.insert(new))));
+            }
+        });
+        found.unwrap_or_else(|| Arc::new(Histogram::durations()))
+    }
+
+    /// A gauge that is read when it is asked for; it replaces the one with the same labels.
+    pub(crate) fn read(
+        &self,
+        family: &'static Family,
+        labels: &[(&str, &str)],
+        read: impl Fn() -> u64 + Send + 'static,
+    ) {
+        self.with(family, labels, |value| *value = Some(Value::Read(Box::new(read))));
+    }
+
+    /// The counters of a zone on a listener.
+    pub(crate) fn site(&self, server: &str, zone: &str) -> Arc<SiteMetrics> {
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (server.to_owned(), zone.to_owned());
+        Arc::clone(sites.entry(key).or_insert_with(|| Arc::new(SiteMetrics::new(server, zone))))
+    }
+
+    fn with(&self, family: &'static Family, labels: &[(&str, &str)], edit: impl FnOnce(&mut Option<Value>)) {
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, rows) = families.entry(family.name).or_insert_with(|| (family, Rows::new()));
+        let key = labels.join(",");
+        let mut value = rows.remove(&key);
+        edit(&mut value);
+        rows.extend(value.map(|value| (key, value)));
     }
 }

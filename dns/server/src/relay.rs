@@ -4,14 +4,17 @@
 //! compression pointers into the question then show that case everywhere. The OPT record concerns one hop only, so it
 //! is taken out on arrival and ours is put in on departure.
 
-use fairlead_zone::{Name, Question, Rcode, Record, RecordData, RecordType};
+use fairlead_zone::{Name, Question, Rcode, Record, RecordData, RecordType, Soa};
 use hickory_proto::{
     op::Message,
     rr::RData,
     serialize::binary::{BinEncodable, BinEncoder, NameEncoding},
 };
 
-use crate::codec::{HEADER_LEN, OPT_LEN, RawRecord, Request, counts, push_opt, u16_at};
+use crate::{
+    chain,
+    codec::{HEADER_LEN, OPT_LEN, RawRecord, Request, counts, push_opt, u16_at},
+};
 
 /// Longest time that an answer with records is kept.
 const KEEP_MAX_SECS: u32 = 3600;
@@ -120,6 +123,18 @@ impl Reply {
         self.bytes.len()
     }
 
+    /// The same with one TTL for all its records.
+    pub(crate) fn with_ttl(&self, ttl_secs: u32) -> Self {
+        let mut reply = self.clone();
+        for at in &self.ttls {
+            let at = usize::from(*at);
+            if let Some(ttl) = reply.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+                *ttl = ttl_secs.to_be_bytes();
+            }
+        }
+        reply
+    }
+
     /// Writes the reply for a client, of at most `size_max` bytes, as old as it is.
     pub(crate) fn write(&self, out: &mut Vec<u8>, request: &Request, age_secs: u32, size_max: usize) {
         out.clear();
@@ -137,35 +152,69 @@ impl Reply {
                 *ttl = u32::from_be_bytes(*ttl).saturating_sub(age_secs).to_be_bytes();
             }
         }
-        let opt_len = request.edns.map_or(0, |_| OPT_LEN);
+        let opt_len = request.edns.as_ref().map_or(0, |_| OPT_LEN);
         if out.len() + opt_len > size_max {
             out.truncate(self.question_end);
             out[2] |= 0x02;
             out[6..12].fill(0);
         }
-        if let Some(edns) = request.edns {
-            push_opt(out, edns, self.rcode());
+        if let Some(edns) = &request.edns {
+            push_opt(out, edns, self.rcode(), &[]);
         }
     }
 
-    /// The answer section as records of their own; `None` when it cannot be read.
-    pub(crate) fn records(&self) -> Option<Vec<Record>> {
+    /// The message as records of our own, as old as it is; `None` when it cannot be read.
+    pub(crate) fn to_message(&self, age_secs: u32) -> Option<chain::Message> {
         let message = Message::from_vec(&self.bytes).ok()?;
-        let convert = |record: &hickory_proto::rr::Record| {
-            let name = Name::from_wire(&uncompressed(&record.name)?).ok()?;
-            let data = match &record.data {
-                RData::A(address) => RecordData::A(address.0),
-                RData::AAAA(address) => RecordData::Aaaa(address.0),
-                RData::CNAME(target) => RecordData::Cname(Name::from_wire(&uncompressed(&target.0)?).ok()?),
-                other => RecordData::Opaque {
-                    rtype: RecordType(other.record_type().into()),
-                    value: uncompressed(other)?.into(),
-                },
-            };
-            Some(Record { name, ttl_secs: record.ttl, data })
+        let section = |records: &[hickory_proto::rr::Record]| {
+            let records = records.iter().map(|record| {
+                let record = to_record(record)?;
+                Some(Record { ttl_secs: record.ttl_secs.saturating_sub(age_secs), ..record })
+            });
+            records.collect::<Option<Vec<_>>>()
         };
-        message.answers.iter().map(convert).collect()
+        Some(chain::Message {
+            authoritative: false,
+            authentic: self.bytes[3] & 0x20 != 0,
+            truncated: self.truncated(),
+            answers: section(&message.answers)?,
+            authority: section(&message.authorities)?,
+            additional: section(&message.additionals)?,
+            ..chain::Message::new(self.rcode())
+        })
     }
+}
+
+/// A record of hickory's as one of ours.
+pub(crate) fn to_record(record: &hickory_proto::rr::Record) -> Option<Record> {
+    let name = |name: &hickory_proto::rr::Name| Name::from_wire(&uncompressed(name)?).ok();
+    let data = match &record.data {
+        RData::A(address) => RecordData::A(address.0),
+        RData::AAAA(address) => RecordData::Aaaa(address.0),
+        RData::CNAME(target) => RecordData::Cname(name(&target.0)?),
+        RData::NS(server) => RecordData::Ns(name(&server.0)?),
+        RData::PTR(target) => RecordData::Ptr(name(&target.0)?),
+        RData::SRV(srv) => RecordData::Srv {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            target: name(&srv.target)?,
+        },
+        RData::SOA(soa) => RecordData::Soa(Box::new(Soa {
+            primary: name(&soa.mname)?,
+            mailbox: name(&soa.rname)?,
+            serial: soa.serial,
+            refresh_secs: soa.refresh.cast_unsigned(),
+            retry_secs: soa.retry.cast_unsigned(),
+            expire_secs: soa.expire.cast_unsigned(),
+            minimum_secs: soa.minimum,
+        })),
+        other => RecordData::Opaque {
+            rtype: RecordType(other.record_type().into()),
+            value: uncompressed(other)?.into(),
+        },
+    };
+    Some(Record { name: name(&record.name)?, ttl_secs: record.ttl, data })
 }
 
 /// Checks that bytes are a reply to the question; gives the end of its question.

@@ -1,26 +1,150 @@
 //! Following the cluster: updates in, a new zone published for each.
 
 use std::{
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
-use fairlead_model::{Change, Update, View};
-use fairlead_zone::Zone;
+use fairlead_model::{ObjectName, Update, View};
+use fairlead_zone::{Name, Zone, ZoneConfig};
 use futures::{StreamExt, stream::BoxStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{
+    catalog::Catalog,
+    listen::give_back_memory,
+    metrics::{Counter, Family, Registry},
+};
+
+/// Services that are unpacked at a time.
+const PART: usize = 256;
+
+const UPDATES: Family =
+    Family { name: "fairlead_dns_updates_total", help: "Updates of the cluster that were applied." };
+
+/// What is known of the cluster, for every `kubernetes` plugin with its own zones and options.
+pub(crate) struct Cluster {
+    state: Mutex<State>,
+    updates: Arc<Counter>,
+    /// The Corefile that the cluster keeps.
+    corefile: watch::Sender<Option<String>>,
+}
+
+/// What the feed has said.
+#[derive(Default)]
+pub(crate) struct Known {
+    catalog: Catalog,
+    /// Pods only.
+    pods: View,
+}
+
+struct State {
+    zone: Zone,
+    readers: Vec<Weak<ClusterNames>>,
+}
+
+/// The names of the cluster as one `kubernetes` plugin serves them.
+pub(crate) struct ClusterNames {
+    pub(crate) zone: ArcSwap<Zone>,
+    config: Arc<ZoneConfig>,
+}
+
+impl Cluster {
+    /// Nothing is known yet.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let zone = Zone::new(ZoneConfig::new(Name::root()));
+        let state = Mutex::new(State { zone, readers: Vec::new() });
+        Self { state, updates: registry.counter(&UPDATES, &[]), corefile: watch::Sender::new(None) }
+    }
+
+    /// The Corefile that the cluster keeps, if it does.
+    pub(crate) fn corefile(&self) -> watch::Receiver<Option<String>> {
+        self.corefile.subscribe()
+    }
+
+    /// The names with a plugin's options, from now on.
+    pub(crate) fn names(&self, config: ZoneConfig) -> Arc<ClusterNames> {
+        let config = Arc::new(config);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let zone = ArcSwap::from_pointee(state.zone.with_config(&config));
+        let names = Arc::new(ClusterNames { zone, config });
+        state.readers.push(Arc::downgrade(&names));
+        names
+    }
+
+    /// Readers see the zone before the update or after it.
+    pub(crate) fn apply(&self, known: &mut Known, mut update: Update) {
+        for change in &mut update.changes {
+            if let fairlead_model::Change::PutPod(pod) = change {
+                // A name needs the address and the namespace only.
+                (pod.uid, pod.node) = (String::new(), String::new());
+            }
+        }
+        let names: BTreeSet<_> = update.changes.iter().filter_map(changed_pod).cloned().collect();
+        let addresses_before = addresses(&known.pods, &names);
+        let snapshot = update.snapshot;
+        known.apply_pods(&mut update);
+        let touched = known.catalog.apply(update);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.zone.clone();
+        let all: Vec<&ObjectName> = touched.iter().collect();
+        // A part at a time, so that not all of a large cluster is unpacked at once. The empty part of an update without
+        // services tells the zone of namespaces.
+        for part in all.chunks(PART).chain(all.is_empty().then_some(&all[..])) {
+            let view = known.catalog.view(part.iter().copied());
+            state.zone.apply(&view, &part.iter().map(|name| (*name).clone()).collect(), serial());
+        }
+        if snapshot {
+            state.zone.replace_pods(&known.pods);
+        } else {
+            let changed = addresses_before.into_iter().chain(addresses(&known.pods, &names));
+            state.zone.update_pods(&known.pods, changed);
+        }
+        let zone = &state.zone;
+        let readers: Vec<Arc<ClusterNames>> = state.readers.iter().filter_map(Weak::upgrade).collect();
+        for reader in &readers {
+            reader.zone.store(Arc::new(zone.with_config(&reader.config)));
+        }
+        zone.outdate(&before, &touched);
+        state.readers.retain(|reader| reader.strong_count() > 0);
+        self.updates.add();
+        if snapshot {
+            give_back_memory();
+        }
+    }
+}
+
+impl Known {
+    /// Takes the pods out of an update.
+    fn apply_pods(&mut self, update: &mut Update) {
+        let is_pod = |change: &mut fairlead_model::Change| changed_pod(change).is_some();
+        let changes = update.changes.extract_if(.., is_pod).collect();
+        self.pods.apply(Update { changes, ..*update });
+    }
+}
+
+fn changed_pod(change: &fairlead_model::Change) -> Option<&ObjectName> {
+    match change {
+        fairlead_model::Change::PutPod(pod) => Some(&pod.name),
+        fairlead_model::Change::DeletePod(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn addresses(view: &View, pods: &BTreeSet<ObjectName>) -> Vec<std::net::IpAddr> {
+    pods.iter().filter_map(|name| view.pod(name)).flat_map(|pod| pod.addresses.iter().copied()).collect()
+}
 
 /// Applies updates until shutdown. When the source ends, the last zone stays.
 pub(crate) async fn follow(
     mut updates: BoxStream<'static, Update>,
-    zone: Arc<ArcSwap<Zone>>,
-    metrics: Arc<Metrics>,
+    mut known: Known,
+    cluster: Arc<Cluster>,
     shutdown: CancellationToken,
 ) {
-    let mut view = View::default();
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
@@ -31,27 +155,16 @@ pub(crate) async fn follow(
             shutdown.cancelled().await;
             return;
         };
-        let first = !view.is_complete();
-        apply(&mut view, update, &zone);
-        metrics.updates.add();
-        if first && view.is_complete() {
-            tracing::info!(services = view.services().count(), "the names of the cluster are complete");
+        let first = !known.catalog.is_complete();
+        cluster.apply(&mut known, update);
+        if first && known.catalog.is_complete() {
+            tracing::info!(services = known.catalog.len(), "the names of the cluster are complete");
         }
     }
 }
 
-/// Applies one update: readers see the zone before it or after it.
-fn apply(view: &mut View, mut update: Update, zone: &ArcSwap<Zone>) {
-    // Names of pods need no pods (they are their addresses), and pods are most of a cluster.
-    update.changes.retain(|change| !matches!(change, Change::PutPod(_) | Change::DeletePod(_)));
-    let touched = view.apply(update);
-    let mut next = Zone::clone(&zone.load());
-    next.apply(view, &touched, serial());
-    zone.store(Arc::new(next));
-}
-
 /// The time in seconds: the SOA's serial, modulo 2^32 as serials are (RFC 1982).
-fn serial() -> u32 {
+pub(crate) fn serial() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs() & u64::from(u32::MAX)) as u32
 }

@@ -1,154 +1,251 @@
-//! One upstream server: a question over UDP from a fresh port, over TCP when the answer did not fit.
+//! One upstream server: questions out, answers in, over sockets that stay open.
+//!
+//! Every thread that asks has sockets of its own towards a server (a [`Lane`]), so that an answer arrives where it is
+//! waited for. An answer counts only when it comes from the server's address to the port that asked, repeats the
+//! question, and has its id, which is random. Who is asked, how often, and what a failure means is for `forward` to decide.
 
 use std::{
+    cell::Cell,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use fairlead_zone::Question;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
-    time::timeout,
-};
+use rustls::pki_types::ServerName;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    codec::{TCP_MAX, UDP_MAX_EDNS},
-    metrics::Histogram,
-    relay::{Reply, ReplyError},
+    codec::{HEADER_LEN, UDP_MAX_EDNS},
+    relay::Reply,
 };
 
-/// How long to wait for one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a server that failed is asked last.
-const PENALTY: Duration = Duration::from_secs(5);
+mod port;
+mod stream;
+
+use port::Ports;
+use stream::Streams;
 
 /// A question as it is sent to upstream servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Inquiry {
     pub(crate) question: Question,
-    pub(crate) dnssec_ok: bool,
+    pub(crate) recursion_desired: bool,
+    pub(crate) authentic_data: bool,
     pub(crate) checking_disabled: bool,
+    pub(crate) dnssec_ok: bool,
+    /// EDNS options to pass on, in wire form.
+    pub(crate) options: Vec<u8>,
+}
+
+/// How a question is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Via {
+    /// A datagram; not with TLS, where it is the same as [`Via::Tcp`].
+    Udp,
+    /// A connection that carries many questions (RFC 7766).
+    Tcp,
+}
+
+/// What the bytes are wrapped in.
+#[derive(Clone)]
+pub(crate) enum UpstreamTransport {
+    Plain,
+    /// DNS over TLS (RFC 7858).
+    Tls {
+        /// Name that the server's certificate must hold.
+        server_name: ServerName<'static>,
+        /// Whom to trust.
+        config: Arc<rustls::ClientConfig>,
+    },
+}
+
+/// How an upstream server is reached.
+#[derive(Clone)]
+pub(crate) struct UpstreamConfig {
+    pub(crate) address: SocketAddr,
+    pub(crate) transport: UpstreamTransport,
+    /// How long a socket or a connection may be of no use before it is closed.
+    pub(crate) expire: Duration,
+    /// How long an answer may take.
+    pub(crate) read_timeout: Duration,
+    /// Our own address.
+    pub(crate) source: Option<IpAddr>,
+    /// Asks in random case and takes only answers in the same (draft-vixie-dnsext-dns0x20).
+    pub(crate) random_case: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the answer is malformed")]
     Malformed,
+    #[error("the connection was closed")]
+    Closed,
+    #[error("too many questions wait for an answer")]
+    Full,
 }
 
 /// An upstream server.
 pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
-    pub(crate) durations: Histogram,
-    pub(crate) failures: AtomicU64,
-    started: Instant,
-    /// Milliseconds after `started` until which it is asked last.
-    penalty_until: AtomicU64,
+    config: Arc<UpstreamConfig>,
+    /// By the number of the thread.
+    lanes: RwLock<Vec<Option<Arc<Lane>>>>,
+    pub(crate) reuse: Reuse,
+}
+
+/// How often a socket was there already.
+#[derive(Default)]
+pub(crate) struct Reuse {
+    pub(crate) hits: AtomicUsize,
+    pub(crate) misses: AtomicUsize,
+}
+
+/// The sockets of one thread towards one server.
+struct Lane {
+    ports: Ports,
+    streams: Streams,
+}
+
+/// A question that was sent and its answer to be.
+struct Asked {
+    question: Question,
+    /// The name must come back in exactly this case.
+    exact_case: bool,
+    answer: oneshot::Sender<Result<Reply, UpstreamError>>,
 }
 
 impl Upstream {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            durations: Histogram::durations(),
-            failures: AtomicU64::new(0),
-            started: Instant::now(),
-            penalty_until: AtomicU64::new(0),
-        }
+    pub(crate) fn new(config: UpstreamConfig) -> Self {
+        Self { config: Arc::new(config), lanes: RwLock::default(), reuse: Reuse::default() }
     }
 
-    /// Whether it failed lately.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.penalty_until.load(Ordering::Relaxed) > self.clock()
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.config.address
     }
 
-    /// Asks.
-    pub(crate) async fn ask(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let began = Instant::now();
-        let result = self.exchange(inquiry).await;
-        if result.is_ok() {
-            self.durations.observe_duration(began.elapsed());
-            self.penalty_until.store(0, Ordering::Relaxed);
-        } else {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            let penalty = u64::try_from(PENALTY.as_millis()).unwrap_or(u64::MAX);
-            self.penalty_until.store(self.clock().saturating_add(penalty), Ordering::Relaxed);
-        }
-        result
-    }
-
-    async fn exchange(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let reply = timeout(ANSWER_TIMEOUT, self.over_udp(inquiry)).await;
-        let reply = reply.map_err(|_| UpstreamError::Timeout)??;
-        if !reply.truncated() {
-            return Ok(reply);
-        }
-        // Without TCP the client still gets the truncated answer and can try TCP itself.
-        match timeout(ANSWER_TIMEOUT, self.over_tcp(inquiry)).await {
-            Ok(Ok(complete)) => Ok(complete),
-            Ok(Err(_)) | Err(_) => Ok(reply),
-        }
-    }
-
-    async fn over_udp(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let any: SocketAddr = if self.address.is_ipv4() {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        // A fresh socket has a random port, and a connected one takes answers from the server's address only.
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(self.address).await?;
-        let id = rand::random();
-        socket.send(&inquiry.to_bytes(id)).await?;
-        let mut buffer = [0; UDP_MAX_EDNS as usize + 1];
-        loop {
-            let size = socket.recv(&mut buffer).await?;
-            match Reply::parse(&buffer[..size], id, &inquiry.question) {
-                Ok(reply) => return Ok(reply),
-                Err(ReplyError::Mismatch) => {}
-                Err(ReplyError::Malformed) => return Err(UpstreamError::Malformed),
+    /// Asks once. A truncated answer is an answer. Whoever drops the future gives the question up.
+    pub(crate) async fn exchange(&self, inquiry: &Inquiry, via: Via) -> Result<Reply, UpstreamError> {
+        let lane = self.lane();
+        let limit = self.config.read_timeout;
+        let asking = async {
+            match (via, &self.config.transport) {
+                (Via::Udp, UpstreamTransport::Plain) => lane.ports.exchange(inquiry, &self.reuse).await,
+                _ => lane.streams.exchange(inquiry, &self.reuse).await,
             }
+        };
+        timeout(limit, asking).await.unwrap_or(Err(UpstreamError::Timeout(limit)))
+    }
+
+    /// The sockets of this thread.
+    fn lane(&self) -> Arc<Lane> {
+        let number = thread_number();
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(number).and_then(Option::as_ref) {
+            return Arc::clone(lane);
         }
+        drop(lanes);
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        if lanes.len() <= number {
+            lanes.resize(number + 1, None);
+        }
+        let lane = lanes[number].get_or_insert_with(|| {
+            Arc::new(Lane {
+                ports: Ports::new(Arc::clone(&self.config)),
+                streams: Streams::new(Arc::clone(&self.config)),
+            })
+        });
+        Arc::clone(lane)
+    }
+}
+
+impl Reuse {
+    fn count(&self, reused: bool) {
+        let counter = if reused { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A small number for each thread.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    NUMBER.get().unwrap_or_else(|| {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        NUMBER.set(Some(number));
+        number
+    })
+}
+
+impl Asked {
+    /// The question, and where its answer will be.
+    fn new(
+        question: Question,
+        config: &UpstreamConfig,
+    ) -> (Self, oneshot::Receiver<Result<Reply, UpstreamError>>) {
+        let (answer, receiver) = oneshot::channel();
+        (Self { question, exact_case: config.random_case, answer }, receiver)
     }
 
-    async fn over_tcp(&self, inquiry: &Inquiry) -> Result<Reply, UpstreamError> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        let id = rand::random();
-        let message = inquiry.to_bytes(id);
-        let length = u16::try_from(message.len()).map_err(|_| UpstreamError::Malformed)?;
-        stream.write_all(&[&length.to_be_bytes()[..], &message].concat()).await?;
-        let length = stream.read_u16().await?;
-        let mut bytes = vec![0; usize::from(length).min(TCP_MAX)];
-        stream.read_exact(&mut bytes).await?;
-        Reply::parse(&bytes, id, &inquiry.question).map_err(|_| UpstreamError::Malformed)
-    }
-
-    fn clock(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Reads a message as the answer to this question; nothing when it is the answer to another one.
+    fn read(&self, message: &[u8], id: u16) -> Option<Result<Reply, UpstreamError>> {
+        use crate::relay::ReplyError::{Malformed, Mismatch};
+        let name = self.question.name.as_wire();
+        if self.exact_case && message.get(HEADER_LEN..HEADER_LEN + name.len()) != Some(name) {
+            return None;
+        }
+        match Reply::parse(message, id, &self.question) {
+            Ok(reply) => Some(Ok(reply)),
+            Err(Mismatch) => None,
+            Err(Malformed) => Some(Err(UpstreamError::Malformed)),
+        }
     }
 }
 
 impl Inquiry {
-    fn to_bytes(&self, id: u16) -> Vec<u8> {
-        let name = self.question.name.as_wire();
-        let mut bytes = Vec::with_capacity(27 + name.len());
+    /// The question as it is put to a server: in random case when that is asked for.
+    fn question_for(&self, config: &UpstreamConfig) -> Question {
+        let mut question = self.question.clone();
+        if config.random_case {
+            let mut wire = question.name.as_wire().to_vec();
+            for byte in wire.iter_mut().filter(|byte| byte.is_ascii_alphabetic()) {
+                *byte ^= rand::random::<u8>() & 0x20;
+            }
+            // Changing the case of letters changes no length.
+            question.name = fairlead_zone::Name::from_wire(&wire).unwrap_or(question.name);
+        }
+        question
+    }
+
+    /// The message with an id, for a question that may differ in case.
+    fn to_bytes(&self, id: u16, question: &Question) -> Vec<u8> {
+        let name = question.name.as_wire();
+        let mut bytes = Vec::with_capacity(29 + name.len() + self.options.len());
         bytes.extend_from_slice(&id.to_be_bytes());
-        bytes.extend_from_slice(&[1, u8::from(self.checking_disabled) << 4, 0, 1, 0, 0, 0, 0, 0, 1]);
+        let more = u8::from(self.authentic_data) << 5 | u8::from(self.checking_disabled) << 4;
+        bytes.extend_from_slice(&[u8::from(self.recursion_desired), more, 0, 1, 0, 0, 0, 0, 0, 1]);
         bytes.extend_from_slice(name);
-        bytes.extend_from_slice(&self.question.rtype.0.to_be_bytes());
-        bytes.extend_from_slice(&self.question.class.0.to_be_bytes());
+        bytes.extend_from_slice(&question.rtype.0.to_be_bytes());
+        bytes.extend_from_slice(&question.class.0.to_be_bytes());
         bytes.extend_from_slice(&[0, 0, 41]);
         bytes.extend_from_slice(&UDP_MAX_EDNS.to_be_bytes());
-        bytes.extend_from_slice(&[0, 0, u8::from(self.dnssec_ok) << 7, 0, 0, 0]);
+        bytes.extend_from_slice(&[0, 0, u8::from(self.dnssec_ok) << 7, 0]);
+        let length = u16::try_from(self.options.len()).unwrap_or(0);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&self.options[..usize::from(length)]);
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests;

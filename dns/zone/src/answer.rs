@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use crate::{
-    Answer, Class, Name, Origin, Question, Rcode, Record, RecordData, RecordType, Soa, Zone,
+    Answer, Class, Name, Origin, Pods, Question, Rcode, Record, RecordData, RecordType, Soa, Zone,
     entry::{Kind, undashed},
 };
 
 mod reverse;
-mod service;
+pub(crate) mod service;
 
 /// The version of the specification (its section 2.2) that the zone follows.
 const SPECIFICATION_VERSION: &[u8] = b"1.1.0";
@@ -37,12 +37,10 @@ enum Lookup {
 impl Zone {
     /// Answers a question; `None` when the name is in none of the zones.
     pub fn answer(&self, question: &Question) -> Option<Answer> {
-        let origin = if question.name.find_suffix(&self.config.cluster_domain).is_some() {
+        let origin = if self.config.domain_of(&question.name).is_some() {
             Origin::Cluster
-        } else if self.reverse_zone(&question.name).is_some() {
-            Origin::Reverse
         } else {
-            return self.reverse_elsewhere(question);
+            self.config.reverse_zone_of(&question.name).map(|_| Origin::Reverse)?
         };
         let transfer = matches!(question.rtype, RecordType::AXFR | RecordType::IXFR);
         if question.class != Class::IN || transfer {
@@ -59,11 +57,11 @@ impl Zone {
         let mut chain: Vec<Record> = Vec::new();
         let mut name = question.name.clone();
         loop {
-            let Some(start) = name.find_suffix(&self.config.cluster_domain) else {
+            let Some(domain) = self.config.domain_of(&name) else {
                 let answer = Answer::empty(Origin::Cluster, Rcode::NO_ERROR);
                 return Some(Answer { answers: chain, authoritative: true, chase: Some(name), ..answer });
             };
-            let query = Query { name: &name, domain: &name.as_wire()[start..], rtype: question.rtype };
+            let query = Query { name: &name, domain: suffix(&name, domain), rtype: question.rtype };
             let target = match self.lookup(&query) {
                 Lookup::Answer(mut answer) => {
                     answer.answers.splice(0..0, chain);
@@ -77,8 +75,7 @@ impl Zone {
             }
             // A loop, or a chain that is as bad as one: there is nothing at its end.
             if chain.len() > LINKS_MAX {
-                let start = question.name.find_suffix(&self.config.cluster_domain)?;
-                let domain = &question.name.as_wire()[start..];
+                let domain = suffix(&question.name, self.config.domain_of(&question.name)?);
                 return Some(self.no_data(&Query { name: &question.name, domain, rtype: question.rtype }));
             }
             name = target;
@@ -87,8 +84,13 @@ impl Zone {
 
     /// What a name below the cluster domain is.
     fn lookup(&self, query: &Query<'_>) -> Lookup {
-        let depth = query.name.labels().count() - self.config.cluster_domain.labels().count();
-        let labels: Vec<&[u8]> = query.name.labels().take(depth).collect();
+        let own = query.name.as_wire().len() - query.domain.len();
+        let mut at = 0;
+        let labels = query.name.labels().take_while(|label| {
+            at += 1 + label.len();
+            at <= own
+        });
+        let labels: Vec<&[u8]> = labels.collect();
         let (last, above) = match labels.split_last() {
             None => return Lookup::Answer(self.apex(query)),
             Some((last, above)) => (*last, above),
@@ -122,17 +124,28 @@ impl Zone {
         })
     }
 
-    /// Pods by address, whether they exist or not (CoreDNS's `pods insecure`).
+    /// Pods by address.
     fn pods(&self, query: &Query<'_>, labels: &[&[u8]]) -> Answer {
         match labels {
             [] => self.no_data(query),
             [.., namespace] if !self.has_namespace(namespace) => self.missing(query),
             [_] => self.no_data(query),
-            [pod, _] => match undashed(pod) {
-                Some(address) => self.addresses(query, &[address]),
-                None => self.missing(query),
+            [pod, namespace] => match undashed(pod) {
+                Some(address) if self.has_pod(address, namespace) => self.addresses(query, &[address]),
+                _ => self.missing(query),
             },
             _ => self.missing(query),
+        }
+    }
+
+    fn has_pod(&self, address: IpAddr, namespace: &[u8]) -> bool {
+        match self.config.pods {
+            Pods::Disabled => false,
+            Pods::Insecure => true,
+            Pods::Verified => {
+                let owner = self.namespace_of(address);
+                owner.is_some_and(|owner| owner.as_bytes().eq_ignore_ascii_case(namespace))
+            }
         }
     }
 
@@ -161,7 +174,7 @@ impl Zone {
     }
 
     /// The name server: the service that leads here, else a name made for the purpose.
-    fn server_name(&self, domain: &[u8]) -> Name {
+    pub(crate) fn server_name(&self, domain: &[u8]) -> Name {
         let service = &self.config.dns_service;
         let labels: [&[u8]; 3] = match self.server_entry() {
             Some(_) => [service.name.as_bytes(), service.namespace.as_bytes(), b"svc"],
@@ -170,7 +183,7 @@ impl Zone {
         below(&labels, domain)
     }
 
-    fn server_addresses(&self) -> Vec<IpAddr> {
+    pub(crate) fn server_addresses(&self) -> Vec<IpAddr> {
         self.server_entry().unwrap_or(&self.config.addresses).to_vec()
     }
 
@@ -204,14 +217,14 @@ impl Zone {
 
     fn denial(&self, origin: Origin, soa: impl FnOnce() -> Record) -> Answer {
         if !self.is_synced() {
-            return Answer::empty(origin, Rcode::SERV_FAIL);
+            return Answer { unknown: true, ..Answer::empty(origin, Rcode::SERV_FAIL) };
         }
         let answer = Answer::empty(origin, Rcode::NX_DOMAIN);
-        Answer { authoritative: true, authority: vec![soa()], ..answer }
+        Answer { authoritative: true, authority: vec![soa()], unknown: true, ..answer }
     }
 
     /// The SOA of the cluster domain, its names in the case of the question.
-    fn soa(&self, domain: &[u8]) -> Record {
+    pub(crate) fn soa(&self, domain: &[u8]) -> Record {
         self.soa_of(&below(&[], domain), domain)
     }
 
@@ -230,11 +243,11 @@ impl Zone {
         Record { name: owner.clone(), ttl_secs, data: RecordData::Soa(Box::new(soa)) }
     }
 
-    fn record(&self, name: &Name, data: RecordData) -> Record {
+    pub(crate) fn record(&self, name: &Name, data: RecordData) -> Record {
         Record { name: name.clone(), ttl_secs: self.config.ttl_secs, data }
     }
 
-    fn address_record(&self, name: &Name, address: IpAddr) -> Record {
+    pub(crate) fn address_record(&self, name: &Name, address: IpAddr) -> Record {
         self.record(
             name,
             match address {
@@ -255,12 +268,18 @@ impl Answer {
             authority: Vec::new(),
             additional: Vec::new(),
             chase: None,
+            unknown: false,
         }
     }
 
     fn found(answers: Vec<Record>) -> Self {
         Self { authoritative: true, answers, ..Self::empty(Origin::Cluster, Rcode::NO_ERROR) }
     }
+}
+
+/// A domain as the end of a name writes it.
+fn suffix<'a>(name: &'a Name, domain: &Name) -> &'a [u8] {
+    &name.as_wire()[name.as_wire().len() - domain.as_wire().len()..]
 }
 
 /// The record type of an address.
@@ -270,7 +289,7 @@ fn family(address: IpAddr) -> RecordType {
 
 /// Labels of the cluster's objects before a domain in wire form. Object names are at most 63 bytes each, so with any
 /// usable domain they fit; where they do not, the domain itself stands for what has no name.
-fn below(labels: &[&[u8]], domain: &[u8]) -> Name {
+pub(crate) fn below(labels: &[&[u8]], domain: &[u8]) -> Name {
     Name::join(labels, domain)
         .or_else(|_| Name::join(&[], domain))
         .expect("a domain that came from a name is one")

@@ -41,7 +41,7 @@ pub(crate) fn parse(name: &Name) -> Option<Reverse> {
 }
 
 /// The reverse zones that cover a network: one, or several when its length is no whole octet or nibble.
-pub(crate) fn zones(network: Prefix) -> Vec<Name> {
+pub fn zones(network: Prefix) -> Vec<Name> {
     let (bits, width, tree): (u128, u32, &[u8]) = match network.address {
         IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, 8, b"in-addr"),
         IpAddr::V6(address) => (address.into(), 4, b"ip6"),

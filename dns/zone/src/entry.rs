@@ -44,6 +44,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
     /// As the slice says it; an endpoint without one is named after its address.
     pub(crate) hostname: Option<Box<str>>,
+    /// Name of its pod, when that can be a label.
+    pub(crate) pod: Option<Box<str>>,
     pub(crate) slice: u16,
 }
 
@@ -67,6 +69,7 @@ impl Entry {
             endpoints.extend(ready.map(|end| Endpoint {
                 address: end.address,
                 hostname: (!end.hostname.is_empty()).then(|| end.hostname.as_str().into()),
+                pod: (1..=63).contains(&end.pod.len()).then(|| end.pod.as_str().into()),
                 slice: index,
             }));
         }
@@ -87,6 +90,11 @@ impl Entry {
             Kind::Headless | Kind::External(_) => &[],
         };
         own.iter().copied().chain(self.endpoints.iter().map(|end| end.address))
+    }
+
+    /// Whether it leads nowhere; an alias leads to its name.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && !matches!(self.kind, Kind::External(_))
     }
 
     /// The ports of an endpoint.
@@ -116,8 +124,9 @@ impl Port {
 
 impl Endpoint {
     /// The endpoint's label below its service.
-    pub(crate) fn label(&self) -> String {
-        self.hostname.as_ref().map_or_else(|| dashed(self.address), |name| String::from(&**name))
+    pub(crate) fn label(&self, pod_names: bool) -> String {
+        let named = self.hostname.as_ref().or(self.pod.as_ref().filter(|_| pod_names));
+        named.map_or_else(|| dashed(self.address), |name| String::from(&**name))
     }
 }
 

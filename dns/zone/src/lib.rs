@@ -8,13 +8,18 @@ mod name;
 mod record;
 
 mod arpa;
+mod owners;
 mod shards;
+mod stamp;
 
 mod entry;
 mod zone;
 
 mod answer;
+mod transfer;
 
+pub use arpa::zones as reverse_zones;
 pub use name::{Labels, Name, NameError};
 pub use record::{Answer, Class, Origin, Question, Rcode, Record, RecordData, RecordType, Soa};
-pub use zone::{Zone, ZoneConfig};
+pub use stamp::Stamp;
+pub use zone::{Pods, Zone, ZoneConfig};

@@ -49,6 +49,11 @@ impl fmt::Display for NameError {
 impl std::error::Error for NameError {}
 
 impl Name {
+    /// The root, `.`: every name is below it.
+    pub fn root() -> Self {
+        Self { wire: [0].into() }
+    }
+
     /// Parses dotted text; the final dot may be missing. There are no escapes.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let text = text.strip_suffix('.').unwrap_or(text);

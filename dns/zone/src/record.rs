@@ -1,6 +1,9 @@
 //! Questions, records and answers: the vocabulary between the zone and the codec.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use crate::Name;
 
@@ -13,7 +16,7 @@ pub struct RecordType(pub u16);
 pub struct Class(pub u16);
 
 /// A response code (IANA "DNS RCODEs"); above 15 only with EDNS.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Rcode(pub u16);
 
 /// What a client asks.
@@ -120,61 +123,100 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// The last alias leads outside the zone: whoever can should ask for this name and append what it gets.
     pub chase: Option<Name>,
+    /// Nothing is known of the name: somebody else may know it.
+    pub unknown: bool,
 }
 
-impl RecordType {
-    /// IPv4 address.
-    pub const A: Self = Self(1);
-    /// Name server.
-    pub const NS: Self = Self(2);
-    /// Alias.
-    pub const CNAME: Self = Self(5);
-    /// Start of authority.
-    pub const SOA: Self = Self(6);
-    /// Name of an address.
-    pub const PTR: Self = Self(12);
-    /// Mail exchange.
-    pub const MX: Self = Self(15);
-    /// Text.
-    pub const TXT: Self = Self(16);
-    /// IPv6 address.
-    pub const AAAA: Self = Self(28);
-    /// Service location.
-    pub const SRV: Self = Self(33);
-    /// EDNS pseudo record (RFC 6891).
-    pub const OPT: Self = Self(41);
-    /// Service binding.
-    pub const SVCB: Self = Self(64);
-    /// Service binding for HTTPS.
-    pub const HTTPS: Self = Self(65);
-    /// Incremental zone transfer.
-    pub const IXFR: Self = Self(251);
-    /// Zone transfer.
-    pub const AXFR: Self = Self(252);
-    /// Every type (RFC 8482).
-    pub const ANY: Self = Self(255);
+/// Defines codes with their names, and reads and writes those.
+macro_rules! codes {
+    ($kind:ident, $prefix:literal, $($constant:ident = $value:literal $text:literal, $doc:literal;)*) => {
+        impl $kind {
+            $(#[doc = $doc] pub const $constant: Self = Self($value);)*
+
+            /// The code of a mnemonic in any case, or of its number behind the generic prefix (RFC 3597 §5).
+            pub fn parse(text: &str) -> Option<Self> {
+                $(if text.eq_ignore_ascii_case($text) {
+                    return Some(Self::$constant);
+                })*
+                let number = text.get(..$prefix.len()).filter(|head| head.eq_ignore_ascii_case($prefix));
+                number.and_then(|_| text[$prefix.len()..].parse().ok()).map(Self)
+            }
+
+            /// The mnemonic, where there is one.
+            pub fn mnemonic(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some($text),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.mnemonic() {
+                    Some(text) => f.write_str(text),
+                    None => write!(f, concat!($prefix, "{}"), self.0),
+                }
+            }
+        }
+    };
 }
 
-impl Class {
-    /// The Internet.
-    pub const IN: Self = Self(1);
+codes! { RecordType, "TYPE",
+    A = 1 "A", "IPv4 address.";
+    NS = 2 "NS", "Name server.";
+    CNAME = 5 "CNAME", "Alias.";
+    SOA = 6 "SOA", "Start of authority.";
+    PTR = 12 "PTR", "Name of an address.";
+    HINFO = 13 "HINFO", "Host information.";
+    MX = 15 "MX", "Mail exchange.";
+    TXT = 16 "TXT", "Text.";
+    AAAA = 28 "AAAA", "IPv6 address.";
+    LOC = 29 "LOC", "Location.";
+    SRV = 33 "SRV", "Service location.";
+    NAPTR = 35 "NAPTR", "Naming authority pointer.";
+    CERT = 37 "CERT", "Certificate.";
+    DNAME = 39 "DNAME", "Alias of a whole subtree.";
+    OPT = 41 "OPT", "EDNS pseudo record (RFC 6891).";
+    DS = 43 "DS", "Delegation signer.";
+    SSHFP = 44 "SSHFP", "SSH key fingerprint.";
+    RRSIG = 46 "RRSIG", "Signature.";
+    NSEC = 47 "NSEC", "Next name.";
+    DNSKEY = 48 "DNSKEY", "Zone key.";
+    NSEC3 = 50 "NSEC3", "Next hashed name.";
+    NSEC3PARAM = 51 "NSEC3PARAM", "Parameters of hashed names.";
+    TLSA = 52 "TLSA", "TLS certificate association.";
+    SVCB = 64 "SVCB", "Service binding.";
+    HTTPS = 65 "HTTPS", "Service binding for HTTPS.";
+    SPF = 99 "SPF", "Sender policy.";
+    IXFR = 251 "IXFR", "Incremental zone transfer.";
+    AXFR = 252 "AXFR", "Zone transfer.";
+    ANY = 255 "ANY", "Every type (RFC 8482).";
+    URI = 256 "URI", "URI.";
+    CAA = 257 "CAA", "Certification authority authorization.";
 }
 
-impl Rcode {
-    /// No error.
-    pub const NO_ERROR: Self = Self(0);
-    /// The question could not be read.
-    pub const FORM_ERR: Self = Self(1);
-    /// The server could not find out.
-    pub const SERV_FAIL: Self = Self(2);
-    /// The name does not exist.
-    pub const NX_DOMAIN: Self = Self(3);
-    /// The server does not do that.
-    pub const NOT_IMP: Self = Self(4);
-    /// The server will not do that.
-    pub const REFUSED: Self = Self(5);
-    /// EDNS version not supported.
-    pub const BAD_VERS: Self = Self(16);
+codes! { Class, "CLASS",
+    IN = 1 "IN", "The Internet.";
+    CHAOS = 3 "CH", "Chaosnet; servers describe themselves in it.";
+    HESIOD = 4 "HS", "Hesiod.";
+    NONE = 254 "NONE", "None (RFC 2136).";
+    ANY = 255 "ANY", "Every class.";
+}
+
+codes! { Rcode, "RCODE",
+    NO_ERROR = 0 "NOERROR", "No error.";
+    FORM_ERR = 1 "FORMERR", "The question could not be read.";
+    SERV_FAIL = 2 "SERVFAIL", "The server could not find out.";
+    NX_DOMAIN = 3 "NXDOMAIN", "The name does not exist.";
+    NOT_IMP = 4 "NOTIMP", "The server does not do that.";
+    REFUSED = 5 "REFUSED", "The server will not do that.";
+    YX_DOMAIN = 6 "YXDOMAIN", "The name should not exist (RFC 2136, RFC 6672).";
+    YX_RRSET = 7 "YXRRSET", "The records should not exist.";
+    NX_RRSET = 8 "NXRRSET", "The records should exist.";
+    NOT_AUTH = 9 "NOTAUTH", "The server has not the zone.";
+    NOT_ZONE = 10 "NOTZONE", "The name is not in the zone.";
+    BAD_VERS = 16 "BADVERS", "EDNS version not supported.";
 }
 
 impl RecordData {

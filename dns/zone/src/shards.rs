@@ -29,6 +29,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         self.shards[self.shard_of(key)].get(key)
     }
 
+    /// All values, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.shards.iter().flat_map(|shard| shard.values())
+    }
+
     /// The shard of a key, for change.
     pub(crate) fn shard_mut<Q: Hash + ?Sized>(&mut self, key: &Q) -> &mut HashMap<K, V>
     where

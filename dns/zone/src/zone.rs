@@ -1,24 +1,56 @@
 //! The zone: what DNS knows of the cluster at one moment.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hasher},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use fairlead_model::{ObjectName, Prefix, View};
+use fairlead_model::{ObjectName, View};
 
-use crate::{Name, arpa, entry::Entry, shards::Shards};
+use crate::{
+    Name, Question, Stamp,
+    entry::{Entry, Kind},
+    owners::Owners,
+    shards::Shards,
+    stamp::Versions,
+};
 
-/// What the zone is built for.
-#[derive(Clone, Debug)]
+/// What the zone is built for, and how it shows what it knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ZoneConfig {
-    /// The domain of the cluster, usually `cluster.local`.
-    pub cluster_domain: Name,
-    /// Networks whose reverse names only this zone answers: those of services and pods.
-    pub reverse_networks: Vec<Prefix>,
+    /// Domains of the cluster, usually `cluster.local` alone; addresses have their names in the first one.
+    pub domains: Vec<Name>,
+    /// Zones below `in-addr.arpa` and `ip6.arpa` that it answers for.
+    pub reverse_zones: Vec<Name>,
     /// How long clients may keep a record.
     pub ttl_secs: u32,
     /// The service that leads to this server; it is the zone's name server.
     pub dns_service: ObjectName,
     /// Addresses of this server, for the name server's name while the service does not exist.
     pub addresses: Vec<IpAddr>,
+    /// Names of pods by address.
+    pub pods: Pods,
+    /// Endpoints without a hostname are named after their pods.
+    pub endpoint_pod_names: bool,
+    /// Services without a ready endpoint do not exist.
+    pub ignore_empty: bool,
+    /// Endpoints have no records.
+    pub no_endpoints: bool,
+    /// The only namespaces that exist; none is all.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// Which names `a-b-c-d.<namespace>.pod.<domain>` exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pods {
+    /// None.
+    Disabled,
+    /// Every address, in every namespace that exists.
+    Insecure,
+    /// Those of pods, in their namespace.
+    Verified,
 }
 
 /// An immutable state of the zone. A copy shares everything that does not change afterwards, so that a writer copies,
@@ -26,29 +58,36 @@ pub struct ZoneConfig {
 #[derive(Clone, Debug)]
 pub struct Zone {
     pub(crate) config: Arc<ZoneConfig>,
-    pub(crate) reverse_zones: Arc<[Name]>,
     /// By `<service>.<namespace>` in lower case.
     services: Shards<Box<[u8]>, Arc<Entry>>,
     /// Services that may answer the reverse name of an address.
-    owners: Shards<IpAddr, Box<[Arc<ObjectName>]>>,
+    owners: Owners,
     namespaces: Arc<BTreeSet<Box<[u8]>>>,
+    /// Namespaces of pods by their addresses.
+    pods: Shards<IpAddr, Box<str>>,
     pub(crate) serial: u32,
     synced: bool,
+    versions: Versions,
 }
 
 impl Zone {
     /// A zone that knows nothing yet: missing names are failures, not denials, until the first complete view.
     pub fn new(config: ZoneConfig) -> Self {
-        let reverse_zones = config.reverse_networks.iter().copied().flat_map(arpa::zones).collect();
         Self {
             config: Arc::new(config),
-            reverse_zones,
             services: Shards::new(),
-            owners: Shards::new(),
+            owners: Owners::new(),
             namespaces: Arc::default(),
+            pods: Shards::new(),
             serial: 0,
             synced: false,
+            versions: Versions::new(),
         }
+    }
+
+    /// The same knowledge shown in another way.
+    pub fn with_config(&self, config: &Arc<ZoneConfig>) -> Self {
+        Self { config: Arc::clone(config), ..self.clone() }
     }
 
     /// The zone of a whole view.
@@ -56,6 +95,7 @@ impl Zone {
         let mut zone = Self::new(config);
         let all = view.services().map(|service| service.name.clone()).collect();
         zone.apply(view, &all, serial);
+        zone.replace_pods(view);
         zone
     }
 
@@ -71,6 +111,61 @@ impl Zone {
         }
         self.serial = serial;
         self.synced |= view.is_complete();
+    }
+
+    /// A stamp for the answer to a question. Take it, then load the zone to answer from: the stamp is outdated when
+    /// what the answer depends on has changed in between.
+    pub fn stamp(&self, question: &Question) -> Stamp {
+        self.versions.stamp(self.only_service(question))
+    }
+
+    /// Outdates the stamps of answers that an update changed. To be called when readers can see this zone.
+    pub fn outdate(&self, before: &Self, touched: &BTreeSet<ObjectName>) {
+        if self.synced == before.synced && Arc::ptr_eq(&self.namespaces, &before.namespaces) {
+            self.versions.bump(touched.iter().map(|name| hash_of(&key_of(name))));
+        } else {
+            self.versions.bump_all();
+        }
+    }
+
+    /// The service that alone decides the answer, when there is one.
+    fn only_service(&self, question: &Question) -> Option<u64> {
+        let domain = self.config.domain_of(&question.name)?;
+        let depth = question.name.labels().count() - domain.labels().count();
+        let mut labels = question.name.labels().skip(depth.checked_sub(3)?);
+        let (service, namespace, kind) = (labels.next()?, labels.next()?, labels.next()?);
+        if !kind.eq_ignore_ascii_case(b"svc") {
+            return None;
+        }
+        match self.entry(service, namespace).map(|entry| &entry.kind) {
+            Some(Kind::External(_)) => None,
+            Some(Kind::ClusterIp(_) | Kind::Headless) | None => {
+                let key = [service, b".", namespace].concat().to_ascii_lowercase();
+                Some(hash_of(&key))
+            }
+        }
+    }
+
+    /// Takes the pods of a whole view.
+    pub fn replace_pods(&mut self, view: &View) {
+        self.pods = Shards::new();
+        self.update_pods(view, view.pods().flat_map(|pod| pod.addresses.iter().copied()));
+    }
+
+    /// Redoes addresses that pods got or lost.
+    pub fn update_pods(&mut self, view: &View, addresses: impl IntoIterator<Item = IpAddr>) {
+        for address in addresses {
+            let shard = self.pods.shard_mut(&address);
+            match view.pod_by_address(address) {
+                Some(pod) => shard.insert(address, pod.name.namespace.as_str().into()),
+                None => shard.remove(&address),
+            };
+        }
+    }
+
+    /// The namespace of the pod with an address.
+    pub fn namespace_of(&self, address: IpAddr) -> Option<&str> {
+        self.pods.get(&address).map(|namespace| &**namespace)
     }
 
     /// Whether a complete view has been applied.
@@ -91,18 +186,33 @@ impl Zone {
         key[service.len()] = b'.';
         key[service.len() + 1..].copy_from_slice(namespace);
         key.make_ascii_lowercase();
-        self.services.get(&*key)
+        let entry = self.services.get(&*key)?;
+        let hidden =
+            self.config.ignore_empty && entry.is_empty() || !self.config.exposes(&entry.name.namespace);
+        (!hidden).then_some(entry)
+    }
+
+    /// All services, in no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let exposed = |entry: &&Arc<Entry>| {
+            self.config.exposes(&entry.name.namespace) && !(self.config.ignore_empty && entry.is_empty())
+        };
+        self.services.values().filter(exposed)
     }
 
     /// The services that have an address.
     pub(crate) fn owners_of(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
-        let names = self.owners.get(&address).into_iter().flatten();
-        names.filter_map(|name| self.services.get(&*key_of(name)).map(|entry| &**entry))
+        self.owners
+            .of(address)
+            .filter(|name| self.config.exposes(&name.namespace))
+            .filter_map(|name| self.services.get(&*key_of(name)).map(|entry| &**entry))
     }
 
     /// Whether a namespace exists, by its label in any case.
     pub(crate) fn has_namespace(&self, label: &[u8]) -> bool {
-        self.namespaces.contains(&*label.to_ascii_lowercase())
+        let label = label.to_ascii_lowercase();
+        self.namespaces.contains(&*label)
+            && str::from_utf8(&label).is_ok_and(|label| self.config.exposes(label))
     }
 
     fn replace(&mut self, name: &ObjectName, entry: Option<Arc<Entry>>) {
@@ -113,12 +223,11 @@ impl Zone {
         let old = addresses_of(self.services.get(&*key));
         let new = addresses_of(entry.as_ref());
         for address in old.difference(&new) {
-            self.disown(*address, name);
+            self.owners.remove(*address, name);
         }
         let owner = Arc::new(name.clone());
         for address in new.difference(&old) {
-            let owners = self.owners.shard_mut(address).entry(*address).or_default();
-            *owners = owners.iter().chain([&owner]).cloned().collect();
+            self.owners.add(*address, &owner);
         }
         let shard = self.services.shard_mut(&*key);
         match entry {
@@ -126,16 +235,49 @@ impl Zone {
             None => shard.remove(&*key),
         };
     }
+}
 
-    fn disown(&mut self, address: IpAddr, name: &ObjectName) {
-        let shard = self.owners.shard_mut(&address);
-        if let Some(owners) = shard.get_mut(&address) {
-            *owners = owners.iter().filter(|owner| ***owner != *name).cloned().collect();
-            if owners.is_empty() {
-                shard.remove(&address);
-            }
+impl ZoneConfig {
+    /// The usual options for a domain.
+    pub fn new(domain: Name) -> Self {
+        Self {
+            domains: vec![domain],
+            reverse_zones: Vec::new(),
+            ttl_secs: 5,
+            dns_service: ObjectName::new("kube-system", "kube-dns"),
+            addresses: Vec::new(),
+            pods: Pods::Disabled,
+            endpoint_pod_names: false,
+            ignore_empty: false,
+            no_endpoints: false,
+            namespaces: BTreeSet::new(),
         }
     }
+
+    /// The domain that a name is in; the longest, when they are nested.
+    pub(crate) fn domain_of(&self, name: &Name) -> Option<&Name> {
+        longest(&self.domains, name)
+    }
+
+    /// The reverse zone that a name is in.
+    pub(crate) fn reverse_zone_of(&self, name: &Name) -> Option<&Name> {
+        longest(&self.reverse_zones, name)
+    }
+
+    fn exposes(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+}
+
+fn longest<'a>(zones: &'a [Name], name: &Name) -> Option<&'a Name> {
+    let covering = zones.iter().filter(|zone| name.find_suffix(zone).is_some());
+    covering.max_by_key(|zone| zone.as_wire().len())
+}
+
+fn hash_of(key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    hasher.finish()
 }
 
 fn key_of(name: &ObjectName) -> Box<[u8]> {
@@ -158,20 +300,14 @@ mod tests {
         let address = IpAddr::from([10, 96, 0, 9]);
         let name = ObjectName::new("demo", "a");
         let service = Service { name: name.clone(), addresses: vec![address], ..Service::default() };
-        let config = ZoneConfig {
-            cluster_domain: Name::parse("cluster.local").unwrap(),
-            reverse_networks: Vec::new(),
-            ttl_secs: 5,
-            dns_service: ObjectName::default(),
-            addresses: Vec::new(),
-        };
+        let config = ZoneConfig::new(Name::parse("cluster.local").unwrap());
         let mut view = View::default();
         let mut zone = Zone::new(config);
         for (change, owned) in [(Change::PutService(service), true), (Change::DeleteService(name), false)] {
             let revision = Revision { epoch: 1, sequence: 1 };
             let touched = view.apply(Update { revision, snapshot: false, changes: vec![change] });
             zone.apply(&view, &touched, 1);
-            assert_eq!(zone.owners.get(&address).is_some(), owned);
+            assert_eq!(zone.owners.of(address).next().is_some(), owned);
         }
     }
 }

@@ -18,6 +18,9 @@ impl Addr16 {
     /// `::`, which stands for "no address".
     pub const UNSPECIFIED: Self = Self([0; 4]);
 
+    /// `0.0.0.0`, mapped.
+    pub const UNSPECIFIED_V4: Self = Self::from_v4_be(0);
+
     /// From an IPv4 address as the kernel holds it: one word in network order.
     #[inline(always)]
     pub const fn from_v4_be(word: u32) -> Self {
@@ -28,6 +31,22 @@ impl Addr16 {
     #[inline(always)]
     pub const fn from_v6_be(words: [u32; 4]) -> Self {
         Self(words)
+    }
+
+    /// A cookie of the kernel in place of an address: in `ff00::/8`, where no client's address is (RFC 4291 §2.7).
+    #[inline(always)]
+    pub const fn from_cookie(cookie: u64) -> Self {
+        Self([0xff00_0000_u32.to_be(), 0, (cookie >> 32) as u32, cookie as u32])
+    }
+
+    /// The cookie that [`Self::from_cookie`] put here; none when this is an address.
+    pub const fn to_cookie(self) -> Option<u64> {
+        match self.0 {
+            [first, 0, high, low] if first == 0xff00_0000_u32.to_be() => {
+                Some((high as u64) << 32 | low as u64)
+            }
+            _ => None,
+        }
     }
 
     /// Whether this is a mapped IPv4 address.
@@ -118,6 +137,15 @@ mod tests {
         assert!(!addr.is_v4());
         assert_eq!(addr.to_ip(), IpAddr::V6(v6));
         assert!(!Addr16::UNSPECIFIED.is_v4());
+    }
+
+    #[test]
+    fn a_cookie_is_no_address_and_comes_back() {
+        for cookie in [0, 1, u64::MAX, 0x1234_5678_9abc_def0] {
+            assert_eq!(Addr16::from_cookie(cookie).to_cookie(), Some(cookie));
+        }
+        assert_eq!(Addr16::from(Ipv4Addr::new(10, 0, 0, 1)).to_cookie(), None);
+        assert_eq!(Addr16::from(Ipv6Addr::LOCALHOST).to_cookie(), None);
     }
 
     #[test]

@@ -63,23 +63,3 @@ pub struct FlowEvent {
 }
 
 const _: () = assert!(size_of::<FlowEvent>() == 120);
-
-/// What the programs keep about an established connection until its [`FLOW_END`] record is written.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct ConnectionValue {
-    /// When the connection was established: nanoseconds of `CLOCK_MONOTONIC`.
-    pub start_ns: u64,
-    /// As [`FlowEvent::service`].
-    pub service: Addr16,
-    /// As [`FlowEvent::service_port`].
-    pub service_port: Be16,
-    /// As [`FlowEvent::role`].
-    pub role: u8,
-    /// Reserved, 0.
-    pub _pad: u8,
-    /// As [`FlowEvent::service_id`].
-    pub service_id: u32,
-}
-
-const _: () = assert!(size_of::<ConnectionValue>() == 32);

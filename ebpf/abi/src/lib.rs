@@ -9,19 +9,22 @@
 #![no_std]
 
 pub mod addr;
+pub mod conntrack;
 pub mod event;
 pub mod names;
+pub mod node;
 pub mod pod;
 pub mod reason;
 pub mod route;
 pub mod service;
+pub mod socket;
 
 pub use addr::{Addr16, Be16};
 pub use reason::DropReason;
 
 /// Version of every layout in this crate. A pinned map directory of another version is migrated or refused,
 /// never reinterpreted.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Marks types as safe to copy to and from maps for aya.
 #[cfg(feature = "user")]
@@ -40,9 +43,18 @@ mod user {
         crate::service::ServiceKey,
         crate::service::ServiceValue,
         crate::service::BackendValue,
-        crate::service::OriginKey,
-        crate::service::OriginValue,
-        crate::event::ConnectionValue,
+        crate::service::AffinityKey,
+        crate::service::AffinityValue,
+        crate::service::SourceRange,
+        crate::socket::OriginKey,
+        crate::socket::OriginValue,
+        crate::conntrack::ConntrackKey,
+        crate::conntrack::ConntrackValue,
+        crate::conntrack::FragmentKey,
+        crate::conntrack::FragmentValue,
+        crate::node::AddressValue,
+        crate::node::NodeValue,
+        crate::node::AnswersValue,
         crate::pod::PodValue,
         crate::pod::InterfaceValue,
         crate::pod::PodCounters,

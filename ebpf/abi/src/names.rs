@@ -9,12 +9,31 @@ pub struct MapSpec {
     pub capacity: u32,
 }
 
-/// Services: frontends ([`crate::service::ServiceKey`]) to [`crate::service::ServiceValue`]. `HASH`.
-pub const SERVICES: MapSpec = MapSpec { name: "SERVICES", capacity: 65_536 };
-/// Backends by slot: [`crate::service::BackendValue`]. `ARRAY`.
-pub const BACKENDS: MapSpec = MapSpec { name: "BACKENDS", capacity: 131_072 };
-/// What a translated socket was aimed at: [`crate::service::OriginKey`] to [`crate::service::OriginValue`]. `LRU_HASH`.
-pub const ORIGINS: MapSpec = MapSpec { name: "ORIGINS", capacity: 131_072 };
+/// Frontends: [`crate::service::ServiceKey`] to [`crate::service::ServiceValue`]. `HASH`, memory as needed.
+pub const SERVICES: MapSpec = MapSpec { name: "SERVICES", capacity: 131_072 };
+/// Which backends a frontend may choose: [`crate::service::SlotValue`]. `ARRAY`.
+pub const SLOTS: MapSpec = MapSpec { name: "SLOTS", capacity: 262_144 };
+/// Backends: [`crate::service::BackendValue`]. `ARRAY`.
+pub const BACKENDS: MapSpec = MapSpec { name: "BACKENDS", capacity: 262_144 };
+/// Which backend a client stays with: [`crate::service::AffinityKey`] to [`crate::service::AffinityValue`]. `HASH`, memory
+/// as needed; the agent removes what has expired.
+pub const AFFINITY: MapSpec = MapSpec { name: "AFFINITY", capacity: 65_536 };
+/// Who may use a load balancer's address: `Key<[u8; 20]>` of a [`crate::service::SourceRange`] to a `u8`. `LPM_TRIE`.
+pub const SOURCE_RANGES: MapSpec = MapSpec { name: "SOURCE_RANGES", capacity: 16_384 };
+/// What an address is: [`crate::Addr16`] to [`crate::node::AddressValue`]. `HASH`, memory as needed.
+pub const ADDRESSES: MapSpec = MapSpec { name: "ADDRESSES", capacity: 131_072 };
+/// This node: [`crate::node::NodeValue`]. `ARRAY`.
+pub const NODE: MapSpec = MapSpec { name: "NODE", capacity: 1 };
+/// Connected sockets: [`crate::socket::SocketValue`], in the socket. `SK_STORAGE`.
+pub const SOCKETS: MapSpec = MapSpec { name: "SOCKETS", capacity: 0 };
+/// Unconnected sockets: [`crate::socket::OriginKey`] to [`crate::socket::OriginValue`]. `LRU_HASH`.
+pub const ORIGINS: MapSpec = MapSpec { name: "ORIGINS", capacity: 16_384 };
+/// Connections that the link programs translate: [`crate::conntrack::ConntrackKey`] to
+/// [`crate::conntrack::ConntrackValue`], two entries each. `HASH`, memory as needed; the agent removes what has expired, and
+/// a full table refuses what is new.
+pub const CONNTRACK: MapSpec = MapSpec { name: "CONNTRACK", capacity: 262_144 };
+/// Ports of fragmented packets: [`crate::conntrack::FragmentKey`] to [`crate::conntrack::FragmentValue`]. `LRU_HASH`.
+pub const FRAGMENTS: MapSpec = MapSpec { name: "FRAGMENTS", capacity: 4_096 };
 /// Pods of this node by address: [`crate::Addr16`] to [`crate::pod::PodValue`]. `HASH`.
 pub const PODS: MapSpec = MapSpec { name: "PODS", capacity: 2_048 };
 /// Which pod a network namespace is: netns cookie (`u64`, `SO_NETNS_COOKIE` of any socket in it) to
@@ -26,13 +45,15 @@ pub const INTERFACES: MapSpec = MapSpec { name: "INTERFACES", capacity: 1_024 };
 /// Pod networks of other nodes: prefix to [`crate::route::RouteValue`]. `LPM_TRIE`, key `Key<[u8; 16]>` with the
 /// prefix length counted over the 128-bit mapped form.
 pub const ROUTES: MapSpec = MapSpec { name: "ROUTES", capacity: 16_384 };
+/// Whether a connection of the pod in a slot was ever translated by the link programs (`u32`, 0 or 1; slot 0 is the host):
+/// packets of other pods are not looked up. `ARRAY`.
+pub const TRACKED: MapSpec = MapSpec { name: "TRACKED", capacity: 1_024 };
+/// How many ICMP errors the node may still answer with: [`crate::node::AnswersValue`]. `PERCPU_ARRAY`.
+pub const ANSWERS: MapSpec = MapSpec { name: "ANSWERS", capacity: 1 };
 /// Counters per pod slot: [`crate::pod::PodCounters`]. `PERCPU_ARRAY`.
 pub const POD_COUNTERS: MapSpec = MapSpec { name: "POD_COUNTERS", capacity: 1_024 };
 /// Drops: [`crate::pod::DropKey`] to a `u64` count. `PERCPU_HASH`.
 pub const DROPS: MapSpec = MapSpec { name: "DROPS", capacity: 8_192 };
-/// Established TCP connections by socket cookie (`u64`) to [`crate::event::ConnectionValue`]. Written and read by
-/// the programs only. `LRU_HASH`.
-pub const CONNECTIONS: MapSpec = MapSpec { name: "CONNECTIONS", capacity: 65_536 };
 /// Event records ([`crate::event::FlowEvent`]). `RINGBUF`, capacity in bytes.
 pub const EVENTS: MapSpec = MapSpec { name: "EVENTS", capacity: 1 << 20 };
 /// Events that found [`EVENTS`] full, as one `u64`. `PERCPU_ARRAY`.
@@ -41,15 +62,24 @@ pub const EVENTS_LOST: MapSpec = MapSpec { name: "EVENTS_LOST", capacity: 1 };
 /// Every map that is pinned.
 pub const MAPS: &[MapSpec] = &[
     SERVICES,
+    SLOTS,
     BACKENDS,
+    AFFINITY,
+    SOURCE_RANGES,
+    ADDRESSES,
+    NODE,
+    SOCKETS,
     ORIGINS,
+    CONNTRACK,
+    FRAGMENTS,
+    TRACKED,
+    ANSWERS,
     PODS,
     POD_NETNS,
     INTERFACES,
     ROUTES,
     POD_COUNTERS,
     DROPS,
-    CONNECTIONS,
     EVENTS,
     EVENTS_LOST,
 ];
@@ -72,11 +102,26 @@ pub mod cgroup {
     pub const GETPEERNAME4: &str = "getpeername4";
     /// `BPF_CGROUP_INET6_GETPEERNAME`.
     pub const GETPEERNAME6: &str = "getpeername6";
+    /// `BPF_CGROUP_INET4_POST_BIND`: keeps processes off the node ports of services.
+    pub const POST_BIND4: &str = "post_bind4";
+    /// `BPF_CGROUP_INET6_POST_BIND`.
+    pub const POST_BIND6: &str = "post_bind6";
     /// `BPF_CGROUP_SOCK_OPS`: connection records.
     pub const SOCK_OPS: &str = "sock_ops";
     /// All of them.
-    pub const ALL: &[&str] =
-        &[CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, RECVMSG4, RECVMSG6, GETPEERNAME4, GETPEERNAME6, SOCK_OPS];
+    pub const ALL: &[&str] = &[
+        CONNECT4,
+        CONNECT6,
+        SENDMSG4,
+        SENDMSG6,
+        RECVMSG4,
+        RECVMSG6,
+        GETPEERNAME4,
+        GETPEERNAME6,
+        POST_BIND4,
+        POST_BIND6,
+        SOCK_OPS,
+    ];
 }
 
 /// Programs on links (TCX).
@@ -85,10 +130,14 @@ pub mod link {
     pub const FROM_POD: &str = "from_pod";
     /// Egress of a pod's host-side veth: what the host's own stack sends to the pod.
     pub const TO_POD: &str = "to_pod";
-    /// Ingress of the uplink: what other nodes send.
+    /// Ingress of the uplink: what other nodes and clients outside send.
     pub const FROM_UPLINK: &str = "from_uplink";
+    /// Egress of the uplink: what the host's own stack sends.
+    pub const TO_UPLINK: &str = "to_uplink";
+    /// Ingress of the overlay: what other nodes hand over together with the client's address.
+    pub const FROM_OVERLAY: &str = "from_overlay";
     /// All of them.
-    pub const ALL: &[&str] = &[FROM_POD, TO_POD, FROM_UPLINK];
+    pub const ALL: &[&str] = &[FROM_POD, TO_POD, FROM_UPLINK, TO_UPLINK, FROM_OVERLAY];
 }
 
 /// `.rodata` globals that user space sets before loading.
@@ -103,4 +152,27 @@ pub mod globals {
     /// `u32`: 0 where `sock_ops` has no `bpf_get_netns_cookie` (before Linux 5.15); a socket's pod is then found by its
     /// address alone.
     pub const SOCK_OPS_NETNS: &str = "SOCK_OPS_NETNS";
+    /// `u32`: interface index of the overlay; 0 when there is none.
+    pub const OVERLAY_IFINDEX: &str = "OVERLAY_IFINDEX";
+    /// `u32`: how connections from outside reach backends on other nodes, a `FORWARD_*`.
+    pub const FORWARDING: &str = "FORWARDING";
+    /// `u64`: cookie of the host's network namespace.
+    pub const HOST_NETNS: &str = "HOST_NETNS";
+    /// `u32`: 1 when the socket hooks translate for the host's namespace only, else 0.
+    pub const SOCKETS_OF_HOST_ONLY: &str = "SOCKETS_OF_HOST_ONLY";
+    /// `u32`: first port of the node port range.
+    pub const NODE_PORT_FIRST: &str = "NODE_PORT_FIRST";
+    /// `u32`: last port of the node port range.
+    pub const NODE_PORT_LAST: &str = "NODE_PORT_LAST";
+    /// `u32`: first port of the range to masquerade with.
+    pub const MASQUERADE_FIRST: &str = "MASQUERADE_FIRST";
+    /// `u32`: last port of the range to masquerade with.
+    pub const MASQUERADE_LAST: &str = "MASQUERADE_LAST";
+
+    /// [`FORWARDING`]: over the overlay with the client's address, and the replies come back the same way.
+    pub const FORWARD_ENCAPSULATED: u32 = 0;
+    /// [`FORWARDING`]: over the overlay, and the backend's node answers the client directly.
+    pub const FORWARD_DIRECT_RETURN: u32 = 1;
+    /// [`FORWARDING`]: with this node's address in place of the client's.
+    pub const FORWARD_MASQUERADED: u32 = 2;
 }

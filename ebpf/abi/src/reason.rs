@@ -36,6 +36,16 @@ reasons! {
     4 Malformed "malformed" "The packet's headers are truncated or contradict each other.",
     5 UnknownPod "unknown-pod" "The destination is in this node's pod network, but no pod has the address.",
     6 TtlExceeded "ttl-exceeded" "The packet's hop limit ran out.",
+    7 NoPort "no-such-port" "The address is a service's, but no service has this port of it.",
+    8 SourceNotAllowed "source-not-allowed" "The client is in none of the service's loadBalancerSourceRanges.",
+    9 ConntrackFull "conntrack-full" "The table of translated connections is full.",
+    10 PortsExhausted "snat-ports-exhausted" "Every port to masquerade with is in use towards this backend.",
+    11 UnknownConnection "unknown-connection" "The packet is of a connection whose beginning was not seen.",
+    12 UnknownFragment "unknown-fragment" "The fragment's first part, which has the ports, was not seen.",
+    13 TooBig "packet-too-big" "The packet does not fit the way to its backend; the sender was told.",
+    14 PortReserved "port-reserved" "A process wanted to bind a port that is a service's node port.",
+    15 Inconsistent "inconsistent" "The maps contradict each other; please report it.",
+    16 UnknownAddress "unknown-address" "The address is in the service network, but no service has it.",
 }
 
 #[cfg(test)]

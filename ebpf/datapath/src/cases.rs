@@ -5,6 +5,7 @@
 
 mod builder;
 mod memory;
+mod services;
 mod table;
 
 use std::{
@@ -12,15 +13,22 @@ use std::{
     vec::Vec,
 };
 
-use fairlead_abi::{DropReason, pod::PodCounters};
+use fairlead_abi::{
+    Addr16, DropReason,
+    conntrack::{ConntrackKey, ConntrackValue},
+    pod::PodCounters,
+};
+
+use zerocopy::IntoBytes;
 
 pub use builder::PacketBuilder;
-pub use memory::{MemorySockets, MemoryTables, address};
+pub use memory::{Memory, address};
 pub use table::table;
 
 use crate::{
     Verdict,
-    link::{from_pod, from_uplink, to_pod},
+    conntrack::Work,
+    link::{from_overlay, from_pod, from_uplink, to_pod, to_uplink},
 };
 
 /// Index of the loopback interface, on which the kernel lets a test run arrive.
@@ -35,6 +43,10 @@ pub enum Hook {
     ToPod,
     /// Ingress of the uplink.
     FromUplink,
+    /// Egress of the uplink.
+    ToUplink,
+    /// Ingress of the overlay, from the node with this address.
+    FromOverlay(Addr16),
 }
 
 /// One row of the table.
@@ -45,7 +57,7 @@ pub struct Case {
     /// Which program.
     pub hook: Hook,
     /// The maps before.
-    pub tables: MemoryTables,
+    pub tables: Memory,
     /// The packet before.
     pub packet: Vec<u8>,
     /// What must come of it.
@@ -65,26 +77,61 @@ pub struct Outcome {
     pub counters: BTreeMap<u32, PodCounters>,
     /// Drops: pod slot and reason.
     pub drops: BTreeSet<(u32, u32)>,
+    /// Connections that are known then, in no order and without their times.
+    pub connections: Vec<(ConntrackKey, ConntrackValue)>,
 }
 
 impl Case {
     /// Runs the datapath on the host.
     pub fn run(&self) -> Outcome {
+        self.run_and_keep().0
+    }
+
+    /// The same; also the maps afterwards, which the next packet of a conversation meets.
+    pub fn run_and_keep(&self) -> (Outcome, Memory) {
         let tables = self.tables.clone();
         let mut packet = self.packet.clone();
+        let mut memory = Work::EMPTY;
+        let memory = &mut memory;
+        let work = move || Some(memory);
         let verdict = match self.hook {
-            Hook::FromPod => from_pod(&mut packet[..], &tables, TEST_IFINDEX),
-            Hook::ToPod => to_pod(&packet[..], &tables, TEST_IFINDEX),
-            Hook::FromUplink => from_uplink(&mut packet[..], &tables),
+            Hook::FromPod => from_pod(&mut packet, &tables, TEST_IFINDEX, work),
+            Hook::ToPod => to_pod(&mut packet, &tables, TEST_IFINDEX, work),
+            Hook::FromUplink => from_uplink(&mut packet, &tables, work),
+            Hook::ToUplink => to_uplink(&mut packet, &tables, work),
+            Hook::FromOverlay(via) => from_overlay(&mut packet, &tables, &via, work),
         };
-        Outcome { verdict, packet, counters: tables.counters(), drops: tables.drops() }
+        let outcome = Outcome {
+            verdict,
+            packet,
+            counters: tables.counters(),
+            drops: tables.drops(),
+            connections: sorted(tables.connections.borrow().iter().map(|(key, value)| (*key, *value))),
+        };
+        (outcome, tables)
     }
+}
+
+/// Connections without their times, in an order that only the keys decide.
+pub fn sorted(
+    connections: impl Iterator<Item = (ConntrackKey, ConntrackValue)>,
+) -> Vec<(ConntrackKey, ConntrackValue)> {
+    let timeless = |(key, value)| (key, ConntrackValue { seen_ns: 0, ..value });
+    let mut connections: Vec<_> = connections.map(timeless).collect();
+    connections.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
+    connections
 }
 
 impl Outcome {
     /// The packet goes there unchanged, and nothing is counted.
     pub(crate) fn unseen(verdict: Verdict, packet: &[u8]) -> Self {
-        Self { verdict, packet: packet.to_vec(), counters: BTreeMap::new(), drops: BTreeSet::new() }
+        Self {
+            verdict,
+            packet: packet.to_vec(),
+            counters: BTreeMap::new(),
+            drops: BTreeSet::new(),
+            connections: Vec::new(),
+        }
     }
 
     /// The pod in `slot` has sent it.

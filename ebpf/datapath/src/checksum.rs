@@ -17,6 +17,46 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(!checksum as u32 + !old as u32 + new as u32)
 }
 
+/// What the words that a checksum covers have changed by: the sum of the new ones less the old ones, in one's complement,
+/// as the kernel's `__wsum` (RFC 1624 §3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Difference(u64);
+
+impl Difference {
+    /// Nothing has changed.
+    pub const NONE: Self = Self(0);
+
+    /// Adds the change of one 32-bit word, in the order of its bytes in memory. At most 2^31 may be added.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, old: u32, new: u32) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// Adds the change of one 16-bit word that is at an even offset.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and_half(self, old: u16, new: u16) -> Self {
+        // The upper half is zero before and after.
+        self.and(old as u32, new as u32)
+    }
+
+    /// As the kernel takes it.
+    #[inline(always)]
+    pub const fn sum(self) -> u32 {
+        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        ((once & 0xffff_ffff) + (once >> 32)) as u32
+    }
+
+    /// The checksum after the change.
+    #[inline(always)]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        let sum = self.sum();
+        let halves = (sum & 0xffff) + (sum >> 16) + !checksum as u32;
+        !fold(halves)
+    }
+}
+
 /// Adds the carries back in (one's complement addition).
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
@@ -51,6 +91,25 @@ mod tests {
             prop_assert_eq!(update(before, old, new), full(&bytes));
             let swapped = update(before.swap_bytes(), old.swap_bytes(), new.swap_bytes());
             prop_assert_eq!(swapped.swap_bytes(), full(&bytes));
+        }
+
+        #[test]
+        fn a_difference_of_several_words_equals_a_full_computation(
+            mut bytes in proptest::collection::vec(any::<u8>(), 24..25),
+            new in any::<(u32, u32, u16)>(),
+        ) {
+            bytes[0] |= 0x40;
+            let word = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+            let half = |bytes: &[u8], at: usize| u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap());
+            let before = full(&bytes).to_be();
+            let difference = Difference::NONE
+                .and(word(&bytes, 4), new.0)
+                .and(word(&bytes, 12), new.1)
+                .and_half(half(&bytes, 18), new.2);
+            bytes[4..8].copy_from_slice(&new.0.to_ne_bytes());
+            bytes[12..16].copy_from_slice(&new.1.to_ne_bytes());
+            bytes[18..20].copy_from_slice(&new.2.to_ne_bytes());
+            prop_assert_eq!(difference.apply(before), full(&bytes).to_be());
         }
 
         #[test]

@@ -4,7 +4,7 @@ use fairlead_abi::{Addr16, Be16};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    checksum,
+    checksum::{self, Difference},
     packet::{ETHERNET_LEN, Packet},
 };
 
@@ -132,6 +132,41 @@ fn ipv6<P: Packet + ?Sized>(packet: &P) -> Parsed {
     Parsed::Ip(Network { family: Family::V6, src, dst, hops: header.hop_limit, protocol: header.next_header })
 }
 
+/// Offset of the source address of an IPv4 packet.
+pub(crate) const IPV4_SRC: usize = ETHERNET_LEN + 12;
+/// Offset of the source address of an IPv6 packet.
+pub(crate) const IPV6_SRC: usize = ETHERNET_LEN + 8;
+
+/// Replaces both addresses, corrects the IPv4 header checksum, and returns what the addresses have changed by. The new ones
+/// are of the packet's family.
+#[inline(always)]
+pub(crate) fn set_addresses<P: Packet + ?Sized>(
+    packet: &mut P,
+    network: &mut Network,
+    src: &Addr16,
+    dst: &Addr16,
+) -> Option<Difference> {
+    let mut difference = Difference::NONE;
+    match network.family {
+        Family::V4 => {
+            difference =
+                difference.and(network.src.v4_be(), src.v4_be()).and(network.dst.v4_be(), dst.v4_be());
+            let checksum = packet.load::<u16, IPV4_CHECKSUM>()?;
+            packet.store::<u16, IPV4_CHECKSUM>(difference.apply(checksum))?;
+            packet.store::<[u32; 2], IPV4_SRC>([src.v4_be(), dst.v4_be()])?;
+        }
+        Family::V6 => {
+            for word in 0..4 {
+                difference =
+                    difference.and(network.src.0[word], src.0[word]).and(network.dst.0[word], dst.0[word]);
+            }
+            packet.store::<[[u32; 4]; 2], IPV6_SRC>([src.0, dst.0])?;
+        }
+    }
+    (network.src, network.dst) = (*src, *dst);
+    Some(difference)
+}
+
 /// Takes one hop off, as a router does, and corrects the IPv4 header checksum. The caller has seen that more than
 /// one is left.
 #[inline(always)]
@@ -146,6 +181,13 @@ pub(crate) fn decrement_hops<P: Packet + ?Sized>(packet: &mut P, network: &Netwo
         }
         Family::V6 => packet.store::<u8, IPV6_HOP_LIMIT>(network.hops.wrapping_sub(1)),
     }
+}
+
+/// Sends the frame back where it came from.
+#[inline(always)]
+pub(crate) fn swap_macs<P: Packet + ?Sized>(packet: &mut P) -> Option<()> {
+    let Macs { dst, src } = packet.load::<Macs, 0>()?;
+    set_macs(packet, src, dst)
 }
 
 /// The first twelve bytes of an Ethernet frame (IEEE 802.3 §3.2).
@@ -194,7 +236,7 @@ mod tests {
             hops: 7,
             protocol: 17,
         };
-        assert_eq!(parse(&v4[..]), Parsed::Ip(v4_network));
+        assert_eq!(parse(&v4), Parsed::Ip(v4_network));
 
         let v6 = PacketBuilder::udp("fd00:244::5", "fd00:244:0:1::9").hops(9).build();
         let v6_network = Network {
@@ -204,7 +246,7 @@ mod tests {
             hops: 9,
             protocol: 17,
         };
-        assert_eq!(parse(&v6[..]), Parsed::Ip(v6_network));
+        assert_eq!(parse(&v6), Parsed::Ip(v6_network));
     }
 
     #[test]
@@ -221,8 +263,8 @@ mod tests {
     fn a_hop_taken_off_keeps_the_checksum_right() {
         for hops in 2..=255 {
             let mut packet = PacketBuilder::udp("10.244.1.5", "10.244.2.9").hops(hops).build();
-            let Parsed::Ip(network) = parse(&packet[..]) else { panic!("a packet of ours parses") };
-            decrement_hops(&mut packet[..], &network).unwrap();
+            let Parsed::Ip(network) = parse(&packet) else { panic!("a packet of ours parses") };
+            decrement_hops(&mut packet, &network).unwrap();
             assert_eq!(packet[IPV4_TTL], hops - 1);
             assert_eq!(checksum::full(&packet[ETHERNET_LEN..ETHERNET_LEN + 20]), 0, "hops {hops}");
         }
@@ -241,12 +283,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _: Parsed = parse(&bytes[..]);
+            let _: Parsed = parse(&bytes);
         }
 
         #[test]
         fn a_truncated_packet_is_never_taken_for_ip(bytes in framed()) {
-            if let Parsed::Ip(network) = parse(&bytes[..]) {
+            if let Parsed::Ip(network) = parse(&bytes) {
                 let header = match network.family { Family::V4 => 20, Family::V6 => 40 };
                 prop_assert!(bytes.len() >= ETHERNET_LEN + header);
             }

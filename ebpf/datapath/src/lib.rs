@@ -2,27 +2,35 @@
 //! what is counted. Built for the kernel (where `ebpf/programs` calls it) and for the host (where it is tested).
 //!
 //! It must never allocate, panic, loop without a constant bound, call a helper of the kernel or know where a map is:
-//! maps and packets come in through the traits [`Tables`], [`Sockets`] and [`Packet`]. Functions are `inline(always)`
+//! maps and packets come in through the traits [`Services`],
+//! [`Sockets`], [`Tables`] and [`Packet`]. Functions are `inline(always)`
 //! because the verifier follows one program better than many, and because a context may not be passed on.
 //!
-//! Start reading at [`link`] for packets and at [`service`] for connections.
+//! Start reading at [`service`], then [`socket`] for what sockets see and [`link`] for packets.
 #![no_std]
 
 #[cfg(any(test, feature = "cases"))]
 extern crate std;
 
 pub mod checksum;
+pub mod conntrack;
 pub mod header;
+mod icmp;
 pub mod link;
+mod nat;
 pub mod packet;
 pub mod service;
+pub mod socket;
+mod transport;
 
 #[cfg(any(test, feature = "cases"))]
 pub mod cases;
 
+pub use conntrack::Connections;
 pub use link::{Tables, Verdict};
 pub use packet::Packet;
-pub use service::Sockets;
+pub use service::{Client, Services};
+pub use socket::Sockets;
 
 use fairlead_abi::Addr16;
 

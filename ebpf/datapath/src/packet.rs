@@ -5,17 +5,38 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// Length of the Ethernet header, which every packet here begins with.
 pub const ETHERNET_LEN: usize = 14;
 
-/// A packet that begins with its Ethernet header. Offsets are in bytes from there; they are constants because the
-/// kernel's verifier wants each access to be at one.
+/// A packet that begins with its Ethernet header. Offsets are in bytes from there. Network headers are at constant ones,
+/// where the kernel's verifier lets a program look without a call; what is behind them is not.
 pub trait Packet {
     /// Length of the whole packet in bytes; more than can be loaded when the kernel keeps the rest in fragments.
     fn len(&self) -> u32;
+
+    /// Length in bytes of the longest network packet that it will be on the wire: less than the whole when the kernel is yet
+    /// to cut it into segments.
+    fn segment_len(&self) -> u32;
 
     /// The value at `OFFSET`, or `None` when the packet is shorter.
     fn load<T: FromBytes + Copy, const OFFSET: usize>(&self) -> Option<T>;
 
     /// Writes `value` at `OFFSET`; `None` when the packet is shorter, and nothing is written then.
     fn store<T: IntoBytes + Immutable + Copy, const OFFSET: usize>(&mut self, value: T) -> Option<()>;
+
+    /// As [`Self::load`], at an offset that is not a constant.
+    fn load_at<T: FromBytes + Copy>(&self, offset: u32) -> Option<T>;
+
+    /// As [`Self::store`], at an offset that is not a constant.
+    fn store_at<T: IntoBytes + Immutable + Copy>(&mut self, offset: u32, value: T) -> Option<()>;
+
+    /// Corrects the transport checksum at `offset` after what it covers has changed: the addresses by the difference
+    /// `addresses`, and something behind them by `rest` (see [`crate::checksum::Difference`]). An `optional` one that is 0 is
+    /// not there (UDP over IPv4; RFC 768).
+    fn correct_checksum(&mut self, offset: u32, addresses: u32, rest: u32, optional: bool) -> Option<()>;
+
+    /// Cuts the packet to `len` bytes.
+    fn truncate(&mut self, len: u32) -> Option<()>;
+
+    /// Makes room of `LEN` bytes between the Ethernet header and the rest.
+    fn make_room<const LEN: usize>(&mut self) -> Option<()>;
 
     /// Whether there is no byte at all.
     #[inline(always)]
@@ -31,17 +52,52 @@ pub trait Packet {
     }
 }
 
-/// Bytes in memory.
-impl Packet for [u8] {
+/// A packet in memory.
+#[cfg(any(test, feature = "cases"))]
+impl Packet for std::vec::Vec<u8> {
     fn len(&self) -> u32 {
         <[u8]>::len(self) as u32
     }
 
+    fn segment_len(&self) -> u32 {
+        self.network_len()
+    }
+
     fn load<T: FromBytes + Copy, const OFFSET: usize>(&self) -> Option<T> {
-        T::read_from_bytes(self.get(OFFSET..OFFSET + size_of::<T>())?).ok()
+        self.load_at(OFFSET as u32)
     }
 
     fn store<T: IntoBytes + Immutable + Copy, const OFFSET: usize>(&mut self, value: T) -> Option<()> {
-        value.write_to(self.get_mut(OFFSET..OFFSET + size_of::<T>())?).ok()
+        self.store_at(OFFSET as u32, value)
+    }
+
+    fn load_at<T: FromBytes + Copy>(&self, offset: u32) -> Option<T> {
+        let start = offset as usize;
+        T::read_from_bytes(self.get(start..start + size_of::<T>())?).ok()
+    }
+
+    fn store_at<T: IntoBytes + Immutable + Copy>(&mut self, offset: u32, value: T) -> Option<()> {
+        let start = offset as usize;
+        value.write_to(self.get_mut(start..start + size_of::<T>())?).ok()
+    }
+
+    fn correct_checksum(&mut self, offset: u32, addresses: u32, rest: u32, optional: bool) -> Option<()> {
+        let old = self.load_at::<u16>(offset)?;
+        if optional && old == 0 {
+            return Some(());
+        }
+        let difference = crate::checksum::Difference::NONE.and(0, addresses).and(0, rest);
+        let new = difference.apply(old);
+        // A UDP checksum of 0 says that there is none; its other representation says 0.
+        self.store_at(offset, if optional && new == 0 { 0xffff } else { new })
+    }
+
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        ((len as usize) <= Self::len(self)).then(|| Self::truncate(self, len as usize))
+    }
+
+    fn make_room<const LEN: usize>(&mut self) -> Option<()> {
+        self.splice(ETHERNET_LEN..ETHERNET_LEN, std::iter::repeat_n(0, LEN));
+        Some(())
     }
 }

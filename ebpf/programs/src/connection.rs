@@ -3,23 +3,27 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
     },
-    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set},
+    helpers::{
+        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_storage_get,
+        bpf_sock_ops_cb_flags_set,
+    },
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use fairlead_abi::{
     Addr16, Be16,
-    event::{ConnectionValue, FLOW_END, FLOW_START, FlowEvent, ROLE_CLIENT, ROLE_SERVER},
-    service::{OriginKey, TCP},
+    event::{FLOW_END, FLOW_START, FlowEvent, ROLE_CLIENT, ROLE_SERVER},
+    service::TCP,
+    socket::SocketValue,
 };
-use fairlead_datapath::{Tables, service};
+use fairlead_datapath::Tables;
 
 use crate::{
     event,
-    maps::{CONNECTIONS, Maps, flow_events, sock_ops_netns},
+    maps::{Maps, SOCKETS, flow_events, sock_ops_netns},
 };
 
 /// `AF_INET`.
@@ -50,30 +54,24 @@ fn established(socket: &Socket, role: u8) {
     });
     // The end is heard of for the retransmits alone, even when no records are written.
     socket.listen_to_states();
-    if !flow_events() {
+    if flow_events() == 0 {
         return;
     }
-    let (cookie, remote, remote_port) = (socket.cookie(), socket.remote(), socket.remote_port());
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut connection = ConnectionValue { start_ns: now, role, ..ConnectionValue::default() };
-    if role == ROLE_CLIENT {
-        let key = OriginKey { cookie, addr: remote, port: remote_port, _pad: [0; 6] };
-        if let Some(origin) = service::peer(&Maps, &key) {
-            connection.service = origin.addr;
-            connection.service_port = origin.port;
-            connection.service_id = origin.service_id;
-        }
+    let mut connection = SocketValue { start_ns: now, role, ..SocketValue::default() };
+    if let Some(kept) = socket.storage(Some(&mut connection)) {
+        // A translated socket had one already.
+        (kept.start_ns, kept.role) = (now, role);
+        connection = *kept;
     }
-    // It fails only when every entry is being evicted at once; the record of the end then has no beginning.
-    let _full = CONNECTIONS.insert(&cookie, &connection, 0);
     event::write(FlowEvent {
         time_ns: now,
         kind: FLOW_START,
         local,
-        remote,
-        remote_port,
-        cookie,
+        remote: socket.remote(),
+        remote_port: socket.remote_port(),
+        cookie: socket.cookie(),
         ..socket.describe(&connection)
     });
 }
@@ -85,28 +83,18 @@ fn ended(socket: &Socket) {
     if retransmits != 0 {
         Maps.count(socket.pod_slot(&local), |counters| counters.retransmits += retransmits as u64);
     }
-    let cookie = socket.cookie();
-    let origin = OriginKey { cookie, addr: socket.remote(), port: socket.remote_port(), _pad: [0; 6] };
-    if !flow_events() {
-        // Which side it was is not known without records.
-        Maps.forget(&origin);
+    if flow_events() == 0 {
         return;
     }
-    // SAFETY: the value is plain bytes, copied at once.
-    let known = unsafe { CONNECTIONS.get(&cookie) }.copied();
-    let _absent = CONNECTIONS.remove(&cookie);
-    let connection = known.unwrap_or_default();
-    if connection.service_id != 0 {
-        Maps.forget(&origin);
-    }
+    let connection = socket.storage(None).copied().unwrap_or_default();
     event::write(FlowEvent {
         // SAFETY: the helper takes nothing.
         time_ns: unsafe { bpf_ktime_get_ns() },
         kind: FLOW_END,
         local,
-        remote: origin.addr,
-        remote_port: origin.port,
-        cookie,
+        remote: socket.remote(),
+        remote_port: socket.remote_port(),
+        cookie: socket.cookie(),
         ..socket.describe(&connection)
     });
 }
@@ -127,7 +115,7 @@ macro_rules! field {
 impl Socket {
     /// What the socket has counted, and what is known of its connection.
     #[inline(always)]
-    fn describe(&self, connection: &ConnectionValue) -> FlowEvent {
+    fn describe(&self, connection: &SocketValue) -> FlowEvent {
         FlowEvent {
             start_ns: connection.start_ns,
             bytes_sent: field!(self, bytes_acked),
@@ -145,10 +133,26 @@ impl Socket {
         }
     }
 
+    /// What the socket itself keeps; with `value`, made when it is not there yet.
+    #[inline(always)]
+    fn storage(&self, value: Option<&mut SocketValue>) -> Option<&mut SocketValue> {
+        let flags = if value.is_some() { BPF_SK_STORAGE_GET_F_CREATE as u64 } else { 0 };
+        let initial = value.map_or(core::ptr::null_mut(), core::ptr::from_mut);
+        let sk = field!(self, __bindgen_anon_2.sk);
+        if sk.is_null() {
+            return None;
+        }
+        // SAFETY: the map and the socket are valid; the value lives as long as the socket, and only its own hooks use it.
+        unsafe {
+            let map = (&raw const SOCKETS).cast_mut().cast();
+            bpf_sk_storage_get(map, sk.cast(), initial.cast(), flags).cast::<SocketValue>().as_mut()
+        }
+    }
+
     /// The pod whose socket it is: by its network namespace, or by its address while the namespace is not known.
     #[inline(always)]
     fn pod_slot(&self, local: &Addr16) -> u32 {
-        if sock_ops_netns() {
+        if sock_ops_netns() != 0 {
             // SAFETY: the kernel passes a valid context.
             let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
             if let Some(pod) = Maps.pod_of_netns(cookie) {

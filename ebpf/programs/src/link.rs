@@ -3,15 +3,23 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh},
-    helpers::{bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data},
+    bindings::{
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
+        BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+        bpf_tunnel_key,
+    },
+    helpers::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    },
     macros::classifier,
     programs::TcContext,
 };
-use fairlead_abi::Addr16;
+use fairlead_abi::{Addr16, node::OVERLAY_VNI};
 use fairlead_datapath::{Packet, Verdict, link};
 
-use crate::maps::Maps;
+use crate::maps::{Maps, overlay_ifindex, uplink_ifindex, work};
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -20,36 +28,125 @@ const AF_INET6: u32 = 10;
 /// The most that a decision reads: Ethernet and IPv6 headers.
 const HEADERS_LEN: usize = 14 + 40;
 
+/// `PACKET_HOST` of `linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;
+
 /// Ingress of a pod's host-side veth.
 #[classifier]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
-    act(link::from_pod(&mut skb, &Maps, ifindex(&ctx)))
+    act(&ctx, link::from_pod(&mut skb, &Maps, ifindex(&ctx), work))
 }
 
 /// Egress of a pod's host-side veth.
 #[classifier]
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
-    act(link::to_pod(&Skb::new(&ctx), &Maps, ifindex(&ctx)))
+    let mut skb = Skb::new(&ctx);
+    act(&ctx, link::to_pod(&mut skb, &Maps, ifindex(&ctx), work))
 }
 
 /// Ingress of the uplink.
 #[classifier]
 pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
-    act(link::from_uplink(&mut skb, &Maps))
+    act(&ctx, link::from_uplink(&mut skb, &Maps, work))
+}
+
+/// Egress of the uplink. What came in by another interface has been looked at there.
+#[classifier]
+pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    if unsafe { (*ctx.skb.skb).ingress_ifindex } != 0 {
+        return TC_ACT_OK as i32;
+    }
+    let mut skb = Skb::new(&ctx);
+    match link::to_uplink(&mut skb, &Maps, work) {
+        // On the way out there is no other end of a veth to go to directly.
+        // SAFETY: the helper takes two numbers.
+        Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        // The answer is for the host itself, which hears it from the uplink.
+        // SAFETY: as above.
+        Verdict::Answer(_) => unsafe { bpf_redirect(ifindex(&ctx), BPF_F_INGRESS as u64) as i32 },
+        verdict => act(&ctx, verdict),
+    }
+}
+
+/// Ingress of the overlay.
+#[classifier]
+pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
+    let Some(via) = sender_of_tunnel(&ctx) else { return TC_ACT_SHOT as i32 };
+    let mut skb = Skb::new(&ctx);
+    let verdict = link::from_overlay(&mut skb, &Maps, &via, work);
+    if matches!(verdict, Verdict::Pass) {
+        // The link-layer address inside the tunnel is nobody's; the packet is for the host all the same.
+        // SAFETY: the context is valid.
+        let _same_type = unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) };
+    }
+    act(&ctx, verdict)
 }
 
 /// Turns a verdict into what the kernel is to do.
 #[inline(always)]
-fn act(verdict: Verdict) -> i32 {
+fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass | Verdict::Refuse(_) => TC_ACT_OK as i32,
         Verdict::Drop(_) => TC_ACT_SHOT as i32,
-        // SAFETY: the helper takes two numbers.
+        // SAFETY: the helpers take numbers.
+        Verdict::Answer(_) => unsafe { bpf_redirect(ifindex(ctx), 0) as i32 },
+        // SAFETY: as above.
         Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
         Verdict::RedirectNeigh { ifindex, next_hop } => redirect_neigh(ifindex, &next_hop),
+        // SAFETY: without a next hop the helper asks the kernel's routes.
+        Verdict::RedirectUplink => unsafe {
+            bpf_redirect_neigh(uplink_ifindex(), core::ptr::null_mut(), 0, 0) as i32
+        },
+        Verdict::RedirectOverlay { node } => redirect_overlay(ctx, &node),
     }
+}
+
+/// Size of a tunnel key, as the helpers want it.
+const TUNNEL_KEY_LEN: u32 = size_of::<bpf_tunnel_key>() as u32;
+/// Hop limit of the packets outside.
+const TUNNEL_TTL: u8 = 64;
+
+#[inline(always)]
+fn redirect_overlay(ctx: &TcContext, node: &Addr16) -> i32 {
+    // SAFETY: every field of the structure is an integer.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    key.tunnel_id = OVERLAY_VNI;
+    key.tunnel_ttl = TUNNEL_TTL;
+    let flags = if node.is_v4() {
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(node.v4_be());
+        BPF_F_ZERO_CSUM_TX
+    } else {
+        key.__bindgen_anon_1.remote_ipv6 = node.0;
+        BPF_F_TUNINFO_IPV6
+    };
+    // SAFETY: `key` is valid for its size for the time of the call.
+    let set = unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &mut key, TUNNEL_KEY_LEN, flags as u64) };
+    if set != 0 {
+        return TC_ACT_SHOT as i32;
+    }
+    // SAFETY: the helper takes two numbers.
+    unsafe { bpf_redirect(overlay_ifindex(), 0) as i32 }
+}
+
+/// The node that a packet of the overlay comes from.
+#[inline(always)]
+fn sender_of_tunnel(ctx: &TcContext) -> Option<Addr16> {
+    // SAFETY: every field of the structure is an integer.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    // SAFETY: `key` is valid for its size for the time of the calls.
+    unsafe {
+        if bpf_skb_get_tunnel_key(ctx.skb.skb, &mut key, TUNNEL_KEY_LEN, 0) == 0 {
+            return Some(Addr16::from_v4_be(key.__bindgen_anon_1.remote_ipv4.to_be()));
+        }
+        let flags = BPF_F_TUNINFO_IPV6 as u64;
+        if bpf_skb_get_tunnel_key(ctx.skb.skb, &mut key, TUNNEL_KEY_LEN, flags) == 0 {
+            return Some(Addr16::from_v6_be(key.__bindgen_anon_1.remote_ipv6));
+        }
+    }
+    None
 }
 
 #[inline(always)]
@@ -182,11 +279,95 @@ impl Skb {
     }
 }
 
+/// Network and TCP headers of a segment, with the options that Linux uses.
+const SEGMENT_HEADERS_V4: u32 = 20 + 32;
+const SEGMENT_HEADERS_V6: u32 = 40 + 32;
+/// `ETH_P_IP` in network order.
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+
+impl Skb {
+    /// The helpers below may move the packet.
+    #[inline(always)]
+    fn find(&mut self) {
+        // SAFETY: the kernel passes a valid context.
+        unsafe {
+            self.data = (*self.skb).data as usize;
+            self.end = (*self.skb).data_end as usize;
+        }
+    }
+}
+
 impl Packet for Skb {
     #[inline(always)]
     fn len(&self) -> u32 {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn segment_len(&self) -> u32 {
+        // SAFETY: as above.
+        let (segment, protocol) = unsafe { ((*self.skb).gso_size, (*self.skb).protocol) };
+        match segment {
+            0 => self.network_len(),
+            _ if protocol == ETH_P_IP => segment + SEGMENT_HEADERS_V4,
+            _ => segment + SEGMENT_HEADERS_V6,
+        }
+    }
+
+    #[inline(always)]
+    fn load_at<T: Copy>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes all of `value`, which is plain bytes by the trait's bound, or fails.
+        unsafe {
+            let to = value.as_mut_ptr().cast();
+            let loaded = bpf_skb_load_bytes(self.skb.cast(), offset, to, size_of::<T>() as u32);
+            (loaded == 0).then(|| value.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn store_at<T: Copy>(&mut self, offset: u32, value: T) -> Option<()> {
+        // SAFETY: the helper reads all of `value`.
+        let stored = unsafe {
+            bpf_skb_store_bytes(self.skb.cast(), offset, (&raw const value).cast(), size_of::<T>() as u32, 0)
+        };
+        self.find();
+        (stored == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn correct_checksum(&mut self, offset: u32, addresses: u32, rest: u32, optional: bool) -> Option<()> {
+        let optional = if optional { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        let pseudo = optional | BPF_F_PSEUDO_HDR as u64;
+        // Length 0 in the flags: the difference is computed already.
+        // SAFETY: the context is valid; the helpers check the offset.
+        let corrected = unsafe {
+            bpf_l4_csum_replace(self.skb.cast(), offset, 0, addresses as u64, pseudo)
+                | bpf_l4_csum_replace(self.skb.cast(), offset, 0, rest as u64, optional)
+        };
+        self.find();
+        (corrected == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        // What is beyond the end must not be made up.
+        if len > self.len() {
+            return None;
+        }
+        // SAFETY: the context is valid.
+        let cut = unsafe { bpf_skb_change_tail(self.skb.cast(), len, 0) };
+        self.find();
+        (cut == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn make_room<const LEN: usize>(&mut self) -> Option<()> {
+        // SAFETY: the context is valid.
+        let made = unsafe { bpf_skb_adjust_room(self.skb.cast(), LEN as i32, BPF_ADJ_ROOM_MAC, 0) };
+        self.find();
+        (made == 0).then_some(())
     }
 
     #[inline(always)]

@@ -1,26 +1,28 @@
-//! Cgroup hooks on socket addresses: service addresses are translated here, once per connection or datagram.
+//! Cgroup hooks on sockets: service addresses are translated here, once per connection, and node ports are kept free.
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::bpf_sock_addr,
+    bindings::{bpf_sock, bpf_sock_addr},
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval},
-    macros::cgroup_sock_addr,
-    programs::SockAddrContext,
+    macros::{cgroup_sock, cgroup_sock_addr},
+    programs::{SockAddrContext, SockContext},
 };
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     event::{FLOW_DENIED, FlowEvent, ROLE_CLIENT},
-    service::{OriginKey, OriginValue, SCOPE_INTERNAL, ServiceKey, TCP, UDP},
+    service::{TCP, UDP},
+    socket::{ORIGIN_OF_BACKEND, OriginKey},
 };
 use fairlead_datapath::{
-    Tables,
+    Client, Tables,
     header::Family,
-    service::{self, Refusal, Translation},
+    service::Refusal,
+    socket::{self, Translation},
 };
 
 use crate::{
     event,
-    maps::{Maps, flow_events, set_retval},
+    maps::{Maps, SOCKETS, flow_events, host_netns, set_retval, sockets_of_host_only},
 };
 
 /// The call goes on.
@@ -41,36 +43,66 @@ macro_rules! hooks {
 }
 
 hooks! {
-    connect4 outgoing V4;
-    connect6 outgoing V6;
-    sendmsg4 outgoing V4;
-    sendmsg6 outgoing V6;
+    connect4 connecting V4;
+    connect6 connecting V6;
+    sendmsg4 sending V4;
+    sendmsg6 sending V6;
     recvmsg4 received V4;
     recvmsg6 received V6;
     getpeername4 named V4;
     getpeername6 named V6;
 }
 
-/// A destination is about to be used.
+/// A socket is about to be connected.
 #[inline(always)]
-fn outgoing(call: &Call) -> i32 {
-    let Some(key) = call.service_key() else { return ALLOW };
-    match service::translate(&Maps, || call.cookie(), &key) {
+fn connecting(call: &Call) -> i32 {
+    let Some(proto) = call.translatable() else { return ALLOW };
+    let (addr, port) = (call.addr(), call.port());
+    match socket::connect(&Maps, call, &addr, port, proto) {
         Translation::None => ALLOW,
         // A service and its backends are of one family; user space keeps to it.
-        Translation::To { addr, port } => {
-            call.set(&addr, port);
+        Translation::To { choice, service_id } => {
+            let mut value = socket::connected(&addr, port, &choice, service_id);
+            // Without memory for it the connection works all the same; only its peer's name is the backend's.
+            // SAFETY: the context is valid.
+            let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(&call.ctx, Some(&mut value)) };
+            if !kept.is_null() {
+                // A socket may be connected a second time.
+                // SAFETY: the pointer is to the socket's own value, which lives as long as the socket.
+                unsafe { *kept = value };
+            }
+            call.set(&choice.backend.addr, choice.backend.port);
             ALLOW
         }
-        Translation::Refused(refusal) => refuse(call, &key, &refusal),
+        Translation::Refused(refusal) => refuse(call, proto, &addr, port, &refusal),
+    }
+}
+
+/// A datagram is about to be sent by a socket that is not connected, or not to there.
+#[inline(always)]
+fn sending(call: &Call) -> i32 {
+    let Some(proto) = call.translatable() else { return ALLOW };
+    let (addr, port) = (call.addr(), call.port());
+    match socket::send(&Maps, call, call.cookie(), (&addr, port, proto)) {
+        Translation::None => ALLOW,
+        Translation::To { choice, .. } => {
+            call.set(&choice.backend.addr, choice.backend.port);
+            ALLOW
+        }
+        Translation::Refused(refusal) => refuse(call, proto, &addr, port, &refusal),
     }
 }
 
 /// The sender of a datagram is about to be shown.
 #[inline(always)]
 fn received(call: &Call) -> i32 {
-    if let Some(origin) = service::sender(&Maps, &call.origin_key()) {
-        call.show(&origin);
+    if show_peer(call) {
+        return ALLOW;
+    }
+    let (addr, port) = (call.addr(), call.port());
+    let key = OriginKey { cookie: call.cookie(), addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] };
+    if let Some(origin) = socket::sender(&Maps, &key) {
+        call.set(&origin.addr, origin.port);
     }
     ALLOW
 }
@@ -78,34 +110,43 @@ fn received(call: &Call) -> i32 {
 /// The peer of a connection is about to be shown.
 #[inline(always)]
 fn named(call: &Call) -> i32 {
-    if let Some(origin) = service::peer(&Maps, &call.origin_key()) {
-        call.show(&origin);
-    }
+    let _translated = show_peer(call);
     ALLOW
+}
+
+/// Shows the service that a connected socket was aimed at in place of the backend.
+#[inline(always)]
+fn show_peer(call: &Call) -> bool {
+    // SAFETY: the context is valid; the value is plain bytes that live as long as the socket.
+    let socket = unsafe { SOCKETS.get_ptr_mut(&call.ctx).as_ref() };
+    let Some(socket) = socket else { return false };
+    let Some((addr, port)) = socket::peer(socket, &call.addr(), call.port()) else { return false };
+    call.set(&addr, port);
+    true
 }
 
 /// Fails the call at once, counts it and writes a record of it.
 ///
-/// Without any endpoint the error is `ECONNREFUSED`, as when nobody listens. With endpoints that the service's policy
-/// keeps from this node it is `EPERM`: trying again elsewhere would work, so it must not look like a service that is
-/// down.
+/// Where the client is to know (no endpoint at all, no such port) the error is `ECONNREFUSED`, as when nobody listens. With
+/// endpoints that the service's policy keeps from this node it is `EPERM`: trying again elsewhere would work, so it must not
+/// look like a service that is down.
 #[inline(always)]
-fn refuse(call: &Call, key: &ServiceKey, refusal: &Refusal) -> i32 {
-    if refusal.inconsistent {
+fn refuse(call: &Call, proto: u8, addr: &Addr16, port: Be16, refusal: &Refusal) -> i32 {
+    if matches!(refusal.reason, DropReason::Inconsistent) {
         aya_log_ebpf::error!(&call.ctx, "service {} points at a slot without a backend", refusal.service_id);
     }
     let pod = Maps.pod_of_netns(call.netns_cookie()).unwrap_or_default();
     Maps.count_drop(pod.slot, refusal.reason);
     Maps.count(pod.slot, |counters| counters.connections_refused += 1);
-    if flow_events() {
+    if flow_events() != 0 {
         event::write(FlowEvent {
             // SAFETY: the helper takes nothing.
             time_ns: unsafe { bpf_ktime_get_ns() },
             cookie: call.cookie(),
-            local: if key.addr.is_v4() { pod.v4 } else { pod.v6 },
-            service: key.addr,
-            service_port: key.port,
-            proto: key.proto,
+            local: if addr.is_v4() { pod.v4 } else { pod.v6 },
+            service: *addr,
+            service_port: port,
+            proto,
             kind: FLOW_DENIED,
             role: ROLE_CLIENT,
             reason: refusal.reason as u32,
@@ -113,10 +154,58 @@ fn refuse(call: &Call, key: &ServiceKey, refusal: &Refusal) -> i32 {
             ..FlowEvent::default()
         });
     }
-    if matches!(refusal.reason, DropReason::NoEndpoints) && set_retval() {
+    if refusal.is_told() && set_retval() != 0 {
         // SAFETY: the helper takes a number.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }
+    DENY
+}
+
+/// One load of a context field at a fixed offset, as the verifier wants it; hence volatile.
+macro_rules! field {
+    ($raw:expr, $($field:tt)+) => {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (&raw const (*$raw).$($field)+).read_volatile() }
+    };
+}
+
+/// A process has bound an IPv4 socket.
+#[cgroup_sock(post_bind4)]
+pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
+    let sock: *const bpf_sock = ctx.as_ptr().cast();
+    bound(&ctx, &Addr16::from_v4_be(field!(sock, src_ip4)))
+}
+
+/// A process has bound an IPv6 socket.
+#[cgroup_sock(post_bind6)]
+pub(crate) fn post_bind6(ctx: SockContext) -> i32 {
+    let sock: *const bpf_sock = ctx.as_ptr().cast();
+    let addr = Addr16::from_v6_be([
+        field!(sock, src_ip6[0]),
+        field!(sock, src_ip6[1]),
+        field!(sock, src_ip6[2]),
+        field!(sock, src_ip6[3]),
+    ]);
+    bound(&ctx, &addr)
+}
+
+#[inline(always)]
+fn bound(ctx: &SockContext, addr: &Addr16) -> i32 {
+    let sock: *const bpf_sock = ctx.as_ptr().cast();
+    // SAFETY: the kernel passes a valid context.
+    if unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } != host_netns() {
+        return ALLOW;
+    }
+    let proto = field!(sock, protocol);
+    if proto != TCP as u32 && proto != UDP as u32 {
+        return ALLOW;
+    }
+    // In host order, unlike the destination's.
+    let port = Be16::new(field!(sock, src_port) as u16);
+    if socket::may_bind(&Maps, addr, port, proto as u8) {
+        return ALLOW;
+    }
+    Maps.count_drop(0, DropReason::PortReserved);
     DENY
 }
 
@@ -128,21 +217,18 @@ struct Call {
 }
 
 impl Call {
-    /// The destination as a frontend, if a service can have its protocol.
+    /// The protocol, if a service can have it and sockets of this namespace are translated.
     #[inline(always)]
-    fn service_key(&self) -> Option<ServiceKey> {
+    fn translatable(&self) -> Option<u8> {
+        if sockets_of_host_only() != 0 && self.netns_cookie() != host_netns() {
+            return None;
+        }
         // SAFETY: the kernel passes a valid context.
-        let proto = match unsafe { (&raw const (*self.raw()).protocol).read_volatile() } {
-            number if number == TCP as u32 => TCP,
-            number if number == UDP as u32 => UDP,
-            _ => return None,
-        };
-        Some(ServiceKey { addr: self.addr(), port: self.port(), proto, scope: SCOPE_INTERNAL })
-    }
-
-    #[inline(always)]
-    fn origin_key(&self) -> OriginKey {
-        OriginKey { cookie: self.cookie(), addr: self.addr(), port: self.port(), _pad: [0; 6] }
+        match unsafe { (&raw const (*self.raw()).protocol).read_volatile() } {
+            number if number == TCP as u32 => Some(TCP),
+            number if number == UDP as u32 => Some(UDP),
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -187,12 +273,6 @@ impl Call {
         }
     }
 
-    /// Shows the service in place of the backend.
-    #[inline(always)]
-    fn show(&self, origin: &OriginValue) {
-        self.set(&origin.addr, origin.port);
-    }
-
     #[inline(always)]
     fn cookie(&self) -> u64 {
         // SAFETY: the kernel passes a valid context.
@@ -208,5 +288,43 @@ impl Call {
     #[inline(always)]
     fn raw(&self) -> *mut bpf_sock_addr {
         self.ctx.sock_addr
+    }
+}
+
+impl Client for Call {
+    #[inline(always)]
+    fn is_inside(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        Maps.pod_of_netns(self.netns_cookie()).is_none()
+    }
+
+    #[inline(always)]
+    fn is_sent_here(&self) -> bool {
+        false
+    }
+
+    /// The pod's; the kernel chooses a source address only after it knows the destination.
+    #[inline(always)]
+    fn address(&self) -> Addr16 {
+        let pod = Maps.pod_of_netns(self.netns_cookie()).unwrap_or_default();
+        match self.family {
+            Family::V4 => pod.v4,
+            Family::V6 if self.addr().is_v4() => pod.v4,
+            Family::V6 => pod.v6,
+        }
+    }
+
+    #[inline(always)]
+    fn identity(&self) -> Addr16 {
+        Addr16::from_cookie(self.netns_cookie())
+    }
+
+    #[inline(always)]
+    fn hash(&self, _with_port: bool) -> Option<u32> {
+        None
     }
 }

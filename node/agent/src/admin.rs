@@ -1,7 +1,8 @@
-//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`.
+//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`, `/maps/KIND`, `/explain`.
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -9,7 +10,7 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -21,7 +22,10 @@ use serde::Deserialize;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::report::Reporter;
+use crate::{
+    inspect::{Kind, Question},
+    report::Reporter,
+};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -50,6 +54,8 @@ pub(crate) fn router(reporter: Arc<Reporter>, shutdown: CancellationToken) -> Ro
         .route("/status", get(status))
         .route("/pods", get(pods))
         .route("/flows", get(flows))
+        .route("/maps/{kind}", get(maps))
+        .route("/explain", get(explain))
         .with_state(Admin { reporter, shutdown })
 }
 
@@ -59,6 +65,38 @@ async fn status(State(admin): State<Admin>) -> Response {
 
 async fn pods(State(admin): State<Admin>) -> Response {
     json(admin.reporter.pods())
+}
+
+/// A map, decoded, with names of services.
+async fn maps(State(admin): State<Admin>, Path(kind): Path<Kind>) -> Response {
+    json(admin.reporter.inspect(kind))
+}
+
+/// Query of `/explain`.
+#[derive(Debug, Deserialize)]
+struct ExplainQuery {
+    /// An address, or `NAMESPACE/NAME` of a pod.
+    source: String,
+    destination: SocketAddr,
+    /// IP protocol number.
+    protocol: u8,
+}
+
+/// What would happen to a new connection.
+async fn explain(State(admin): State<Admin>, Query(query): Query<ExplainQuery>) -> Response {
+    match admin.reporter.source(&query.source, query.destination) {
+        Some(source) => {
+            let ExplainQuery { destination, protocol, .. } = query;
+            json(admin.reporter.explain(&Question { source, destination, protocol }))
+        }
+        None => {
+            let message = format!(
+                "{} is neither an address nor a pod with an address of the destination's family\n",
+                query.source
+            );
+            (StatusCode::BAD_REQUEST, message).into_response()
+        }
+    }
 }
 
 /// One JSON object a line, oldest first.

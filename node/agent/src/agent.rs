@@ -11,13 +11,13 @@ use std::{
 
 use axum::Router;
 use fairlead_flows::Recent;
-use fairlead_kernel::{Dataplane, ProgramLogs, Tables};
+use fairlead_kernel::{AddressChanges, Dataplane, ProgramLogs, Tables};
 use fairlead_kubelet::network::PodNetwork;
 use fairlead_model::Update;
 use fairlead_wire::client::Subscription;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,11 +25,15 @@ use tracing::Instrument;
 
 use crate::{
     AgentError, Config, admin,
+    check_ports::CheckPorts,
     cluster::Cluster,
     flow_pump::FlowPump,
-    health, metrics,
+    garbage::{GarbageLoop, Totals},
+    health::{self, Health},
+    metrics,
     network::Network,
     report::Reporter,
+    sockets::SocketEnder,
     stats::Stats,
     sync::{Outputs, SyncLoop},
 };
@@ -44,6 +48,9 @@ const UPDATES_QUEUED_MAX: usize = 64;
 pub struct Agent {
     subscription: Subscription,
     sync: SyncLoop<Tables>,
+    address_changes: AddressChanges,
+    garbage: GarbageLoop,
+    sockets: SocketEnder,
     flows: FlowPump,
     logs: Option<ProgramLogs>,
     network: Arc<Network>,
@@ -79,11 +86,13 @@ impl Agent {
         let stats = Arc::new(Stats::default());
         let recent = Arc::new(Recent::new(RECENT_FLOWS));
         let malformed = Arc::new(AtomicU64::default());
+        let (stopped_sender, stopped) = mpsc::unbounded_channel();
         let outputs = Outputs {
             cluster: Arc::clone(&cluster),
             stats: Arc::clone(&stats),
             ready: ready_sender,
             networks: networks_sender,
+            stopped: stopped_sender,
         };
         let flows = FlowPump {
             node: config.node_name.clone(),
@@ -93,22 +102,34 @@ impl Agent {
             recent: Arc::clone(&recent),
             malformed: Arc::clone(&malformed),
         };
+        let (garbage_totals, garbage) = watch::channel(Totals::default());
         let reporter = Reporter {
             node: config.node_name.clone(),
             mode: config.proxy_mode,
-            cluster,
-            stats,
+            health: Arc::new(Health::new(config.node_name.clone(), cluster, stats, ready.clone())),
+            bpffs_dir: config.bpffs_dir.clone(),
+            settings: (&config.services.options).into(),
             recent,
             network: Arc::clone(&network),
             counters: dataplane.counters,
             malformed,
+            garbage,
+            capacities: config.services.options.capacities,
             ready: ready.clone(),
             networks,
             feed: subscription.state(),
         };
         Ok(Self {
             subscription,
-            sync: SyncLoop::new(config.node_name, dataplane.tables, outputs),
+            sync: SyncLoop::new(config.node_name, dataplane.tables, outputs, config.services.clone())
+                .with_routes(config.pod_network),
+            address_changes: dataplane.address_changes,
+            garbage: GarbageLoop {
+                garbage: dataplane.garbage,
+                timeouts: config.services.timeouts,
+                totals: garbage_totals,
+            },
+            sockets: SocketEnder { stopped, network: Arc::clone(&network) },
             flows,
             logs: dataplane.logs,
             network,
@@ -146,6 +167,7 @@ impl Agent {
         let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
         let (sender, updates) = mpsc::channel(UPDATES_QUEUED_MAX);
         tasks.spawn(read_feed(self.subscription, sender, stop.clone()).in_current_span());
+        let addresses = self.sync.addresses();
         let sync = self.sync.run(updates, stop.clone());
         tasks.spawn(
             async move {
@@ -155,13 +177,18 @@ impl Agent {
             .in_current_span(),
         );
         tasks.spawn(self.flows.run(stop.clone()).in_current_span());
+        tasks.spawn(self.garbage.run(stop.clone()).in_current_span());
+        tasks.spawn(self.sockets.run(stop.clone()).in_current_span());
+        tasks.spawn(watch_addresses(self.address_changes, addresses, stop.clone()).in_current_span());
         if let Some(logs) = self.logs {
             tasks.spawn(forward_logs(logs, stop.clone()).in_current_span());
         }
         let router = admin::router(Arc::clone(&self.reporter), stop.clone());
         tasks.spawn(serve("administration", self.admin, router, stop.clone()).in_current_span());
+        let check_ports = CheckPorts::new(Arc::clone(&self.reporter.health), Vec::new());
+        tasks.spawn(check_ports.run(stop.clone()).in_current_span());
         for listener in self.health {
-            let router = health::router(Arc::clone(&self.reporter));
+            let router = health::router(Arc::clone(&self.reporter.health));
             tasks.spawn(serve("health checks", listener, router, stop.clone()).in_current_span());
         }
         for listener in self.metrics {
@@ -194,6 +221,22 @@ async fn read_feed(
                 return;
             }
         }
+    };
+    stop.run_until_cancelled(forward).await;
+    Ok(())
+}
+
+async fn watch_addresses(
+    mut changes: AddressChanges,
+    notify: Arc<Notify>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let forward = async {
+        while changes.changed().await {
+            notify.notify_one();
+        }
+        // Without a teller there still is the audit.
+        std::future::pending::<()>().await;
     };
     stop.run_until_cancelled(forward).await;
     Ok(())

@@ -6,7 +6,9 @@ use std::{
 };
 
 use fairlead_flows::Directory;
-use fairlead_model::{Change, Node, ObjectName, Update, View};
+use fairlead_model::{Change, Node, ObjectName, Pod, Update, View};
+
+use crate::locals::Locals;
 
 /// The view and what is derived from it.
 #[derive(Debug, Default)]
@@ -16,14 +18,23 @@ pub(crate) struct Cluster(RwLock<Inner>);
 pub(crate) struct Inner {
     pub(crate) view: View,
     pub(crate) directory: Directory,
+    pub(crate) locals: Locals,
 }
 
 /// What an update changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Changed {
     pub(crate) services: BTreeSet<ObjectName>,
+    /// Pods of this node that have host ports, or had.
+    pub(crate) pods: BTreeSet<ObjectName>,
     pub(crate) nodes: bool,
     pub(crate) everything: bool,
+    /// How many services were put or deleted.
+    pub(crate) service_changes: u64,
+    /// How many slices of endpoints were put or deleted.
+    pub(crate) endpoint_changes: u64,
+    /// When what the slices tell of happened, as far as somebody said; nothing of a snapshot, which tells old news.
+    pub(crate) triggered_unix_ns: Vec<u64>,
 }
 
 impl Cluster {
@@ -32,18 +43,17 @@ impl Cluster {
         let touches_nodes = |change: &Change| matches!(change, Change::PutNode(_) | Change::DeleteNode(_));
         let nodes = update.snapshot || update.changes.iter().any(touches_nodes);
         let snapshot = update.snapshot;
+        let counts = Changed::count(&update);
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *guard;
-        let zone = |view: &View| view.node(node).map(|node| node.zone.clone());
-        let zone_before = zone(&inner.view);
+        let pods = Changed::host_ports(&update, &inner.view, node);
         let services = inner.view.apply(update);
         inner.directory.update_services(&inner.view, &services);
+        inner.locals.update(&inner.view, &services, node);
         if nodes {
             inner.directory.update_nodes(&inner.view);
         }
-        // Which endpoints a service prefers depends on where this node is.
-        let moved = zone(&inner.view) != zone_before;
-        Changed { services, nodes, everything: snapshot || moved }
+        Changed { services, pods, nodes, everything: snapshot, ..counts }
     }
 
     /// Looks at it under a short lock.
@@ -54,5 +64,39 @@ impl Cluster {
     /// One node.
     pub(crate) fn node(&self, name: &str) -> Option<Node> {
         self.read(|inner| inner.view.node(name).cloned())
+    }
+}
+
+impl Changed {
+    /// Pods of this node whose host ports may have changed, looked at before the update is applied.
+    fn host_ports(update: &Update, view: &View, node: &str) -> BTreeSet<ObjectName> {
+        let here = |pod: &Pod| pod.node == node && !pod.host_ports.is_empty();
+        let concerned = |change: &Change| match change {
+            Change::PutPod(pod) if here(pod) || view.pod(&pod.name).is_some_and(here) => {
+                Some(pod.name.clone())
+            }
+            Change::DeletePod(name) if view.pod(name).is_some_and(here) => Some(name.clone()),
+            _ => None,
+        };
+        update.changes.iter().filter_map(concerned).collect()
+    }
+
+    /// The numbers, without the names.
+    fn count(update: &Update) -> Self {
+        let mut counts = Self::default();
+        for change in &update.changes {
+            match change {
+                Change::PutService(_) | Change::DeleteService(_) => counts.service_changes += 1,
+                Change::PutSlice(slice) => {
+                    counts.endpoint_changes += 1;
+                    if !update.snapshot && slice.triggered_unix_ns != 0 {
+                        counts.triggered_unix_ns.push(slice.triggered_unix_ns);
+                    }
+                }
+                Change::DeleteSlice(_) => counts.endpoint_changes += 1,
+                _ => {}
+            }
+        }
+        counts
     }
 }

@@ -1,10 +1,14 @@
 //! Where a node's agent finds and keeps things.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use fairlead_kernel::{DataplaneConfig, NodeFootprint};
+use fairlead_kernel::{DataplaneConfig, NodeFootprint, ServiceOptions, Timeouts};
+use fairlead_model::Prefix;
 use fairlead_plan::ProxyMode;
-use fairlead_wire::client::FeedEndpoint;
+use fairlead_wire::client::FeedSource;
 
 /// Everything the agent must be told. The process already is in the node's network namespace.
 #[derive(Clone, Debug)]
@@ -12,7 +16,10 @@ pub struct Config {
     /// Name of the node, as the API knows it.
     pub node_name: String,
     /// Where the feed is.
-    pub feed: FeedEndpoint,
+    pub feed: FeedSource,
+    /// Whether pods get their network from this agent. If not, nothing is routed to other nodes' pods and nothing is
+    /// taken back: they are another one's.
+    pub pod_network: bool,
     /// Pin directory on a bpf file system, e.g. `/sys/fs/bpf/fairlead/<node>`.
     pub bpffs_dir: PathBuf,
     /// The node's cgroup, relative to the cgroup-v2 mount, e.g. `fairlead/<node>`.
@@ -27,6 +34,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How services are programmed.
     pub proxy_mode: ProxyMode,
+    /// How services are carried.
+    pub services: ServiceConfig,
     /// Whether connection records are written.
     pub flow_events: bool,
     /// Unix socket of the administration endpoint.
@@ -54,6 +63,33 @@ impl Config {
             cgroup_dir: self.cgroup_dir.clone(),
             uplink: self.uplink.clone(),
             flow_events: self.flow_events,
+            services: self.services.options.clone(),
         }
     }
+}
+
+/// How services are carried.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServiceConfig {
+    /// What the kernel side is told.
+    pub options: ServiceOptions,
+    /// Addresses of the node as the API knows it; connections are masqueraded with them. The uplink's stand in for those
+    /// that are not given.
+    pub addresses: Vec<IpAddr>,
+    /// Which of its addresses serve node ports.
+    pub node_port_addresses: NodePortAddresses,
+    /// How long connections are remembered.
+    pub timeouts: Timeouts,
+}
+
+/// Which addresses of the node serve node ports and host ports.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum NodePortAddresses {
+    /// All, the loopback addresses among them.
+    #[default]
+    All,
+    /// [`ServiceConfig::addresses`].
+    Primary,
+    /// Those in these networks.
+    Within(Vec<Prefix>),
 }

@@ -6,21 +6,28 @@
 
 mod admin;
 mod agent;
+mod check_ports;
 mod cluster;
 mod config;
 mod error;
 mod flow_pump;
+mod garbage;
 mod health;
+pub mod inspect;
 mod ipam;
+mod local;
+mod locals;
 mod metrics;
 mod network;
 mod report;
+mod sockets;
 mod stats;
 pub mod sync;
 
 pub use agent::Agent;
-pub use config::Config;
+pub use config::{Config, NodePortAddresses, ServiceConfig};
 pub use error::AgentError;
+pub use fairlead_kernel::{Capacities, Forwarding, ServiceOptions, Timeouts};
 pub use fairlead_plan::{ProxyMode, UnknownMode};
-pub use fairlead_wire::client::FeedEndpoint;
-pub use report::{MapFill, PodReport, ProgramReport, Status};
+pub use fairlead_wire::client::{FeedEndpoint, FeedSource};
+pub use report::{CLIENT_PORT, MapFill, PodReport, ProgramReport, Status};

@@ -1,6 +1,9 @@
 //! `/metrics` (Prometheus text format 0.0.4) and `/proxyMode`.
+//!
+//! A metric is a row of [`METRICS`]. Those that mean what kube-proxy's mean have kube-proxy's names
+//! (`pkg/proxy/metrics/metrics.go`). Labels have few values: names of this node's pods, reasons, maps, status codes.
 
-use std::{fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -10,41 +13,110 @@ use axum::{
     routing::get,
 };
 use fairlead_kernel::KernelError;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    garbage::Totals,
     health,
-    report::{PodReport, Reporter},
-    stats::{SyncStats, bucket_bound},
+    locals::Missing,
+    report::{MapFill, PodReport, Reporter},
+    stats::{Histogram, SyncStats},
 };
 
-/// A metric per pod: name, help, where the number comes from.
-type PodMetric = (&'static str, &'static str, fn(&PodReport) -> u64);
+/// Everything that is measured, as of one moment.
+struct Scrape {
+    stats: SyncStats,
+    missing: Missing,
+    healthz: BTreeMap<u16, u64>,
+    livez: BTreeMap<u16, u64>,
+    pods: Vec<PodReport>,
+    drops: BTreeMap<String, u64>,
+    maps: Vec<MapFill>,
+    garbage: Totals,
+    events_lost: u64,
+    connected: bool,
+}
 
-#[rustfmt::skip]
-const POD_METRICS: &[PodMetric] = &[
-    ("fairlead_pod_receive_bytes_total", "Bytes delivered to the pod.", |pod| pod.receive_bytes),
-    ("fairlead_pod_receive_packets_total", "Packets delivered to the pod.", |pod| pod.receive_packets),
-    ("fairlead_pod_transmit_bytes_total", "Bytes the pod sent.", |pod| pod.transmit_bytes),
-    ("fairlead_pod_transmit_packets_total", "Packets the pod sent.", |pod| pod.transmit_packets),
-    ("fairlead_pod_retransmits_total", "TCP segments the pod retransmitted.", |pod| pod.retransmits),
-];
+/// Labels with their values, and a number.
+type Sample = (Vec<(&'static str, String)>, f64);
 
-/// What became of connections: value of the label, where the number comes from.
-type ConnectionMetric = (&'static str, fn(&PodReport) -> u64);
+/// Where a metric's samples come from.
+enum Source {
+    /// One number.
+    One(fn(&Scrape) -> f64),
+    /// One for each combination of labels.
+    Many(fn(&Scrape) -> Vec<Sample>),
+    /// One for each pod of the node.
+    Pod(fn(&PodReport) -> u64),
+    /// Buckets, sum and count.
+    Histogram(fn(&Scrape) -> &Histogram),
+}
 
-const CONNECTION_METRICS: &[ConnectionMetric] = &[
+use Source::{Histogram as Buckets, Many, One, Pod};
+
+/// Name, type, help, source.
+type Metric = (&'static str, &'static str, &'static str, Source);
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
+
+/// What becomes of connections: value of the label, where the number comes from.
+type Outcome = (&'static str, fn(&PodReport) -> u64);
+
+const OUTCOMES: [Outcome; 3] = [
     ("opened", |pod| pod.connections_opened),
     ("accepted", |pod| pod.connections_accepted),
     ("refused", |pod| pod.connections_refused),
 ];
 
+#[rustfmt::skip]
+const METRICS: &[Metric] = &[
+    ("kubeproxy_sync_proxy_rules_duration_seconds", HISTOGRAM, "Time that applying an update took.", Buckets(|s| &s.stats.syncs)),
+    ("kubeproxy_network_programming_duration_seconds", HISTOGRAM, "Time from the change of a pod or service until the kernel had it.", Buckets(|s| &s.stats.programming)),
+    ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", GAUGE, "When an update was last applied, since the Unix epoch.", One(|s| unix_secs(s.stats.last_success))),
+    ("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", GAUGE, "When an update last arrived, since the Unix epoch.", One(|s| unix_secs(s.stats.last_queued))),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_pending", GAUGE, "Changes of EndpointSlices that are not applied yet.", One(|s| s.stats.endpoint_changes.pending as f64)),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_total", COUNTER, "Changes of EndpointSlices seen.", One(|s| s.stats.endpoint_changes.total as f64)),
+    ("kubeproxy_sync_proxy_rules_service_changes_pending", GAUGE, "Changes of Services that are not applied yet.", One(|s| s.stats.service_changes.pending as f64)),
+    ("kubeproxy_sync_proxy_rules_service_changes_total", COUNTER, "Changes of Services seen.", One(|s| s.stats.service_changes.total as f64)),
+    ("kubeproxy_sync_proxy_rules_no_local_endpoints_total", GAUGE, "Services with a traffic policy Local that have endpoints, but none on this node.", Many(|s| vec![
+        (vec![("traffic_policy", "internal".to_owned())], s.missing.internal as f64),
+        (vec![("traffic_policy", "external".to_owned())], s.missing.external as f64),
+    ])),
+    ("kubeproxy_proxy_healthz_total", COUNTER, "Answers of /healthz by HTTP status.", Many(|s| codes(&s.healthz))),
+    ("kubeproxy_proxy_livez_total", COUNTER, "Answers of /livez by HTTP status.", Many(|s| codes(&s.livez))),
+
+    ("fairlead_sync_failures_total", COUNTER, "Updates that could not be applied at the first attempt.", One(|s| s.stats.failures as f64)),
+    ("fairlead_problems", GAUGE, "Objects that are left out because they cannot be programmed; `fairlead status` names them.", One(|s| s.stats.problems.len() as f64)),
+    ("fairlead_feed_connected", GAUGE, "Whether the feed is connected.", One(|s| f64::from(u8::from(s.connected)))),
+    ("fairlead_feed_revision", GAUGE, "Revision of the feed that is applied.", One(|s| s.stats.revision.sequence as f64)),
+    ("fairlead_services", GAUGE, "Frontends programmed.", One(|s| s.stats.usage.frontends as f64)),
+    ("fairlead_backends", GAUGE, "Backends programmed.", One(|s| f64::from(s.stats.usage.backends))),
+    ("fairlead_map_entries", GAUGE, "Entries of a map in use.", Many(|s| maps(s, |map| map.used))),
+    ("fairlead_map_capacity", GAUGE, "Entries a map can hold.", Many(|s| maps(s, |map| map.capacity))),
+    ("fairlead_refused", GAUGE, "Services and pods that a full map keeps from being served completely.", One(|s| s.stats.usage.refused as f64)),
+    ("fairlead_conntrack_removed_total", COUNTER, "Entries of translated connections that were removed because their time was over.", One(|s| s.garbage.conntrack_removed as f64)),
+    ("fairlead_affinity_removed_total", COUNTER, "Clients of services with session affinity that were removed because their time was over.", One(|s| s.garbage.affinity_removed as f64)),
+    ("fairlead_drops_total", COUNTER, "Packets and connections not let through, by reason.", Many(|s| s.drops.iter().map(reason).collect())),
+    ("fairlead_events_lost_total", COUNTER, "Connection records lost.", One(|s| s.events_lost as f64)),
+    ("fairlead_pod_drops_total", COUNTER, "Packets and connections of the pod not let through, by reason.", Many(|s| s.pods.iter().flat_map(pod_drops).collect())),
+    ("fairlead_pod_connections_total", COUNTER, "TCP connections of the pod.", Many(|s| s.pods.iter().flat_map(outcomes).collect())),
+    ("fairlead_pod_receive_bytes_total", COUNTER, "Bytes delivered to the pod.", Pod(|pod| pod.receive_bytes)),
+    ("fairlead_pod_receive_packets_total", COUNTER, "Packets delivered to the pod.", Pod(|pod| pod.receive_packets)),
+    ("fairlead_pod_transmit_bytes_total", COUNTER, "Bytes the pod sent.", Pod(|pod| pod.transmit_bytes)),
+    ("fairlead_pod_transmit_packets_total", COUNTER, "Packets the pod sent.", Pod(|pod| pod.transmit_packets)),
+    ("fairlead_pod_retransmits_total", COUNTER, "TCP segments the pod retransmitted.", Pod(|pod| pod.retransmits)),
+];
+
 /// Routes of the metrics endpoint.
 pub(crate) fn router(reporter: Arc<Reporter>) -> Router {
+    let health = health::router(Arc::clone(&reporter.health));
     Router::new()
         .route("/proxyMode", get(proxy_mode))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(health::healthz))
         .with_state(reporter)
+        .merge(health)
 }
 
 async fn proxy_mode(State(reporter): State<Arc<Reporter>>) -> &'static str {
@@ -52,96 +124,104 @@ async fn proxy_mode(State(reporter): State<Arc<Reporter>>) -> &'static str {
 }
 
 async fn metrics(State(reporter): State<Arc<Reporter>>) -> Response {
-    match render(&reporter) {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+    match Scrape::new(&reporter) {
+        Ok(scrape) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render(&scrape)).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-fn render(reporter: &Reporter) -> Result<String, KernelError> {
-    let mut text = Text::default();
-    let stats = reporter.stats.read();
-    sync_metrics(&mut text, &stats);
-    pod_metrics(&mut text, &reporter.pods()?);
-
-    text.head("fairlead_drops_total", "counter", "Packets and connections not let through, by reason.");
-    for (reason, count) in reporter.drops(None)? {
-        text.sample("fairlead_drops_total", &format!("{{reason=\"{reason}\"}}"), count);
+impl Scrape {
+    fn new(reporter: &Reporter) -> Result<Self, KernelError> {
+        let health = &reporter.health;
+        Ok(Self {
+            stats: health.stats.read(),
+            missing: health.cluster.read(|inner| inner.locals.missing()),
+            healthz: health.healthz.read(),
+            livez: health.livez.read(),
+            pods: reporter.pods()?,
+            drops: reporter.drops(None)?,
+            maps: reporter.maps(),
+            garbage: *reporter.garbage.borrow(),
+            events_lost: reporter.events_lost()?,
+            connected: *reporter.feed.borrow() == fairlead_wire::client::ConnectionState::Connected,
+        })
     }
-    text.single("fairlead_events_lost_total", "counter", "Connection records lost.", reporter.events_lost()?);
-    text.single("fairlead_services", "gauge", "Frontends programmed.", stats.usage.frontends);
-    text.single("fairlead_backends", "gauge", "Backend slots in use.", stats.usage.backends);
-    text.head("fairlead_map_capacity", "gauge", "Entries a map can hold.");
-    for map in reporter.maps() {
-        text.sample("fairlead_map_capacity", &format!("{{map=\"{}\"}}", map.name), map.capacity);
-    }
-    text.head("fairlead_map_entries", "gauge", "Entries of a map in use.");
-    for map in reporter.maps() {
-        text.sample("fairlead_map_entries", &format!("{{map=\"{}\"}}", map.name), map.used);
-    }
-    let connected = *reporter.feed.borrow() == fairlead_wire::client::ConnectionState::Connected;
-    text.single("fairlead_feed_connected", "gauge", "Whether the feed is connected.", u8::from(connected));
-    Ok(text.0)
 }
 
-fn sync_metrics(text: &mut Text, stats: &SyncStats) {
-    let name = "kubeproxy_sync_proxy_rules_duration_seconds";
-    text.head(name, "histogram", "Time that applying an update took.");
-    let mut cumulative = 0;
-    for (index, count) in stats.buckets.iter().enumerate() {
-        cumulative += count;
-        let bound = bucket_bound(index).as_secs_f64();
-        text.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), cumulative);
-    }
-    text.sample(&format!("{name}_bucket"), "{le=\"+Inf\"}", stats.count);
-    text.sample(&format!("{name}_sum"), "", stats.sum.as_secs_f64());
-    text.sample(&format!("{name}_count"), "", stats.count);
-    text.single(
-        "fairlead_sync_failures_total",
-        "counter",
-        "Updates that could not be applied.",
-        stats.failures,
-    );
-    let sequence = stats.revision.sequence;
-    text.single("fairlead_feed_revision", "gauge", "Revision of the feed that is applied.", sequence);
-}
-
-fn pod_metrics(text: &mut Text, pods: &[PodReport]) {
-    for (name, help, value) in POD_METRICS {
-        text.head(name, "counter", help);
-        for pod in pods {
-            let labels = format!("{{namespace=\"{}\",pod=\"{}\"}}", pod.namespace, pod.name);
-            text.sample(name, &labels, value(pod));
+fn render(scrape: &Scrape) -> String {
+    let mut text = String::new();
+    for (name, kind, help, source) in METRICS {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        match source {
+            One(value) => write_sample(&mut text, name, &(Vec::new(), value(scrape))),
+            Many(samples) => samples(scrape).iter().for_each(|sample| write_sample(&mut text, name, sample)),
+            Pod(value) => {
+                for pod in &scrape.pods {
+                    write_sample(&mut text, name, &(pod_labels(pod), value(pod) as f64));
+                }
+            }
+            Buckets(histogram) => write_histogram(&mut text, name, histogram(scrape)),
         }
     }
-    let name = "fairlead_pod_connections_total";
-    text.head(name, "counter", "TCP connections of the pod.");
-    for pod in pods {
-        for (outcome, value) in CONNECTION_METRICS {
-            let (namespace, pod_name) = (&pod.namespace, &pod.name);
-            let labels = format!("{{namespace=\"{namespace}\",pod=\"{pod_name}\",outcome=\"{outcome}\"}}");
-            text.sample(name, &labels, value(pod));
-        }
-    }
+    text
 }
 
-/// Text that grows. (Writing to a string cannot fail.)
-#[derive(Debug, Default)]
-struct Text(String);
-
-impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+fn write_histogram(text: &mut String, name: &str, histogram: &Histogram) {
+    let buckets = histogram.cumulative().map(|(bound, count)| (bound.to_string(), count));
+    for (bound, count) in buckets.chain([("+Inf".to_owned(), histogram.count)]) {
+        write_sample(text, &format!("{name}_bucket"), &(vec![("le", bound)], count as f64));
     }
+    write_sample(text, &format!("{name}_sum"), &(Vec::new(), histogram.sum));
+    write_sample(text, &format!("{name}_count"), &(Vec::new(), histogram.count as f64));
+}
 
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "{name}{labels} {value}");
-    }
+fn write_sample(text: &mut String, name: &str, (labels, value): &Sample) {
+    let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    let _ = writeln!(text, "{name}{labels} {value}");
+}
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.head(name, kind, help);
-        self.sample(name, "", value);
-    }
+fn codes(answers: &BTreeMap<u16, u64>) -> Vec<Sample> {
+    answers.iter().map(|(code, count)| (vec![("code", code.to_string())], *count as f64)).collect()
+}
+
+fn maps(scrape: &Scrape, value: fn(&MapFill) -> u64) -> Vec<Sample> {
+    scrape.maps.iter().map(|map| (vec![("map", map.name.clone())], value(map) as f64)).collect()
+}
+
+fn reason((reason, count): (&String, &u64)) -> Sample {
+    (vec![("reason", reason.clone())], *count as f64)
+}
+
+fn pod_labels(pod: &PodReport) -> Vec<(&'static str, String)> {
+    vec![("namespace", pod.namespace.clone()), ("pod", pod.name.clone())]
+}
+
+fn pod_drops(pod: &PodReport) -> Vec<Sample> {
+    let with_pod = |(mut labels, count): Sample| {
+        labels.splice(0..0, pod_labels(pod));
+        (labels, count)
+    };
+    pod.drops.iter().map(reason).map(with_pod).collect()
+}
+
+fn outcomes(pod: &PodReport) -> Vec<Sample> {
+    let sample = |(outcome, value): Outcome| {
+        let mut labels = pod_labels(pod);
+        labels.push(("outcome", outcome.to_owned()));
+        (labels, value(pod) as f64)
+    };
+    OUTCOMES.map(sample).to_vec()
+}
+
+/// A moment on the wall's clock; 0 when it never was.
+fn unix_secs(moment: Option<Instant>) -> f64 {
+    let ago = moment.and_then(|moment| SignedDuration::try_from(moment.elapsed()).ok());
+    let then = ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok());
+    then.map_or(0.0, |then| then.as_millisecond() as f64 / 1e3)
 }
 
 #[cfg(test)]
@@ -150,19 +230,77 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn histogram_buckets_are_cumulative_and_end_with_all() {
+    fn scrape() -> Scrape {
         let mut stats = SyncStats::default();
-        for millis in [1, 3, 100_000] {
-            stats.observe(Duration::from_millis(millis));
+        stats.applied(Duration::from_millis(3));
+        let pod = PodReport {
+            namespace: "demo".into(),
+            name: "web-1".into(),
+            uid: "u".into(),
+            node: "n".into(),
+            addresses: Vec::new(),
+            interface: "flp1".into(),
+            receive_packets: 1,
+            receive_bytes: 2,
+            transmit_packets: 3,
+            transmit_bytes: 1 << 40,
+            connections_opened: 5,
+            connections_accepted: 6,
+            connections_refused: 7,
+            retransmits: 8,
+            drops: BTreeMap::from([("no-endpoints".into(), 9)]),
+        };
+        Scrape {
+            garbage: Totals::default(),
+            stats,
+            missing: Missing { internal: 1, external: 2 },
+            healthz: BTreeMap::from([(200, 4), (503, 1)]),
+            livez: BTreeMap::new(),
+            pods: vec![pod],
+            drops: BTreeMap::from([("no-endpoints".into(), 9)]),
+            maps: vec![MapFill { name: "SERVICES".into(), used: 2, capacity: 131_072 }],
+            garbage: Totals::default(),
+            events_lost: 0,
+            connected: true,
         }
-        let mut text = Text::default();
-        sync_metrics(&mut text, &stats);
-        for line in
-            ["_bucket{le=\"0.001\"} 1", "_bucket{le=\"0.004\"} 2", "_bucket{le=\"+Inf\"} 3", "_count 3"]
-        {
-            let line = format!("kubeproxy_sync_proxy_rules_duration_seconds{line}\n");
-            assert!(text.0.contains(&line), "{line} in {}", text.0);
+    }
+
+    #[test]
+    fn every_kind_of_metric_is_written_as_prometheus_reads_it() {
+        let text = render(&scrape());
+        for line in [
+            "# TYPE kubeproxy_sync_proxy_rules_duration_seconds histogram",
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.002\"} 0",
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.004\"} 1",
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"+Inf\"} 1",
+            "kubeproxy_sync_proxy_rules_duration_seconds_sum 0.003",
+            "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 2",
+            "fairlead_map_capacity{map=\"SERVICES\"} 131072",
+            "fairlead_pod_transmit_bytes_total{namespace=\"demo\",pod=\"web-1\"} 1099511627776",
+            "fairlead_pod_drops_total{namespace=\"demo\",pod=\"web-1\",reason=\"no-endpoints\"} 9",
+            "fairlead_pod_connections_total{namespace=\"demo\",pod=\"web-1\",outcome=\"refused\"} 7",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn names_say_the_type_and_are_given_once() {
+        for (index, (name, kind, help, _)) in METRICS.iter().enumerate() {
+            assert!(METRICS[..index].iter().all(|(other, ..)| other != name), "{name}");
+            assert!(help.ends_with('.'), "{name}");
+            // kube-proxy calls one gauge a total.
+            let total = name.ends_with("_total") && !name.ends_with("no_local_endpoints_total");
+            assert_eq!(*kind == COUNTER, total, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_guide() {
+        let guide = include_str!("../../../docs/guides/metrics.md");
+        for (name, _, help, _) in METRICS {
+            assert!(guide.contains(&format!("| `{name}` |")), "docs/guides/metrics.md lacks {name}: {help}");
         }
     }
 }

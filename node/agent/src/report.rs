@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,14 +12,22 @@ use std::{
 
 use fairlead_abi::{DropReason, names};
 use fairlead_flows::Recent;
-use fairlead_kernel::{Counters, KernelError, PodTotals};
-use fairlead_model::Prefix;
+use fairlead_kernel::{Capacities, Counters, KernelError, PodTotals};
+use fairlead_model::{ObjectName, Prefix};
 use fairlead_plan::ProxyMode;
 use fairlead_wire::client::ConnectionState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{cluster::Cluster, network::Network, stats::Stats};
+use crate::{
+    garbage,
+    health::Health,
+    inspect::{self, Dump, Explanation, Kind, Names, Question, Settings},
+    network::Network,
+};
+
+/// A port that a client might have, for connections that nobody opens.
+pub const CLIENT_PORT: u16 = 50_000;
 
 /// State of a node's agent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -51,8 +60,10 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Event records that were lost because nobody read them in time.
     pub events_lost: u64,
-    /// Completed and failed syncs.
+    /// Completed syncs.
     pub syncs: u64,
+    /// From the arrival of the last update until it was in the kernel, in microseconds.
+    pub last_sync_us: u64,
     /// Failed ones.
     pub sync_failures: u64,
     /// Why the last one failed, if it did.
@@ -124,12 +135,15 @@ pub struct PodReport {
 pub(crate) struct Reporter {
     pub(crate) node: String,
     pub(crate) mode: ProxyMode,
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) bpffs_dir: PathBuf,
+    pub(crate) settings: Settings,
     pub(crate) recent: Arc<Recent>,
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
     pub(crate) malformed: Arc<AtomicU64>,
+    pub(crate) garbage: watch::Receiver<garbage::Totals>,
+    pub(crate) capacities: Capacities,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) networks: watch::Receiver<Vec<Prefix>>,
     pub(crate) feed: watch::Receiver<ConnectionState>,
@@ -138,7 +152,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The agent's state.
     pub(crate) fn status(&self) -> Result<Status, KernelError> {
-        let stats = self.stats.read();
+        let stats = self.health.stats.read();
         let feed = self.feed.borrow().clone();
         let networks = self.networks.borrow().iter().map(|n| format!("{}/{}", n.address, n.length)).collect();
         let programs = self.network.programs().into_iter().map(|program| ProgramReport {
@@ -162,11 +176,38 @@ impl Reporter {
             programs: programs.collect(),
             drops: self.drops(None)?,
             events_lost: self.events_lost()?,
-            syncs: stats.count,
+            syncs: stats.syncs.count,
+            last_sync_us: u64::try_from(stats.last_took.as_micros()).unwrap_or(u64::MAX),
             sync_failures: stats.failures,
             last_error: stats.last_error,
             problems: stats.problems,
         })
+    }
+
+    /// A map, decoded, with names of services.
+    pub(crate) fn inspect(&self, kind: Kind) -> Result<Dump, KernelError> {
+        let names = self.health.cluster.read(|inner| Names::of(&inner.view));
+        inspect::read(&self.bpffs_dir, kind, &names)
+    }
+
+    /// What would happen to a new connection.
+    pub(crate) fn explain(&self, question: &Question) -> Result<Explanation, KernelError> {
+        let names = self.health.cluster.read(|inner| Names::of(&inner.view));
+        inspect::explain(&self.bpffs_dir, self.settings.clone(), question, &names)
+    }
+
+    /// An address, or a pod's of the destination's family; with a port such as clients have.
+    pub(crate) fn source(&self, text: &str, destination: SocketAddr) -> Option<SocketAddr> {
+        let of_pod = || {
+            let (namespace, name) = text.split_once('/')?;
+            let pod = self
+                .health
+                .cluster
+                .read(|inner| inner.view.pod(&ObjectName::new(namespace, name)).cloned())?;
+            pod.addresses.into_iter().find(|address| address.is_ipv4() == destination.is_ipv4())
+        };
+        let address = text.parse().ok().or_else(of_pod)?;
+        Some(SocketAddr::new(address, CLIENT_PORT))
     }
 
     /// Counters of every pod that has a place on the network, by namespace and name.
@@ -216,20 +257,27 @@ impl Reporter {
         Ok(self.counters.events_lost()? + self.malformed.load(Ordering::Relaxed))
     }
 
-    /// How full the maps are that user space fills.
+    /// How full the maps are: those that user space fills, and as of the last look those that it empties.
     pub(crate) fn maps(&self) -> Vec<MapFill> {
-        let stats = self.stats.read();
+        let stats = self.health.stats.read();
         let addresses = self.network.records().values().map(|record| record.addresses.len() as u64).sum();
+        let (usage, garbage) = (stats.usage, *self.garbage.borrow());
+        let chosen = self.capacities;
         let fills = [
-            (names::SERVICES, stats.usage.frontends as u64),
-            (names::BACKENDS, u64::from(stats.usage.backends)),
-            (names::ROUTES, stats.routes as u64),
-            (names::PODS, addresses),
+            (names::SERVICES, usage.frontends as u64, chosen.services),
+            (names::SLOTS, u64::from(usage.slots), chosen.slots),
+            (names::BACKENDS, u64::from(usage.backends), chosen.backends),
+            (names::SOURCE_RANGES, usage.source_ranges as u64, names::SOURCE_RANGES.capacity),
+            (names::ADDRESSES, usage.addresses as u64, names::ADDRESSES.capacity),
+            (names::CONNTRACK, garbage.last.conntrack.entries, chosen.conntrack),
+            (names::AFFINITY, garbage.last.affinity.entries, chosen.affinity),
+            (names::ROUTES, stats.routes as u64, names::ROUTES.capacity),
+            (names::PODS, addresses, names::PODS.capacity),
         ];
-        let fills = fills.map(|(map, used)| MapFill {
+        let fills = fills.map(|(map, used, capacity)| MapFill {
             name: map.name.to_owned(),
             used,
-            capacity: u64::from(map.capacity),
+            capacity: u64::from(capacity),
         });
         fills.to_vec()
     }

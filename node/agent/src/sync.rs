@@ -4,29 +4,25 @@
 //! the kernel holds is observed anew and everything is planned again: the same path as after a restart.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use fairlead_kernel::{KernelError, State};
-use fairlead_model::{ObjectName, Prefix, Update};
-use fairlead_plan::{ObservedRoutes, Planner, Problem, Scope, plan_routes};
+use fairlead_model::{Prefix, Update};
+use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Planner, Problem, Scope, plan_routes};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cluster::{Changed, Cluster},
-    stats::Stats,
-};
+use crate::{ServiceConfig, cluster::Cluster, local::local_node, sockets::Stopped, stats::Stats};
 
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often routes are compared with what the kernel holds: others write to its table, too.
+/// How often routes and addresses are compared with what the kernel holds: others change them, too.
 const AUDIT: Duration = Duration::from_secs(30);
 
 /// What the loop tells the rest of the agent.
@@ -38,14 +34,15 @@ pub(crate) struct Outputs {
     pub(crate) ready: watch::Sender<bool>,
     /// This node's pod networks; empty while unknown.
     pub(crate) networks: watch::Sender<Vec<Prefix>>,
+    /// Endpoints that stopped, once nothing leads to them any more.
+    pub(crate) stopped: mpsc::UnboundedSender<Stopped>,
 }
 
 /// What waits to be applied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Pending {
-    services: BTreeSet<ObjectName>,
+    changes: Changes,
     all: bool,
-    nodes: bool,
 }
 
 /// The loop.
@@ -54,19 +51,51 @@ pub(crate) struct SyncLoop<S> {
     node: String,
     state: S,
     outputs: Outputs,
+    services: ServiceConfig,
+    /// Told when the node's addresses change.
+    addresses: Arc<Notify>,
     /// None until the kernel has been observed, and after a failure.
     planner: Option<Planner>,
     routes: Option<ObservedRoutes>,
+    /// None until the node's addresses have been observed, and when they may have changed.
+    local: Option<LocalNode>,
+    /// The kernel was told that everything is there.
+    complete: bool,
+    /// Whether routes to pods are ours.
+    routing: bool,
     pending: Pending,
     retry_at: Option<Instant>,
     started: Instant,
 }
 
 impl<S: State> SyncLoop<S> {
-    pub(crate) fn new(node: String, state: S, outputs: Outputs) -> Self {
-        let started = Instant::now();
-        let pending = Pending::default();
-        Self { node, state, outputs, planner: None, routes: None, pending, retry_at: None, started }
+    pub(crate) fn new(node: String, state: S, outputs: Outputs, services: ServiceConfig) -> Self {
+        Self {
+            node,
+            state,
+            outputs,
+            services,
+            addresses: Arc::default(),
+            planner: None,
+            routes: None,
+            local: None,
+            complete: false,
+            routing: true,
+            pending: Pending::default(),
+            retry_at: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// To be told when the node's addresses change.
+    pub(crate) fn addresses(&self) -> Arc<Notify> {
+        Arc::clone(&self.addresses)
+    }
+
+    /// Whether routes to pods are ours; they are unless it is said.
+    pub(crate) fn with_routes(mut self, routing: bool) -> Self {
+        self.routing = routing;
+        self
     }
 
     /// Runs until it is told to stop or the sender of updates is gone.
@@ -87,7 +116,8 @@ impl<S: State> SyncLoop<S> {
                     }
                     None => return,
                 },
-                _ = audit.tick() => self.routes = None,
+                () = self.addresses.notified() => self.local = None,
+                _ = audit.tick() => (self.routes, self.local) = (None, None),
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             if self.retry_at.is_none_or(|at| at <= Instant::now()) {
@@ -97,13 +127,14 @@ impl<S: State> SyncLoop<S> {
     }
 
     fn take_in(&mut self, update: Update) {
-        let Changed { services, nodes, everything } = self.outputs.cluster.apply(update, &self.node);
-        self.pending.services.extend(services);
-        self.pending.nodes |= nodes;
-        self.pending.all |= everything;
-        self.outputs.stats.update(|stats| {
-            stats.pending_since.get_or_insert_with(Instant::now);
-        });
+        let arrived = Instant::now();
+        let changed = self.outputs.cluster.apply(update, &self.node);
+        self.outputs.stats.update(|stats| stats.queued(&changed, arrived));
+        let changes = &mut self.pending.changes;
+        changes.services.extend(changed.services);
+        changes.pods.extend(changed.pods);
+        changes.nodes |= changed.nodes;
+        self.pending.all |= changed.everything;
         if let Some(node) = self.outputs.cluster.node(&self.node) {
             self.outputs.networks.send_if_modified(|networks| {
                 let changed = *networks != node.pod_networks;
@@ -117,10 +148,7 @@ impl<S: State> SyncLoop<S> {
     async fn sync(&mut self) {
         let begin = Instant::now();
         let pending = std::mem::take(&mut self.pending);
-        let result = match self.sync_services(&pending).await {
-            Ok(problems) => self.sync_routes(&pending).await.map(|()| problems),
-            Err(error) => Err(error),
-        };
+        let result = self.sync_all(&pending).await;
         let revision = self.outputs.cluster.read(|inner| inner.view.revision());
         let usage = self.planner.as_ref().map(Planner::usage).unwrap_or_default();
         let routes = self.routes.as_ref().map_or(0, |routes| routes.map.len());
@@ -133,10 +161,7 @@ impl<S: State> SyncLoop<S> {
                     tracing::warn!("{problem}");
                 }
                 self.outputs.stats.update(|stats| {
-                    stats.observe(begin.elapsed());
-                    stats.pending_since = None;
-                    stats.last_success = Some(Instant::now());
-                    stats.last_error = None;
+                    stats.applied(begin.elapsed());
                     stats.problems = problems;
                     stats.revision = revision;
                     (stats.usage, stats.routes) = (usage, routes);
@@ -147,8 +172,8 @@ impl<S: State> SyncLoop<S> {
             Err(error) => {
                 tracing::error!(%error, "applying the cluster's state failed; observing the kernel and trying again");
                 self.planner = None;
-                self.routes = None;
-                self.pending = Pending { all: true, nodes: true, ..Pending::default() };
+                (self.routes, self.local) = (None, None);
+                self.pending = Pending { all: true, ..Pending::default() };
                 self.retry_at = Some(Instant::now() + RETRY);
                 self.outputs.stats.update(|stats| {
                     stats.failures += 1;
@@ -159,30 +184,47 @@ impl<S: State> SyncLoop<S> {
         }
     }
 
+    async fn sync_all(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
+        let problems = self.sync_services(pending).await?;
+        self.sync_routes(pending).await?;
+        if !self.complete && self.outputs.cluster.read(|inner| inner.view.is_complete()) {
+            self.state.complete()?;
+            self.complete = true;
+        }
+        Ok(problems)
+    }
+
     async fn sync_services(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
+        let local = match self.local.take() {
+            Some(local) => local,
+            None => local_node(&self.state.observe_local().await?, &self.services),
+        };
         let now_ms = self.now_ms();
         let fresh = self.planner.is_none();
         let planner = match &mut self.planner {
             Some(planner) => planner,
             empty => {
                 let observed = self.state.observe_services()?;
-                empty.insert(Planner::adopt(self.node.as_str(), &observed, now_ms))
+                let limits = self.services.options.capacities.limits();
+                empty.insert(Planner::adopt(self.node.as_str(), limits, &observed, now_ms))
             }
         };
-        let scope = if fresh || pending.all { Scope::All } else { Scope::Services(&pending.services) };
-        let mut plan = self.outputs.cluster.read(|inner| planner.plan(&inner.view, scope, now_ms));
-        if plan.ops.is_empty() {
-            plan.ops = planner.release(now_ms);
-        }
+        let scope = if fresh || pending.all { Scope::All } else { Scope::Changed(&pending.changes) };
+        let plan = self.outputs.cluster.read(|inner| planner.plan(&inner.view, &local, scope, now_ms));
+        self.local = Some(local);
         if !plan.ops.is_empty() {
             tracing::debug!(operations = plan.ops.len(), "applying services");
             self.state.apply(&plan.ops).await?;
+        }
+        if !plan.stopped.is_empty() {
+            // Nobody listens when the agent is about to end.
+            let _ = self.outputs.stopped.send(plan.stopped);
         }
         Ok(plan.problems)
     }
 
     async fn sync_routes(&mut self, pending: &Pending) -> Result<(), KernelError> {
-        if self.routes.is_some() && !pending.nodes && !pending.all {
+        if !self.routing || (self.routes.is_some() && !pending.changes.nodes && !pending.all) {
             return Ok(());
         }
         let observed = match self.routes.take() {
@@ -200,7 +242,7 @@ impl<S: State> SyncLoop<S> {
         Ok(())
     }
 
-    /// When something is due without an update: a retry, or slots that leave quarantine.
+    /// When something is due without an update: a retry, or what leaves quarantine.
     fn next_wake(&self) -> Option<Instant> {
         let release = self.planner.as_ref().and_then(Planner::next_release_ms);
         let release = release.map(|ms| self.started + Duration::from_millis(ms));

@@ -1,6 +1,7 @@
 //! The eBPF side: the object, its pins, its programs and links.
 
 pub(crate) mod batch;
+pub(crate) mod count;
 pub(crate) mod filter;
 pub(crate) mod link;
 pub mod object;

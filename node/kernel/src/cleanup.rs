@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     KernelError,
-    bpf::{filter, pins::Pins},
+    bpf::pins::{Pins, absent_is_fine, remove_directory},
     cgroup,
     net::Namespace,
 };
@@ -44,7 +44,8 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
     }
     let pins = Pins::new(&node.bpffs_dir);
     // Links first: nothing may run that reads a map which is going away.
-    for directory in [pins.links(), pins.maps()] {
+    note(remove_directory(&pins.links()));
+    for directory in pins.all_maps() {
         note(remove_directory(&directory));
     }
     note(absent_is_fine(fs::remove_file(pins.layout()), &pins.layout()));
@@ -68,23 +69,4 @@ pub fn pod_namespaces(directory: &Path, prefix: &str) -> Result<Vec<Namespace>, 
     let entries = entries.filter_map(Result::ok);
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
     Ok(ours.map(|entry| Namespace::at(entry.path())).collect())
-}
-
-fn remove_directory(directory: &Path) -> Result<(), KernelError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) => return absent_is_fine(Err(error), directory),
-    };
-    for entry in entries.filter_map(Result::ok) {
-        filter::detach_noted(&entry.path());
-        absent_is_fine(fs::remove_file(entry.path()), &entry.path())?;
-    }
-    absent_is_fine(fs::remove_dir(directory), directory)
-}
-
-fn absent_is_fine(result: io::Result<()>, path: &Path) -> Result<(), KernelError> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(KernelError::file("removing", path)),
-    }
 }

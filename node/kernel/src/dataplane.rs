@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use aya::programs::ProgramInfo;
 
 use crate::{
-    Counters, Events, KernelError, Pods, ProgramLogs, Tables,
-    bpf::{pins::Pins, programs::Programs},
+    Counters, Events, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions, Tables,
+    bpf::{
+        pins::Pins,
+        programs::{Place, Programs, SharedPrograms},
+    },
     cgroup, features,
-    net::{Netlink, sysctl},
+    net::{AddressChanges, Netlink, namespace::own_cookie, overlay::OVERLAY, sysctl},
 };
 
 /// Where the node's dataplane lives.
@@ -22,6 +25,8 @@ pub struct DataplaneConfig {
     pub uplink: String,
     /// Whether connection records are written.
     pub flow_events: bool,
+    /// How services are carried.
+    pub services: ServiceOptions,
 }
 
 /// The parts, each for its owner.
@@ -30,6 +35,10 @@ pub struct Dataplane {
     pub tables: Tables,
     /// Pods.
     pub pods: Pods,
+    /// Removes what connections have left.
+    pub garbage: Garbage,
+    /// Tells when the node's addresses change.
+    pub address_changes: AddressChanges,
     /// Counters.
     pub counters: Counters,
     /// Event records.
@@ -78,18 +87,41 @@ impl Dataplane {
         let cgroup = cgroup::create(&config.cgroup_dir)?;
         let directory = cgroup::open(&cgroup)?;
 
-        let pins = Pins::new(&config.bpffs_dir);
-        let mut programs = Programs::load(pins.clone(), uplink.index, config.flow_events)?;
+        let options = &config.services;
+        sysctl::reserve_ports(&[&options.node_ports, &options.masquerade_ports])?;
+        let overlay = if options.forwarding.needs_overlay() {
+            Some(netlink.put_overlay(options.overlay_port, uplink.mtu).await?)
+        } else {
+            netlink.delete_overlay().await?;
+            None
+        };
+        let place = Place {
+            uplink: uplink.index,
+            overlay: overlay.as_ref().map_or(0, |link| link.index),
+            host_netns: own_cookie()?,
+            flow_events: config.flow_events,
+            options,
+        };
+        let mut programs = Programs::load(Pins::new(&config.bpffs_dir), &place)?;
         programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
         programs.attach_uplink(&config.uplink, uplink.index)?;
+        if let Some(overlay) = &overlay {
+            programs.attach_overlay(OVERLAY, overlay.index)?;
+        } else {
+            programs.detach_interface(OVERLAY)?;
+        }
 
-        let tables = Tables::new(&mut programs, &pins, Netlink::connect()?, uplink.index)?;
+        let pins = programs.pins().clone();
         let events = Events::new(&mut programs)?;
         let logs = ProgramLogs::new(&mut programs);
+        let programs = SharedPrograms::new(programs);
+        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, uplink.index)?;
         let counters = Counters::open(&pins)?;
+        let garbage = Garbage::open(&pins, &options.capacities)?;
+        let address_changes = AddressChanges::listen()?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu)?;
         give_memory_back();
-        Ok(Self { tables, pods, counters, events, logs, cgroup })
+        Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup })
     }
 }
 

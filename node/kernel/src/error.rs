@@ -26,8 +26,7 @@ pub enum KernelError {
     NoObject,
     /// The pinned maps are of another version.
     #[error(
-        "the maps pinned in {path} have layout {found}, this binary has layout {expected}; \
-         use the other version or run `fairlead down` first"
+        "the maps pinned in {path} have layout {found}, this binary has layout {expected}; use the agent's own version"
     )]
     Layout {
         /// Pin directory.

@@ -8,7 +8,7 @@ use std::{
 use fairlead_abi::service::{BackendValue, ServiceKey, ServiceValue};
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
 
-use crate::{KernelError, State};
+use crate::{KernelError, LocalState, State};
 
 /// Holds what was applied; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -17,20 +17,37 @@ pub struct FakeState(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     services: HashMap<ServiceKey, ServiceValue>,
-    backends: HashMap<u32, BackendValue>,
+    /// Everything but the frontends.
+    rest: ObservedServices,
     routes: ObservedRoutes,
+    local: LocalState,
+    completed: usize,
     applied: usize,
     fail_next: Option<usize>,
 }
 
 impl FakeState {
-    /// The backends that new connections to a frontend may get.
+    /// The backends that new connections to a frontend may get under the policy Cluster.
     pub fn active(&self, key: &ServiceKey) -> Option<Vec<BackendValue>> {
         self.with(|inner| {
             let value = inner.services.get(key)?;
-            let slots = value.first..value.first + value.active;
-            Some(slots.map(|slot| inner.backends.get(&slot).copied().unwrap_or_default()).collect())
+            let first = value.first + value.skip;
+            let backend = |slot| {
+                let index = inner.rest.slots.get(slot as usize)?;
+                inner.rest.backends.get(index).copied()
+            };
+            Some((first..first + value.active).map(|slot| backend(slot).unwrap_or_default()).collect())
         })
+    }
+
+    /// Sets what the node's interfaces say.
+    pub fn set_local(&self, local: LocalState) {
+        self.with(|inner| inner.local = local);
+    }
+
+    /// How often it was said that everything is there.
+    pub fn completed(&self) -> usize {
+        self.with(|inner| inner.completed)
     }
 
     /// Routes as they are.
@@ -57,12 +74,21 @@ impl State for FakeState {
     fn observe_services(&mut self) -> Result<ObservedServices, KernelError> {
         Ok(self.with(|inner| ObservedServices {
             services: inner.services.iter().map(|(key, value)| (*key, *value)).collect(),
-            backends: inner.backends.clone(),
+            ..inner.rest.clone()
         }))
     }
 
     async fn observe_routes(&mut self) -> Result<ObservedRoutes, KernelError> {
         Ok(self.routes())
+    }
+
+    async fn observe_local(&mut self) -> Result<LocalState, KernelError> {
+        Ok(self.with(|inner| inner.local.clone()))
+    }
+
+    fn complete(&mut self) -> Result<(), KernelError> {
+        self.with(|inner| inner.completed += 1);
+        Ok(())
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Result<(), KernelError> {
@@ -82,10 +108,25 @@ impl State for FakeState {
 impl Inner {
     fn apply(&mut self, op: &Op) {
         self.applied += 1;
+        let rest = &mut self.rest;
         match *op {
-            Op::WriteBackend { slot, value } => drop(self.backends.insert(slot, value)),
+            Op::WriteBackend { index, value } => drop(rest.backends.insert(index, value)),
+            Op::WriteSlots { first, ref backends } => {
+                let (first, end) = (first as usize, first as usize + backends.len());
+                rest.slots.resize(rest.slots.len().max(end), 0);
+                rest.slots[first..end].copy_from_slice(backends);
+            }
             Op::PutService { key, value } => drop(self.services.insert(key, value)),
             Op::DeleteService { key } => drop(self.services.remove(&key)),
+            Op::PutSourceRange { service_id, range } => {
+                rest.source_ranges.insert((service_id, range));
+            }
+            Op::DeleteSourceRange { service_id, range } => {
+                rest.source_ranges.remove(&(service_id, range));
+            }
+            Op::PutAddress { address, flags } => drop(rest.addresses.insert(address, flags)),
+            Op::DeleteAddress { address } => drop(rest.addresses.remove(&address)),
+            Op::PutNode { value } => rest.node = value,
             Op::PutRoute { prefix, next_hop } => drop(self.routes.map.insert(prefix, next_hop)),
             Op::DeleteRoute { prefix } => drop(self.routes.map.remove(&prefix)),
             Op::PutKernelRoute { prefix, next_hop } => drop(self.routes.kernel.insert(prefix, next_hop)),

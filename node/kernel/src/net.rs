@@ -1,8 +1,12 @@
 //! The network side: interfaces, addresses, routes, namespaces, kernel parameters.
 
+pub mod addresses;
 pub mod namespace;
 pub mod netlink;
+pub mod overlay;
+pub mod sockets;
 pub mod sysctl;
 
+pub use addresses::AddressChanges;
 pub use namespace::Namespace;
 pub use netlink::{Link, Netlink};

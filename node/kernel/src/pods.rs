@@ -17,7 +17,7 @@ use crate::{
     KernelError,
     bpf::{
         pins::Pins,
-        programs::{Programs, open_pinned},
+        programs::{SharedPrograms, open_pinned},
     },
     dataplane::ProgramSummary,
     net::{Link, Namespace, Netlink, netlink::VethPair, sysctl},
@@ -52,7 +52,7 @@ pub struct Pods {
 }
 
 struct Inner {
-    programs: Programs,
+    programs: SharedPrograms,
     pods: HashMap<MapData, Addr16, PodValue>,
     interfaces: HashMap<MapData, u32, InterfaceValue>,
     /// By netns cookie.
@@ -63,15 +63,15 @@ struct Inner {
 
 impl Pods {
     pub(crate) fn new(
-        mut programs: Programs,
+        programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
         mtu: u32,
     ) -> Result<Self, KernelError> {
         let inner = Inner {
-            pods: programs.map(names::PODS)?,
-            interfaces: programs.map(names::INTERFACES)?,
-            namespaces: programs.map(names::POD_NETNS)?,
+            pods: open_pinned(pins, names::PODS)?,
+            interfaces: open_pinned(pins, names::INTERFACES)?,
+            namespaces: open_pinned(pins, names::POD_NETNS)?,
             counters: open_pinned(pins, names::POD_COUNTERS)?,
             drops: open_pinned(pins, names::DROPS)?,
             programs,
@@ -138,13 +138,15 @@ impl Pods {
     /// # Errors
     /// The request fails.
     pub async fn delete_interface(&self, name: &str) -> Result<(), KernelError> {
-        self.lock().programs.detach_pod(name)?;
+        self.lock().programs.lock().detach_interface(name)?;
         self.netlink.delete_link(name).await
     }
 
     /// What the kernel says about the programs.
     pub fn programs(&self) -> Vec<ProgramSummary> {
-        self.lock().programs.info().map(|(name, info)| ProgramSummary::new(name, &info)).collect()
+        let inner = self.lock();
+        let programs = inner.programs.lock();
+        programs.info().map(|(name, info)| ProgramSummary::new(name, &info)).collect()
     }
 
     async fn existing_pair(
@@ -195,7 +197,7 @@ impl Inner {
             let put = self.namespaces.insert(cookie, value, 0);
             put.map_err(KernelError::map(names::POD_NETNS.name, "writing"))?;
         }
-        self.programs.attach_pod(&spec.interface, host.index)
+        self.programs.lock().attach_pod(&spec.interface, host.index)
     }
 
     /// Makes the pod's addresses known to the link programs.
@@ -213,7 +215,7 @@ impl Inner {
             ignore_absent(self.pods.remove(&Addr16::from(*address)))
                 .map_err(KernelError::map(names::PODS.name, "deleting from"))?;
         }
-        self.programs.detach_pod(&spec.interface)?;
+        self.programs.lock().detach_interface(&spec.interface)?;
         self.forget(spec.slot)
     }
 

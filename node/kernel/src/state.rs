@@ -1,14 +1,23 @@
 //! What the sync loop needs of the kernel.
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future, net::IpAddr};
 
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
 
 use crate::KernelError;
 
+/// What the node's interfaces say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LocalState {
+    /// Addresses of all interfaces, and whether the uplink has them. Link-local ones are not among them.
+    pub addresses: BTreeMap<IpAddr, bool>,
+    /// Largest network packet that the uplink takes, in bytes.
+    pub mtu: u32,
+}
+
 /// Services and routes as the kernel holds them. [`crate::Tables`] is the kernel, [`crate::FakeState`] a fake.
 pub trait State: Send + 'static {
-    /// Reads services and backends.
+    /// Reads services and what belongs to them.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -20,9 +29,21 @@ pub trait State: Send + 'static {
     /// A map or the kernel's table cannot be read.
     fn observe_routes(&mut self) -> impl Future<Output = Result<ObservedRoutes, KernelError>> + Send;
 
+    /// Reads the node's addresses.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    fn observe_local(&mut self) -> impl Future<Output = Result<LocalState, KernelError>> + Send;
+
     /// Applies operations in order; stops at the first that fails.
     ///
     /// # Errors
     /// What the failed operation met; those before it are applied.
     fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// Says that everything a complete view asks for is there. Maps that replace those of another layout go into use.
+    ///
+    /// # Errors
+    /// A program cannot be replaced; call again.
+    fn complete(&mut self) -> Result<(), KernelError>;
 }

@@ -1,48 +1,76 @@
-//! Services, backends and routes: the maps and the kernel's routing table.
+//! Services, backends, addresses and routes: the maps and the kernel's routing table.
 
-use std::{net::IpAddr, os::fd::AsFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie};
 use fairlead_abi::{
-    Addr16, names,
+    Addr16,
+    names::{self, MapSpec},
+    node::{AddressValue, NodeValue},
     route::RouteValue,
-    service::{BackendValue, ServiceKey, ServiceValue},
+    service::{BackendValue, ServiceKey, ServiceValue, SourceRange},
 };
 use fairlead_model::Prefix;
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op, routes::RouteTable};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    KernelError, State,
-    bpf::{batch::read_array, pins::Pins, programs::Programs},
+    KernelError, LocalState, State,
+    bpf::{
+        batch::{read_all, write_all},
+        pins::Pins,
+        programs::{SharedPrograms, open_pinned},
+    },
     net::Netlink,
 };
 
 /// What the sync loop writes.
 pub struct Tables {
     services: HashMap<MapData, ServiceKey, ServiceValue>,
-    backends: Array<MapData, BackendValue>,
-    /// The same map, for reading it at once.
-    backends_data: MapData,
+    source_ranges: LpmTrie<MapData, [u8; 20], u8>,
+    addresses: HashMap<MapData, Addr16, AddressValue>,
+    node: Array<MapData, NodeValue>,
     routes: LpmTrie<MapData, [u8; 16], RouteValue>,
+    whole: Whole,
+    programs: SharedPrograms,
     netlink: Netlink,
     uplink: u32,
 }
 
+/// Maps that are read and written many entries at a time.
+struct Whole {
+    services: MapData,
+    slots: MapData,
+    backends: MapData,
+    addresses: MapData,
+}
+
 impl Tables {
     pub(crate) fn new(
-        programs: &mut Programs,
+        programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
         uplink: u32,
     ) -> Result<Self, KernelError> {
-        let backends_data = MapData::from_pin(pins.map(names::BACKENDS.name))
-            .map_err(KernelError::map(names::BACKENDS.name, "opening"))?;
+        let whole = |spec: MapSpec| {
+            MapData::from_pin(pins.map(spec.name)).map_err(KernelError::map(spec.name, "opening"))
+        };
         Ok(Self {
-            backends_data,
-            services: programs.map(names::SERVICES)?,
-            backends: programs.map(names::BACKENDS)?,
-            routes: programs.map(names::ROUTES)?,
+            services: open_pinned(pins, names::SERVICES)?,
+            source_ranges: open_pinned(pins, names::SOURCE_RANGES)?,
+            addresses: open_pinned(pins, names::ADDRESSES)?,
+            node: open_pinned(pins, names::NODE)?,
+            routes: open_pinned(pins, names::ROUTES)?,
+            whole: Whole {
+                services: whole(names::SERVICES)?,
+                slots: whole(names::SLOTS)?,
+                backends: whole(names::BACKENDS)?,
+                addresses: whole(names::ADDRESSES)?,
+            },
+            programs,
             netlink,
             uplink,
         })
@@ -53,31 +81,74 @@ impl Tables {
         for entry in self.routes.iter() {
             let (key, value) = entry.map_err(KernelError::map(names::ROUTES.name, "reading"))?;
             let next_hop = (value.next_hop != Addr16::UNSPECIFIED).then(|| value.next_hop.to_ip());
-            observed.insert(prefix_of(&key), next_hop);
+            observed.insert(prefix_of(key.data(), key.prefix_len()), next_hop);
         }
         Ok(observed)
     }
 
+    /// Applies the first operations together that are of one kind; returns how many.
+    fn apply_run(&self, ops: &[Op]) -> Result<usize, KernelError> {
+        let length = |of: fn(&Op) -> bool| ops.iter().take_while(|op| of(op)).count();
+        let count = match ops.first() {
+            Some(Op::WriteBackend { .. }) => {
+                let count = length(|op| matches!(op, Op::WriteBackend { .. }));
+                let entries = ops[..count].iter().filter_map(|op| match op {
+                    Op::WriteBackend { index, value } => Some((*index, *value)),
+                    _ => None,
+                });
+                write(names::BACKENDS, &self.whole.backends, entries)?;
+                count
+            }
+            Some(Op::WriteSlots { .. }) => {
+                let count = length(|op| matches!(op, Op::WriteSlots { .. }));
+                let entries = ops[..count].iter().filter_map(|op| match op {
+                    Op::WriteSlots { first, backends } => Some((*first..).zip(backends.iter().copied())),
+                    _ => None,
+                });
+                write(names::SLOTS, &self.whole.slots, entries.flatten())?;
+                count
+            }
+            Some(Op::PutService { .. }) => {
+                let count = length(|op| matches!(op, Op::PutService { .. }));
+                let entries = ops[..count].iter().filter_map(|op| match op {
+                    Op::PutService { key, value } => Some((*key, *value)),
+                    _ => None,
+                });
+                write(names::SERVICES, &self.whole.services, entries)?;
+                count
+            }
+            _ => 0,
+        };
+        Ok(count)
+    }
+
     async fn apply_one(&mut self, op: &Op) -> Result<(), KernelError> {
         match op {
-            Op::WriteBackend { slot, value } => {
-                self.backends.set(*slot, value, 0).map_err(KernelError::map(names::BACKENDS.name, "writing"))
+            Op::WriteBackend { .. } | Op::WriteSlots { .. } | Op::PutService { .. } => {
+                self.apply_run(std::slice::from_ref(op)).map(drop)
             }
-            Op::PutService { key, value } => {
-                let put = self.services.insert(key, value, 0);
-                put.map_err(KernelError::map(names::SERVICES.name, "writing"))
+            Op::DeleteService { key } => deleted(names::SERVICES, self.services.remove(key)),
+            Op::PutSourceRange { service_id, range } => {
+                put(names::SOURCE_RANGES, self.source_ranges.insert(&source_range(*service_id, range), 1, 0))
             }
-            Op::DeleteService { key } => ignore_absent(self.services.remove(key))
-                .map_err(KernelError::map(names::SERVICES.name, "deleting from")),
+            Op::DeleteSourceRange { service_id, range } => {
+                deleted(names::SOURCE_RANGES, self.source_ranges.remove(&source_range(*service_id, range)))
+            }
+            Op::PutAddress { address, flags } => {
+                let value = AddressValue { flags: *flags };
+                put(names::ADDRESSES, self.addresses.insert(Addr16::from(*address), value, 0))
+            }
+            Op::DeleteAddress { address } => {
+                deleted(names::ADDRESSES, self.addresses.remove(&Addr16::from(*address)))
+            }
+            Op::PutNode { value } => put(names::NODE, self.node.set(0, value, 0)),
             Op::PutRoute { prefix, next_hop } => {
                 let next_hop = next_hop.map_or(Addr16::UNSPECIFIED, Addr16::from);
                 // 0 is the uplink, whatever its index is when it comes back after a change of hardware.
                 let value = RouteValue { next_hop, ifindex: 0 };
-                let put = self.routes.insert(&key_of(prefix), value, 0);
-                put.map_err(KernelError::map(names::ROUTES.name, "writing"))
+                put(names::ROUTES, self.routes.insert(&key_of(prefix), value, 0))
             }
-            Op::DeleteRoute { prefix } => ignore_absent(self.routes.remove(&key_of(prefix)))
-                .map_err(KernelError::map(names::ROUTES.name, "deleting from")),
+            Op::DeleteRoute { prefix } => deleted(names::ROUTES, self.routes.remove(&key_of(prefix))),
             Op::PutKernelRoute { prefix, next_hop } => {
                 self.netlink.put_route(*prefix, *next_hop, self.uplink).await
             }
@@ -88,24 +159,82 @@ impl Tables {
 
 impl State for Tables {
     fn observe_services(&mut self) -> Result<ObservedServices, KernelError> {
-        let services: Result<Vec<_>, _> = self.services.iter().collect();
-        let services = services.map_err(KernelError::map(names::SERVICES.name, "reading"))?;
-        let backends = read_array(self.backends_data.fd().as_fd(), names::BACKENDS.capacity)
-            .map_err(KernelError::file("reading eBPF map", names::BACKENDS.name))?;
-        let used = (0..).zip(backends).filter(|(_, value)| *value != BackendValue::default());
-        Ok(ObservedServices { services, backends: used.collect() })
+        let slots: Vec<(u32, u32)> = read(names::SLOTS, &self.whole.slots)?;
+        let backends: Vec<(u32, BackendValue)> = read(names::BACKENDS, &self.whole.backends)?;
+        let addresses: Vec<(Addr16, AddressValue)> = read(names::ADDRESSES, &self.whole.addresses)?;
+        let mut observed = ObservedServices {
+            services: read(names::SERVICES, &self.whole.services)?,
+            slots: slots.into_iter().map(|(_, backend)| backend).collect(),
+            backends: backends.into_iter().filter(|(_, value)| *value != BackendValue::default()).collect(),
+            addresses: addresses.into_iter().map(|(address, value)| (address.to_ip(), value.flags)).collect(),
+            node: self.node.get(&0, 0).map_err(KernelError::map(names::NODE.name, "reading"))?,
+            ..ObservedServices::default()
+        };
+        for key in self.source_ranges.keys() {
+            let key = key.map_err(KernelError::map(names::SOURCE_RANGES.name, "reading"))?;
+            if let Ok(range) = SourceRange::read_from_bytes(&key.data()) {
+                let length = key.prefix_len().saturating_sub(SERVICE_BITS);
+                let mut address = [0; 16];
+                address.copy_from_slice(range.addr.as_bytes());
+                observed.source_ranges.insert((range.service_id, prefix_of(address, length)));
+            }
+        }
+        Ok(observed)
     }
 
     async fn observe_routes(&mut self) -> Result<ObservedRoutes, KernelError> {
         Ok(ObservedRoutes { map: self.observe_route_map()?, kernel: self.netlink.own_routes().await? })
     }
 
+    async fn observe_local(&mut self) -> Result<LocalState, KernelError> {
+        self.netlink.local_state(self.uplink).await
+    }
+
     async fn apply(&mut self, ops: &[Op]) -> Result<(), KernelError> {
-        for op in ops {
-            self.apply_one(op).await?;
+        let mut rest = ops;
+        while let Some(op) = rest.first() {
+            let mut applied = self.apply_run(rest)?;
+            if applied == 0 {
+                self.apply_one(op).await?;
+                applied = 1;
+            }
+            rest = &rest[applied..];
         }
         Ok(())
     }
+
+    fn complete(&mut self) -> Result<(), KernelError> {
+        self.programs.lock().switch()
+    }
+}
+
+fn read<K, V>(spec: MapSpec, map: &MapData) -> Result<Vec<(K, V)>, KernelError>
+where
+    K: FromBytes + IntoBytes + Immutable + Copy,
+    V: FromBytes + IntoBytes + Immutable + Copy,
+{
+    read_all(fd(map)).map_err(KernelError::file("reading eBPF map", spec.name))
+}
+
+fn write<K, V>(spec: MapSpec, map: &MapData, entries: impl Iterator<Item = (K, V)>) -> Result<(), KernelError>
+where
+    K: IntoBytes + Immutable,
+    V: IntoBytes + Immutable,
+{
+    let (keys, values): (Vec<K>, Vec<V>) = entries.unzip();
+    write_all(fd(map), &keys, &values).map_err(KernelError::file("writing eBPF map", spec.name))
+}
+
+fn fd(map: &MapData) -> BorrowedFd<'_> {
+    map.fd().as_fd()
+}
+
+fn put(spec: MapSpec, result: Result<(), aya::maps::MapError>) -> Result<(), KernelError> {
+    result.map_err(KernelError::map(spec.name, "writing"))
+}
+
+fn deleted(spec: MapSpec, result: Result<(), aya::maps::MapError>) -> Result<(), KernelError> {
+    ignore_absent(result).map_err(KernelError::map(spec.name, "deleting from"))
 }
 
 /// Deleting what is not there is done.
@@ -121,18 +250,29 @@ pub(crate) fn ignore_absent(result: Result<(), aya::maps::MapError>) -> Result<(
 
 /// Length of the prefix that maps IPv4 into IPv6.
 const MAPPED_BITS: u32 = 96;
+/// Bits of a source range's key before the address: the service's id.
+const SERVICE_BITS: u32 = 32;
 
 fn key_of(prefix: &Prefix) -> lpm_trie::Key<[u8; 16]> {
     let mut data = [0; 16];
     data.copy_from_slice(Addr16::from(prefix.address).as_bytes());
-    let mapped = if prefix.address.is_ipv4() { MAPPED_BITS } else { 0 };
-    lpm_trie::Key::new(mapped + u32::from(prefix.length), data)
+    lpm_trie::Key::new(mapped_length(prefix), data)
 }
 
-fn prefix_of(key: &lpm_trie::Key<[u8; 16]>) -> Prefix {
-    let address = IpAddr::from(key.data()).to_canonical();
-    let length =
-        if address.is_ipv4() { key.prefix_len().saturating_sub(MAPPED_BITS) } else { key.prefix_len() };
+fn source_range(service_id: u32, range: &Prefix) -> lpm_trie::Key<[u8; 20]> {
+    let mut data = [0; 20];
+    data.copy_from_slice(SourceRange { service_id, addr: range.address.into() }.as_bytes());
+    lpm_trie::Key::new(SERVICE_BITS + mapped_length(range), data)
+}
+
+fn mapped_length(prefix: &Prefix) -> u32 {
+    let mapped = if prefix.address.is_ipv4() { MAPPED_BITS } else { 0 };
+    mapped + u32::from(prefix.length)
+}
+
+fn prefix_of(address: [u8; 16], length: u32) -> Prefix {
+    let address = IpAddr::from(address).to_canonical();
+    let length = if address.is_ipv4() { length.saturating_sub(MAPPED_BITS) } else { length };
     Prefix { address, length: u8::try_from(length).unwrap_or(u8::MAX) }
 }
 
@@ -144,7 +284,8 @@ mod tests {
     fn a_prefix_of_either_family_survives_the_map() {
         for (address, length) in [("10.244.1.0", 24), ("fd00:244:0:1::", 64), ("0.0.0.0", 0)] {
             let prefix = Prefix { address: address.parse().expect("address"), length };
-            assert_eq!(prefix_of(&key_of(&prefix)), prefix);
+            let key = key_of(&prefix);
+            assert_eq!(prefix_of(key.data(), key.prefix_len()), prefix);
         }
     }
 }

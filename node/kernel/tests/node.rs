@@ -28,6 +28,7 @@ use crate::{
 #[path = "node/cluster.rs"]
 mod cluster;
 #[path = "node/running.rs"]
+#[allow(dead_code, reason = "shared with another test")]
 mod node;
 
 #[test]

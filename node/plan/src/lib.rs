@@ -11,7 +11,7 @@ pub mod op;
 pub mod routes;
 pub mod select;
 
-pub use ebpf::{ObservedServices, Plan, Planner, Problem, Scope};
+pub use ebpf::{Changes, Limits, LocalNode, ObservedServices, Owner, Plan, Planner, Problem, Scope, Usage};
 pub use mode::{ProxyMode, UnknownMode};
 pub use op::Op;
 pub use routes::{ObservedRoutes, plan_routes};

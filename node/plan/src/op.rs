@@ -2,18 +2,29 @@
 
 use std::net::IpAddr;
 
-use fairlead_abi::service::{BackendValue, ServiceKey, ServiceValue};
+use fairlead_abi::{
+    node::NodeValue,
+    service::{BackendValue, ServiceKey, ServiceValue},
+};
 use fairlead_model::Prefix;
 
-/// One change of kernel state. Operations are applied in order; each is idempotent.
+/// One change of kernel state. Operations are applied in order; each is idempotent. Neighbours of one kind may be applied
+/// together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// Writes a backend slot that no frontend refers to.
+    /// Writes a backend.
     WriteBackend {
         /// Index into `BACKENDS`.
-        slot: u32,
-        /// Its new content; the default value voids whatever remembers the slot.
+        index: u32,
+        /// Its new content.
         value: BackendValue,
+    },
+    /// Writes a range of slots that no frontend refers to.
+    WriteSlots {
+        /// Index of the first into `SLOTS`.
+        first: u32,
+        /// Their content.
+        backends: Vec<u32>,
     },
     /// Commits a frontend: from here on packets see the new backends.
     PutService {
@@ -26,6 +37,37 @@ pub enum Op {
     DeleteService {
         /// The frontend.
         key: ServiceKey,
+    },
+    /// Lets clients use a restricted load balancer's address.
+    PutSourceRange {
+        /// Whose address it is.
+        service_id: u32,
+        /// Where the clients are.
+        range: Prefix,
+    },
+    /// Lets them no longer.
+    DeleteSourceRange {
+        /// Whose address it is.
+        service_id: u32,
+        /// Where the clients are.
+        range: Prefix,
+    },
+    /// Says what an address is.
+    PutAddress {
+        /// The address.
+        address: IpAddr,
+        /// Bits of `ADDRESS_*`.
+        flags: u32,
+    },
+    /// Forgets an address.
+    DeleteAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Says what this node is.
+    PutNode {
+        /// What it is.
+        value: NodeValue,
     },
     /// Sends a prefix to another node from the link programs.
     PutRoute {

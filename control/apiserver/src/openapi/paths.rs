@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Part;
-use crate::resource::{RESOURCES, Resource};
+use crate::resource::{Resource, served};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -20,6 +20,12 @@ const WRITE: &[Parameter] = &[
         "string",
         "What happens to unknown and duplicate fields: Ignore, Warn (the default) or Strict.",
     ),
+];
+const PATCH: &[Parameter] = &[
+    WRITE[0],
+    WRITE[1],
+    WRITE[2],
+    ("force", "boolean", "Whether a server-side apply takes the fields that others own."),
 ];
 const DELETE: &[Parameter] = &[
     ("dryRun", "string", "\"All\" lets the request go through every stage but leaves nothing behind."),
@@ -43,6 +49,7 @@ const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 
 /// What an operation is: HTTP method, upstream's name of the action, parameters, schema of body and answer.
@@ -57,7 +64,7 @@ struct Operation<'s> {
 /// The object `paths` of the document of one group and version.
 pub(super) fn paths(part: &Part) -> Map<String, Value> {
     let mut paths = Map::new();
-    for resource in RESOURCES.iter().filter(|resource| resource.api_version() == part.api_version) {
+    for resource in served().filter(|resource| resource.api_version() == part.api_version) {
         let root = if resource.group.is_empty() { "/api" } else { "/apis" };
         let root = format!("{root}/{}", part.api_version);
         let plural = resource.plural;
@@ -71,13 +78,19 @@ pub(super) fn paths(part: &Part) -> Map<String, Value> {
         let list = format!("{}.{}", part.package, resource.list_kind);
         if resource.namespaced {
             let operations = collection_operations(resource, &kind, &list);
-            let lists = operations.into_iter().filter(|operation| operation.action == "list");
-            paths.insert(all, item(resource, lists, &[], ""));
+            let lists: Vec<_> =
+                operations.into_iter().filter(|operation| operation.action == "list").collect();
+            if !lists.is_empty() {
+                paths.insert(all, item(resource, lists, &[], ""));
+            }
         }
         let operations = collection_operations(resource, &kind, &list);
         paths.insert(collection.clone(), item(resource, operations, &place[..place.len() - 1], ""));
         let one = format!("{collection}/{{name}}");
-        paths.insert(one.clone(), item(resource, object_operations(resource, &kind), place, ""));
+        let operations = object_operations(resource, &kind);
+        if !operations.is_empty() {
+            paths.insert(one.clone(), item(resource, operations, place, ""));
+        }
         for sub in resource.subresources {
             let operations = subresource_operations(sub, &kind, part.package);
             paths.insert(format!("{one}/{sub}"), item(resource, operations, place, sub));
@@ -135,7 +148,7 @@ fn subresource_operations<'s>(sub: &str, kind: &'s str, package: &str) -> Vec<Op
         answer: "Status",
     };
     match sub {
-        "status" => form_operations(kind).into(),
+        "status" | "approval" | "ephemeralcontainers" | "resize" => form_operations(kind).into(),
         "scale" => form_operations(SCALE).into(),
         "finalize" => {
             form_operations(kind).into_iter().filter(|operation| operation.method == "put").collect()
@@ -153,7 +166,7 @@ fn form_operations(kind: &str) -> [Operation<'_>; 3] {
     [
         operation("get", "get", &[], None),
         operation("put", "put", WRITE, Some(kind)),
-        operation("patch", "patch", WRITE, Some("Patch")),
+        operation("patch", "patch", PATCH, Some("Patch")),
     ]
 }
 

@@ -1,6 +1,6 @@
-//! JSON schemas in the protobuf form of OpenAPI v2 (gnostic's `openapi.v2`); also part of the build script.
+//! JSON schemas in the forms of OpenAPI v2: JSON, and protobuf (gnostic's `openapi.v2`); also part of the build script.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// A field of bytes, a text or a message.
 pub(crate) fn put(out: &mut Vec<u8>, field: u8, content: impl AsRef<[u8]>) {
@@ -78,4 +78,33 @@ pub(crate) fn schema(of: &Value) -> Vec<u8> {
     }
     extensions(&mut out, 31, of);
     out
+}
+
+/// A schema of version 3 as version 2 writes it.
+pub(crate) fn plain(of: &Value) -> Value {
+    let mut out = Map::new();
+    for (name, value) in of.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "$ref" => drop(out.insert("$ref".to_owned(), definition(value))),
+            // Only a way to give a reference a description.
+            "allOf" => drop(out.insert("$ref".to_owned(), definition(&value[0]["$ref"]))),
+            // Version 2 knows no alternatives: numbers may be written as texts.
+            "oneOf" => drop(out.insert("type".to_owned(), json!("string"))),
+            "properties" => {
+                let properties = value.as_object().into_iter().flatten();
+                let properties = properties.map(|(name, property)| (name.clone(), plain(property)));
+                out.insert(name.clone(), properties.collect());
+            }
+            "items" | "additionalProperties" if value.is_object() => {
+                out.insert(name.clone(), plain(value));
+            }
+            _ => drop(out.insert(name.clone(), value.clone())),
+        }
+    }
+    Value::Object(out)
+}
+
+fn definition(reference: &Value) -> Value {
+    let text = reference.as_str().unwrap_or_default();
+    json!(text.replacen("#/components/schemas/", "#/definitions/", 1))
 }

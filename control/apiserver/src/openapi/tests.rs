@@ -3,7 +3,7 @@
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::resource::{ListMerge, MergeRule, Resource, merge_rules};
+use crate::resource::{ListMerge, MergeRule, RESOURCES, Resource, merge_rules};
 
 fn document(api_version: &str) -> Value {
     let found = documents().iter().find(|document| document.part.api_version == api_version);
@@ -70,6 +70,10 @@ fn every_kind_is_found_by_its_paths_and_its_schema() {
     }
 }
 
+/// The kinds whose pods are made from `spec.template`.
+const TEMPLATED: &[&str] =
+    &["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
+
 /// The property at a path of the merge table, which names no list indices.
 fn property<'d>(document: &'d Value, resource: &Resource, path: &str) -> &'d Value {
     let kind = format!("#/components/schemas/{}.{}", package(resource), resource.kind);
@@ -96,11 +100,9 @@ fn schemas_and_patches_agree_on_how_lists_merge() {
     for resource in RESOURCES.iter().filter(|row| row.verbs.contains(&"patch")) {
         let document = document(&resource.api_version());
         for (at, MergeRule { path, merge }) in merge_rules(resource) {
-            let path = format!("{at}.{path}");
-            if at.starts_with("spec.template")
-                && resource.kind != "Deployment"
-                && resource.kind != "ReplicaSet"
-            {
+            let path = format!("{at}.{path}").trim_start_matches('.').to_owned();
+            // The metadata of a template is in the table of every kind.
+            if at.starts_with("spec.template") && !TEMPLATED.contains(&resource.kind) {
                 continue;
             }
             let property = property(&document, resource, &path);

@@ -1,8 +1,8 @@
-//! The paths of the OpenAPI v2 document, in protobuf: those of the v3 documents in another form.
+//! The paths of the OpenAPI v2 document, in protobuf and in JSON: those of the v3 documents in another form.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::swagger::{extensions, named, put, schema, varint};
+use super::swagger::{extensions, named, plain, put, schema, varint};
 
 /// The field of `PathItem` for each method.
 const METHODS: &[(&str, u8)] = &[("get", 2), ("put", 3), ("post", 4), ("delete", 5), ("patch", 8)];
@@ -102,4 +102,60 @@ fn truth(out: &mut Vec<u8>, field: usize, value: bool) {
         varint(out, field << 3);
         varint(out, 1);
     }
+}
+
+/// The object `paths` of the document in JSON.
+pub(super) fn plain_paths(paths: &Map<String, Value>) -> Map<String, Value> {
+    let item = |item: &Value| {
+        let mut out = Map::new();
+        for (method, _) in METHODS.iter().filter(|(method, _)| item[method].is_object()) {
+            out.insert((*method).to_owned(), plain_operation(&item[method]));
+        }
+        out.insert("parameters".to_owned(), plain_parameters(&item["parameters"]).into());
+        Value::Object(out)
+    };
+    paths.iter().map(|(path, of)| (path.clone(), item(of))).collect()
+}
+
+fn plain_operation(of: &Value) -> Value {
+    let mut parameters = plain_parameters(&of["parameters"]);
+    let body = of["requestBody"]["content"].as_object();
+    if let Some((_, content)) = body.and_then(|content| content.iter().next()) {
+        parameters.push(json!({
+            "name": "body",
+            "in": "body",
+            "required": of["requestBody"]["required"] == true,
+            "schema": plain(&content["schema"]),
+        }));
+    }
+    let answers = of["responses"].as_object().into_iter().flatten();
+    let answers = answers.map(|(code, answer)| {
+        let schema = plain(&answer["content"]["application/json"]["schema"]);
+        (code.clone(), json!({ "description": "OK", "schema": schema }))
+    });
+    let mut out = json!({
+        "operationId": of["operationId"],
+        "produces": ["application/json"],
+        "parameters": parameters,
+        "responses": answers.collect::<Map<_, _>>(),
+    });
+    if let Some(body) = body {
+        out["consumes"] = body.keys().cloned().collect();
+    }
+    for (name, value) in of.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("x-")) {
+        out[name] = value.clone();
+    }
+    out
+}
+
+fn plain_parameters(list: &Value) -> Vec<Value> {
+    let flat = |parameter: &Value| {
+        let mut out = parameter.clone();
+        for name in ["type", "uniqueItems"] {
+            out[name] = parameter["schema"][name].clone();
+        }
+        out.as_object_mut().expect("a parameter is an object").remove("schema");
+        out
+    };
+    list.as_array().into_iter().flatten().map(flat).collect()
 }

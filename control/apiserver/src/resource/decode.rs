@@ -327,7 +327,8 @@ fn remove(object: &mut Value, path: &[Owned]) {
     }
 }
 
-fn remove_nulls(value: &mut Value) {
+/// Removes what is null, which means "not set".
+pub(crate) fn remove_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, child| !child.is_null());

@@ -1,7 +1,6 @@
 //! Defaults, as tables of {place, condition, value}. Rows are applied in order, so a row may rely on those above it.
 //!
-//! The values are upstream's (`pkg/apis/*/v1/defaults.go`, and for a pod's priority, tolerations and service account
-//! its admission plugins).
+//! The values are upstream's (`pkg/apis/*/v1/defaults.go`, and for a pod's service account its admission plugin).
 
 use serde_json::{Map, Value, json};
 

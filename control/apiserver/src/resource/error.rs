@@ -23,6 +23,8 @@ pub enum FieldErrorReason {
     TooMany,
     /// The value names something that is not there.
     NotFound,
+    /// It is not the field's fault.
+    Internal,
 }
 
 impl FieldErrorReason {
@@ -37,6 +39,7 @@ impl FieldErrorReason {
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
             Self::NotFound => "FieldValueNotFound",
+            Self::Internal => "InternalError",
         }
     }
 }
@@ -80,6 +83,11 @@ impl FieldError {
     /// The value names something that is not there.
     pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
         Self::new(FieldErrorReason::NotFound, field, format!("Not found: {value}"))
+    }
+
+    /// The field cannot be given a value.
+    pub fn internal(field: impl Into<String>, detail: &str) -> Self {
+        Self::new(FieldErrorReason::Internal, field, with_detail("Internal error", detail))
     }
 
     /// Another element has this value already.

@@ -107,3 +107,12 @@ pub(crate) const SERVICE: &[MergeRule] = &[by("spec.ports", "port"), by("status.
 
 /// A service account's rows.
 pub(crate) const SERVICE_ACCOUNT: &[MergeRule] = &[by("secrets", "name")];
+
+/// The drivers of a node.
+pub(crate) const CSI_NODE: &[MergeRule] = &[by("drivers", "name")];
+
+/// The webhooks of a configuration.
+pub(crate) const WEBHOOKS: &[MergeRule] = &[by("webhooks", "name"), by("webhooks.matchConditions", "name")];
+
+/// What an admission policy is made of.
+pub(crate) const ADMISSION_POLICY: &[MergeRule] = &[by("matchConditions", "name"), by("variables", "name")];

@@ -106,6 +106,29 @@ pub(crate) fn ip_address(value: &str) -> Vec<String> {
     )])
 }
 
+/// Who makes volumes: a qualified name, whatever its capitals.
+pub(crate) fn provisioner(value: &str) -> Vec<String> {
+    qualified_name(&value.to_lowercase())
+}
+
+/// A name that stands for itself in a path, such as a role's (apimachinery `api/validation/path`).
+pub(crate) fn path_segment(value: &str) -> Vec<String> {
+    match value {
+        "." | ".." => return vec![format!("may not be '{value}'")],
+        _ => {}
+    }
+    checks([(!value.contains('/'), "may not contain '/'"), (!value.contains('%'), "may not contain '%'")])
+}
+
+/// An address in the one form that names it.
+pub(crate) fn canonical_address(value: &str) -> Vec<String> {
+    match value.parse::<std::net::IpAddr>() {
+        Err(_) => ip_address(value),
+        Ok(address) if address.to_string() == value => Vec::new(),
+        Ok(address) => vec![format!("must be in canonical form (\"{address}\")")],
+    }
+}
+
 /// An address range of either family.
 pub(crate) fn cidr(value: &str) -> Vec<String> {
     let valid = value.parse::<ipnet::IpNet>().is_ok();

@@ -13,6 +13,33 @@ pub(crate) fn parse(value: &Value) -> Option<i128> {
     }
 }
 
+/// Whether amounts of this resource are counted in powers of two.
+pub(crate) fn is_binary(name: &str) -> bool {
+    ["memory", "storage", "hugepages"].iter().any(|part| name.contains(part))
+        && !name.ends_with("persistentvolumeclaims")
+}
+
+/// A quantity in units of 10⁻⁹ as text, with the suffix that leaves the fewest digits.
+pub(crate) fn text(amount: i128, binary: bool) -> String {
+    if amount % NANO != 0 {
+        let rows = [("m", 1_000_000), ("u", 1_000), ("n", 1)];
+        let exact = rows.iter().find(|(_, unit)| amount % unit == 0).unwrap_or(&("n", 1));
+        return format!("{}{}", amount / exact.1, exact.0);
+    }
+    let whole = amount / NANO;
+    let (base, suffixes): (i128, &[&str]) = if binary {
+        (1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+    } else {
+        (1000, &["", "k", "M", "G", "T", "P", "E"])
+    };
+    let (mut number, mut power) = (whole, 0);
+    while number != 0 && number % base == 0 && power + 1 < suffixes.len() {
+        number /= base;
+        power += 1;
+    }
+    format!("{number}{}", suffixes[power])
+}
+
 fn parse_text(text: &str) -> Option<i128> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -66,6 +93,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_quantity_is_written_as_short_as_it_can_be() {
+        let rows = [
+            (json!("0"), false, "0"),
+            (json!("1000"), false, "1k"),
+            (json!("1500"), false, "1500"),
+            (json!("0.5"), false, "500m"),
+            (json!("1073741824"), true, "1Gi"),
+            (json!("1000"), true, "1000"),
+            (json!("-2Ki"), true, "-2Ki"),
+            (json!("1n"), false, "1n"),
+        ];
+        for (value, binary, expected) in rows {
+            let amount = parse(&value).unwrap();
+            assert_eq!(text(amount, binary), expected);
+            assert_eq!(parse(&json!(expected)), Some(amount));
+        }
+    }
 
     #[test]
     fn a_quantity_is_read_exactly_and_rounded_up() {

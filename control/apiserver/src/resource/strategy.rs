@@ -25,6 +25,38 @@ pub(crate) fn replica_set_status(_: &Value) -> Value {
     json!({ "replicas": 0 })
 }
 
+/// A daemon set begins with four counts, which generated clients require.
+pub(crate) fn daemon_set_status(_: &Value) -> Value {
+    json!({
+        "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
+    })
+}
+
+/// A stateful set begins with no replicas.
+pub(crate) fn stateful_set_status(_: &Value) -> Value {
+    json!({ "replicas": 0, "availableReplicas": 0 })
+}
+
+/// An autoscaler wants nothing until it has measured.
+pub(crate) fn autoscaler_status(_: &Value) -> Value {
+    json!({ "desiredReplicas": 0 })
+}
+
+/// A budget allows no disruption until its pods have been counted.
+pub(crate) fn disruption_budget_status(_: &Value) -> Value {
+    json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 })
+}
+
+/// A volume and a claim begin unbound.
+pub(crate) fn pending_status(_: &Value) -> Value {
+    json!({ "phase": "Pending" })
+}
+
+/// A volume begins unattached.
+pub(crate) fn attachment_status(_: &Value) -> Value {
+    json!({ "attached": false })
+}
+
 /// A service begins without a load balancer, which upstream always tells.
 pub(crate) fn service_status(_: &Value) -> Value {
     json!({ "loadBalancer": {} })
@@ -33,6 +65,11 @@ pub(crate) fn service_status(_: &Value) -> Value {
 /// A pod begins pending, with the quality of service that its resources say.
 pub(crate) fn pod_status(pod: &Value) -> Value {
     json!({ "phase": "Pending", "qosClass": qos::class(pod) })
+}
+
+/// The quality of service of a pod: `Guaranteed`, `Burstable` or `BestEffort`.
+pub(crate) fn pod_quality(pod: &Value) -> &'static str {
+    qos::class(pod)
 }
 
 /// A namespace begins active.
@@ -71,6 +108,41 @@ pub fn prepare_for_update(resource: &Resource, new: &mut Value, old: &Value, sub
             keep(&mut new["metadata"], &old["metadata"], "ownerReferences");
             if resource.group == "apps" {
                 keep(&mut new["metadata"], &old["metadata"], "labels");
+            }
+            if resource.subresources.contains(&"approval") {
+                keep_decisions(new, old);
+            }
+        }
+        Some("approval") => {
+            let conditions = new.pointer("/status/conditions").cloned();
+            let metadata = new["metadata"].clone();
+            *new = old.clone();
+            new["metadata"] = metadata;
+            if let Some(conditions) = conditions {
+                new["status"]["conditions"] = conditions;
+            }
+        }
+        Some("ephemeralcontainers") => {
+            let containers = new.pointer("/spec/ephemeralContainers").cloned();
+            keep_all_but_metadata(new, old);
+            match containers {
+                Some(containers) => new["spec"]["ephemeralContainers"] = containers,
+                None => remove(&mut new["spec"], "ephemeralContainers"),
+            }
+        }
+        Some("resize") => {
+            let sizes = ["containers", "initContainers"].map(|list| new["spec"][list].clone());
+            keep_all_but_metadata(new, old);
+            for (list, sizes) in ["containers", "initContainers"].iter().zip(sizes) {
+                let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut);
+                for container in containers.into_iter().flatten() {
+                    let same = |one: &&Value| one["name"] == container["name"];
+                    if let Some(sized) = sizes.as_array().into_iter().flatten().find(same) {
+                        let sized = sized.clone();
+                        keep(container, &sized, "resources");
+                        keep(container, &sized, "resizePolicy");
+                    }
+                }
             }
         }
         Some("finalize") => {
@@ -115,6 +187,23 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
     written.remove("status");
     written.extend(metadata.map(|metadata| ("metadata".to_owned(), metadata)));
     written.extend(status.map(|status| ("status".to_owned(), status)));
+}
+
+fn keep_all_but_metadata(new: &mut Value, old: &Value) {
+    let metadata = new["metadata"].clone();
+    new.clone_from(old);
+    new["metadata"] = metadata;
+}
+
+/// Whether a certificate is approved is decided through a subresource of its own.
+fn keep_decisions(new: &mut Value, old: &Value) {
+    let is_decision = |condition: &Value| condition["type"] == "Approved" || condition["type"] == "Denied";
+    let conditions = |of: &Value| of["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let mut kept: Vec<Value> = conditions(old).into_iter().filter(is_decision).collect();
+    kept.extend(conditions(new).into_iter().filter(|condition| !is_decision(condition)));
+    if !kept.is_empty() || new["status"]["conditions"].is_array() {
+        new["status"]["conditions"] = Value::Array(kept);
+    }
 }
 
 /// Gives `field` of `new` the value it has in `old`, also if it has none there.

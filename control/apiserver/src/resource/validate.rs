@@ -7,14 +7,19 @@ use super::names::Syntax;
 use super::path::{self, Below};
 use super::{Resource, quantity};
 
+pub(crate) mod access;
 pub(crate) mod apps;
+mod batch;
 mod data;
 mod immutable;
+mod ingress;
 mod meta;
 mod network;
 mod node;
 mod pod;
+mod quota;
 pub(crate) mod rows;
+mod service;
 
 pub(crate) use immutable::Immutable;
 pub(crate) use meta::NameSyntax;
@@ -88,6 +93,37 @@ pub fn validate(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<Fi
             row.check(new, old, &mut errors);
         }
     }
+    errors
+}
+
+/// What is wrong with a write, also of what only its subresource may change.
+pub(crate) fn validate_write(
+    resource: &Resource,
+    new: &Value,
+    old: Option<&Value>,
+    subresource: Option<&str>,
+) -> Vec<FieldError> {
+    let (Some(old), Some(subresource @ ("resize" | "ephemeralcontainers"))) = (old, subresource) else {
+        return validate(resource, new, old);
+    };
+    // To the rules of an update it looks as if what may change had always been so.
+    let mut before = old.clone();
+    let mut errors = Vec::new();
+    if subresource == "resize" {
+        for list in ["containers", "initContainers"] {
+            if let (Some(now), Some(was)) = (new["spec"].get(list), before["spec"].get_mut(list)) {
+                was.clone_from(now);
+            }
+        }
+        pod::resized(new, old, &mut errors);
+    } else {
+        match new["spec"].get("ephemeralContainers") {
+            Some(containers) => before["spec"]["ephemeralContainers"] = containers.clone(),
+            None => drop(before["spec"].as_object_mut().map(|spec| spec.remove("ephemeralContainers"))),
+        }
+        pod::ephemeral_containers(new, old, &mut errors);
+    }
+    errors.extend(validate(resource, new, Some(&before)));
     errors
 }
 

@@ -8,6 +8,7 @@ use crate::api::Call;
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::object;
+use crate::verbs::admit::Ownership;
 use crate::verbs::{delete, update};
 
 /// Answers a POST of a `Binding` (upstream `registry/core/pod/storage`, `assignPod`).
@@ -20,8 +21,9 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             "a Binding must name a Node: set target.kind to \"Node\" and target.name".to_owned(),
         ));
     }
-    update::modify(call, Some("binding"), |pod| assign(call, pod, &binding, node)).await?;
-    Ok(body::json(StatusCode::CREATED, &delete::success(None)))
+    let change = |pod: &Value| assign(call, pod, &binding, node);
+    update::modify(call, Some("binding"), Ownership::Noted, change).await?;
+    call.respond_other(StatusCode::CREATED, &delete::success(None))
 }
 
 fn assign(call: &Call<'_>, pod: &Value, binding: &Value, node: &str) -> Result<Value, ApiError> {

@@ -4,17 +4,20 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::Call;
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::object;
 use crate::patch;
+use crate::resource::FieldError;
+use crate::verbs::admit::{self, Ownership};
 use crate::verbs::update;
 
 /// Answers a GET.
 pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let entry = call.entry().await?;
     let workload = object::decode(call.resource, &entry.value, entry.mod_revision)?;
-    Ok(body::json(StatusCode::OK, &scale_of(&workload)))
+    call.respond_other(StatusCode::OK, &scale_of(&workload))
 }
 
 /// Answers a PUT.
@@ -25,7 +28,10 @@ pub(super) async fn replace(call: &Call<'_>) -> Result<Response<Body>, ApiError>
 
 /// Answers a PATCH; a strategic patch of a `Scale`, which has no lists, is a merge patch.
 pub(super) async fn patch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let (mut kind, sent) = update::parse_patch(call)?;
+    if patch::PatchType::from_content_type(body::content_type(call.headers))? == patch::PatchType::Apply {
+        return apply(call).await;
+    }
+    let (mut kind, sent, _) = update::parse_patch(call)?;
     if kind == patch::PatchType::Strategic {
         kind = patch::PatchType::Merge;
     }
@@ -36,29 +42,49 @@ async fn write(
     call: &Call<'_>,
     mut change: impl FnMut(&Value) -> Result<Value, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
-    let (mut workload, revision) = update::modify(call, None, |workload| {
+    let written = update::modify(call, Some("scale"), Ownership::Changed, |workload| {
         let scale = change(&scale_of(workload))?;
-        let replicas = match &scale["spec"]["replicas"] {
-            Value::Null => json!(0),
-            number if number.as_i64().is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n)) => {
-                number.clone()
-            }
-            other => {
-                return Err(ApiError::BadRequest(format!(
-                    "spec.replicas of a Scale must be a number of at least 0, not {other}"
-                )));
-            }
-        };
         let mut new = workload.clone();
-        new["spec"]["replicas"] = replicas;
+        new["spec"]["replicas"] = replicas(&scale)?;
         if let Some(version) = scale["metadata"]["resourceVersion"].as_str() {
             new["metadata"]["resourceVersion"] = json!(version);
         }
         Ok(new)
     })
     .await?;
+    answer(call, written)
+}
+
+/// Answers a server-side apply of a `Scale`: of the workload with nothing but its replicas.
+async fn apply(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let (manager, time) = (admit::manager(call)?, object::now());
+    let force = call.info.query.flag("force")?;
+    if manager.is_empty() || call.info.query.get("fieldManager").is_none() {
+        let error = FieldError::required("fieldManager", "is required for apply patch");
+        return Err(admit::options_error(call, error));
+    }
+    let (scale, _) = body::parse_yaml(&call.body)?;
+    let config = json!({ "spec": { "replicas": replicas(&scale)? } });
+    let write = Writer { resource: call.resource, subresource: Some("scale"), manager, time: &time };
+    let change = |workload: &Value| Ok(apply::apply(write, Some(workload), &config, force)?);
+    answer(call, update::modify(call, Some("scale"), Ownership::Noted, change).await?)
+}
+
+fn replicas(scale: &Value) -> Result<Value, ApiError> {
+    match &scale["spec"]["replicas"] {
+        Value::Null => Ok(json!(0)),
+        number if number.as_i64().is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n)) => {
+            Ok(number.clone())
+        }
+        other => Err(ApiError::BadRequest(format!(
+            "spec.replicas of a Scale must be a number of at least 0, not {other}"
+        ))),
+    }
+}
+
+fn answer(call: &Call<'_>, (mut workload, revision): update::Written) -> Result<Response<Body>, ApiError> {
     object::set_version(&mut workload, revision);
-    Ok(body::json(StatusCode::OK, &scale_of(&workload)))
+    call.respond_other(StatusCode::OK, &scale_of(&workload))
 }
 
 fn scale_of(workload: &Value) -> Value {
@@ -85,7 +111,10 @@ fn scale_of(workload: &Value) -> Value {
 /// A `LabelSelector` in the form of a query parameter.
 fn selector_text(selector: &Value) -> String {
     let mut terms: Vec<String> = Vec::new();
-    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+    // A replication controller's is a mere map.
+    let is_map = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    let labels = if is_map { selector } else { &selector["matchLabels"] };
+    for (key, value) in labels.as_object().into_iter().flatten() {
         terms.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {

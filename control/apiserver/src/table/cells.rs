@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 use super::duration::age;
 use crate::resource::text;
 
+pub(super) mod cluster;
+pub(super) mod workload;
+
 const NONE: &str = "<none>";
 const UNKNOWN: &str = "<unknown>";
 const LISTED_MAX: usize = 3;

@@ -3,6 +3,14 @@
 use super::{Cell, cells, pod};
 use crate::resource::Column;
 
+mod cluster;
+mod network;
+mod workload;
+
+pub(crate) use cluster::*;
+pub(crate) use network::*;
+pub(crate) use workload::*;
+
 const fn column(name: &'static str, cell: Cell, description: &'static str) -> Column {
     Column { name, kind: "string", format: "", priority: 0, description, cell }
 }

@@ -1,11 +1,13 @@
 //! What is common to all writes: the checks of what came in, and the rules of the kind.
 
+use http::header::USER_AGENT;
 use serde_json::{Value, json};
 
 use crate::api::{Call, key};
+use crate::apply::managers;
 use crate::error::ApiError;
 use crate::object;
-use crate::resource::{Resource, check_types, find, prune};
+use crate::resource::{FieldError, Resource, check_types, find, prune};
 
 /// Checks that a body is an object of the path's kind, in the path's namespace, with fields of the right types, and
 /// removes the fields that the kind does not have. Returns warnings for the client, also of the duplicate keys that
@@ -21,9 +23,8 @@ pub(crate) fn incoming(
     place(call, object)?;
     check_types(resource, object).map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let unknown = prune(resource, object);
-    let metadata = object::metadata_mut(object)?;
-    metadata.remove("managedFields");
-    metadata.remove("selfLink");
+    object::metadata_mut(object)?.remove("selfLink");
+    managed_fields(resource, object)?;
     let duplicates = duplicates.iter().map(|path| format!("duplicate field \"{path}\""));
     let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
     let problems: Vec<String> = duplicates.chain(unknown).collect();
@@ -37,10 +38,25 @@ pub(crate) fn incoming(
         ))),
         None | Some("Strict" | "Warn") => Ok(problems),
         Some("Ignore") => Ok(Vec::new()),
-        Some(other) => Err(ApiError::BadRequest(format!(
-            "invalid fieldValidation {other:?}: must be one of Ignore, Warn, Strict"
-        ))),
+        Some(other) => {
+            let supported = &["Ignore", "Strict", "Warn"];
+            let error = FieldError::not_supported("fieldValidation", &json!(other), supported);
+            Err(options_error(call, error))
+        }
     }
+}
+
+/// Who owns which field may be written, by who knows what they do; it must be readable.
+fn managed_fields(resource: &'static Resource, object: &Value) -> Result<(), ApiError> {
+    let entries = &object["metadata"]["managedFields"];
+    if managers::is_reset(entries) {
+        return Ok(());
+    }
+    managers::decode(entries).map(drop).map_err(|(field, problem)| ApiError::Invalid {
+        resource,
+        name: object::meta(object, "name").to_owned(),
+        errors: vec![FieldError::invalid(field, &json!(""), problem)],
+    })
 }
 
 fn same_kind(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
@@ -91,6 +107,42 @@ fn place(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// How the fields that a write changes come to their owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// Whoever writes owns what differs.
+    Changed,
+    /// The object says it already, or the server itself writes.
+    Noted,
+}
+
+/// The name of who writes: what the client calls itself in `fieldManager`, else what it is by its user agent.
+pub(crate) fn manager<'c>(call: &Call<'c>) -> Result<&'c str, ApiError> {
+    let Some(name) = call.info.query.get("fieldManager") else {
+        let agent = call.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let name = agent.split('/').next().unwrap_or_default();
+        return Ok(&name[..name.len().min(managers::NAME_LEN_MAX)]);
+    };
+    let problem = if name.len() > managers::NAME_LEN_MAX {
+        "may not be more than 128 bytes"
+    } else if name.contains(char::is_control) {
+        "should only contain printable characters"
+    } else {
+        return Ok(name);
+    };
+    Err(options_error(call, FieldError::invalid("fieldManager", &json!(name), problem)))
+}
+
+/// The parameters of a write are wrong.
+pub(crate) fn options_error(call: &Call<'_>, error: FieldError) -> ApiError {
+    let kind = match call.info.verb {
+        "create" => "CreateOptions",
+        "patch" => "PatchOptions",
+        _ => "UpdateOptions",
+    };
+    ApiError::InvalidOptions { kind, errors: vec![error] }
 }
 
 /// Refuses new objects in a namespace that does not exist or is being deleted (admission plugin NamespaceLifecycle).

@@ -1,16 +1,18 @@
 //! Creates.
 
-use fairlead_store::{Revision, StoreError};
+use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::admit;
-use crate::api::{Call, key, warn};
+use super::admit::{self, Ownership};
+use crate::api::{Call, warn};
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
+use crate::commit;
 use crate::error::ApiError;
 use crate::object;
-use crate::resource::{default, prepare_for_create, validate};
+use crate::resource::{default, prepare_for_create};
 
 /// What generated names end with: no vowels, and nothing that looks like something else (apimachinery `util/rand`).
 const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -24,16 +26,28 @@ const GENERATE_ATTEMPTS: usize = 8;
 pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let (mut object, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut object, &duplicates)?;
-    let (object, revision) = insert(call, object).await?;
-    let mut object = object;
+    let written = insert(call, object, Ownership::Changed).await?;
+    respond(call, written, &warnings)
+}
+
+/// Answers with an object that was made.
+pub(super) fn respond(
+    call: &Call<'_>,
+    (mut object, revision): (Value, Revision),
+    warnings: &[String],
+) -> Result<Response<Body>, ApiError> {
     object::set_version(&mut object, revision);
     let mut response = call.respond(StatusCode::CREATED, object)?;
-    warn(&mut response, &warnings);
+    warn(&mut response, warnings);
     Ok(response)
 }
 
 /// Completes and stores a new object of the call's kind.
-async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), ApiError> {
+pub(super) async fn insert(
+    call: &Call<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<(Value, Revision), ApiError> {
     let resource = call.resource;
     if !object::meta(&object, "resourceVersion").is_empty() {
         let message = "resourceVersion should not be set on objects to be created";
@@ -51,14 +65,14 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     prepare_for_create(resource, &mut object);
     if !given.is_empty() || generate.is_empty() {
         default(resource, &mut object);
-        return store(call, object).await;
+        return store(call, object, ownership).await;
     }
     let mut taken = String::new();
     for _ in 0..GENERATE_ATTEMPTS {
         let mut attempt = object.clone();
         attempt["metadata"]["name"] = json!(generated_name(&generate));
         default(resource, &mut attempt);
-        match store(call, attempt).await {
+        match store(call, attempt, ownership).await {
             Err(ApiError::AlreadyExists { name, .. }) => taken = name,
             outcome => return outcome,
         }
@@ -66,30 +80,17 @@ async fn insert(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision),
     Err(ApiError::AlreadyExists { resource, name: taken })
 }
 
-async fn store(call: &Call<'_>, mut object: Value) -> Result<(Value, Revision), ApiError> {
+async fn store(
+    call: &Call<'_>,
+    mut object: Value,
+    ownership: Ownership,
+) -> Result<(Value, Revision), ApiError> {
     let resource = call.resource;
-    let name = object::meta(&object, "name").to_owned();
-    let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
-    // Addresses first: what they complete is what is validated.
-    let reservation = call.api.addresses.reserve(resource, &mut object, None).map_err(invalid)?;
-    let errors = validate(resource, &object, None);
-    if !errors.is_empty() {
-        return Err(invalid(errors));
+    if ownership == Ownership::Changed {
+        let (manager, time) = (admit::manager(call)?, object::now());
+        apply::track(Writer { resource, subresource: None, manager, time: &time }, None, &mut object);
     }
-    let key = key(resource, call.target.namespace.as_deref(), &name);
-    if call.info.query.dry_run()? {
-        if call.api.store.get(&key).await?.is_some() {
-            return Err(ApiError::AlreadyExists { resource, name });
-        }
-        return Ok((object, 0));
-    }
-    let revision = match call.api.store.create(&key, object::encode(resource, &object)).await {
-        Ok(revision) => revision,
-        Err(StoreError::Exists { .. }) => return Err(ApiError::AlreadyExists { resource, name }),
-        Err(error) => return Err(error.into()),
-    };
-    reservation.commit();
-    Ok((object, revision))
+    commit::create(call, object).await
 }
 
 fn generated_name(base: &str) -> String {

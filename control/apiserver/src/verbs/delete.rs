@@ -1,6 +1,6 @@
 //! Deletes: at once, gracefully, or when the finalizers are gone (apiserver `registry/rest/delete.go`).
 
-use fairlead_store::{Entry, Revision, StoreError};
+use fairlead_store::{Entry, Revision};
 use http::{Response, StatusCode};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::list;
 use crate::api::Call;
 use crate::body::{self, Body};
+use crate::commit::{self, Uncommitted};
 use crate::error::ApiError;
 use crate::object;
 use crate::resource::{FieldError, Resource};
@@ -54,7 +55,7 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             if !call.resource.group.is_empty() {
                 details["group"] = json!(call.resource.group);
             }
-            Ok(body::json(StatusCode::OK, &success(Some(details))))
+            call.respond_other(StatusCode::OK, &success(Some(details)))
         }
         Deleted::Gone(object) | Deleted::Waiting(object) => call.respond(StatusCode::OK, object),
     }
@@ -87,7 +88,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>,
         }
     }
     let metadata = json!({ "resourceVersion": page.revision.to_string() });
-    Ok(body::json(StatusCode::OK, &list::list_value(call, items, metadata)))
+    call.respond_other(StatusCode::OK, &list::list_value(call, items, metadata))
 }
 
 /// A `Status` that says it worked.
@@ -119,33 +120,29 @@ async fn try_delete(call: &Call<'_>, options: &Options, entry: &Entry) -> Result
     if options.dry_run {
         return Ok(Some(if gone_at_once { Deleted::Gone(object) } else { Deleted::Waiting(object) }));
     }
-    let store = &call.api.store;
     if gone_at_once {
-        return Ok(match settled(store.delete(&entry.key, Some(entry.mod_revision)).await)? {
-            None => None,
-            Some(revision) => {
-                call.api.addresses.release(resource, &object);
-                object::set_version(&mut object, revision);
-                Some(Deleted::Gone(object))
-            }
-        });
+        let deleted = settled(commit::delete(call, entry, &object).await)?;
+        return Ok(deleted.map(|revision| {
+            object::set_version(&mut object, revision);
+            Deleted::Gone(object)
+        }));
     }
     let bytes = object::encode(resource, &object);
     if was_terminating && had == object::finalizers(&object).len() && bytes == entry.value {
         return Ok(Some(Deleted::Waiting(object)));
     }
-    let written = settled(store.update(&entry.key, bytes, entry.mod_revision).await)?;
+    let written = settled(commit::mark(call, entry, &object).await)?;
     Ok(written.map(|revision| {
         object::set_version(&mut object, revision);
         Deleted::Waiting(object)
     }))
 }
 
-fn settled(outcome: Result<Revision, StoreError>) -> Result<Option<Revision>, ApiError> {
+fn settled(outcome: Result<Revision, Uncommitted>) -> Result<Option<Revision>, ApiError> {
     match outcome {
         Ok(revision) => Ok(Some(revision)),
-        Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(Uncommitted::Raced | Uncommitted::Outdated) => Ok(None),
+        Err(Uncommitted::Refused(error)) => Err(error),
     }
 }
 
@@ -204,6 +201,11 @@ fn grace_secs(resource: &Resource, options: &Options, object: &Value) -> i64 {
 }
 
 impl Options {
+    /// Whether the delete is only tried.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// The options in the body, completed by those in the query.
     pub(crate) fn parse(call: &Call<'_>) -> Result<Self, ApiError> {
         let body = if call.body.is_empty() { Value::Null } else { body::parse(call.headers, &call.body)? };

@@ -13,7 +13,7 @@ use crate::api::{self, Call};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::negotiate::{self, Form};
-use crate::{object, table};
+use crate::{object, protobuf, table};
 
 /// How many entries are read at a time while a selector looks for those it wants.
 const SCAN_LEN: usize = 500;
@@ -39,17 +39,22 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
             table["metadata"] = page.metadata();
             Ok(body::json(StatusCode::OK, &table))
         }
-        Form::Partial => {
+        Form::Partial | Form::PartialProtobuf => {
             let items: Vec<Value> = decode(call, &page)?.iter().map(object::partial).collect();
-            Ok(body::json(
-                StatusCode::OK,
-                &json!({
-                    "kind": "PartialObjectMetadataList",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": page.metadata(),
-                    "items": items,
-                }),
-            ))
+            let list = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": page.metadata(),
+                "items": items,
+            });
+            if form == Form::Partial {
+                return Ok(body::json(StatusCode::OK, &list));
+            }
+            Ok(body::protobuf(StatusCode::OK, protobuf::encode_partial(&list)?))
+        }
+        Form::Protobuf => {
+            let list = list_value(call, decode(call, &page)?, page.metadata());
+            Ok(body::protobuf(StatusCode::OK, protobuf::encode(&list)?))
         }
         Form::Yaml => {
             let list = list_value(call, decode(call, &page)?, page.metadata());
@@ -82,7 +87,7 @@ pub(crate) async fn page(call: &Call<'_>) -> Result<Page, ApiError> {
     let mut request = ListRequest::prefix(selection.prefix.as_str());
     if let Some(token) = query.get("continue") {
         let (revision, after) = parse_token(token)?;
-        request.at = Some(revision);
+        request.at = revision;
         request.after = Some(format!("{}{after}", api::prefix(call.resource, None)));
     } else if let At::Exactly(revision) = at {
         request.at = Some(revision);
@@ -110,7 +115,8 @@ async fn select_page(
     };
     let mut entries = Vec::new();
     loop {
-        let listing = call.api.store.list(request.clone()).await.map_err(expired)?;
+        let listing = call.api.store.list(request.clone()).await;
+        let listing = listing.map_err(|error| expired(call, &request, error))?;
         let revision = listing.revision;
         request.at = Some(revision);
         request.after = listing.entries.last().map(|entry| entry.key.clone());
@@ -123,7 +129,8 @@ async fn select_page(
             entries.push(entry);
             if Some(entries.len()) == limit && left > 0 {
                 let remaining = everything.then_some(left);
-                let continue_token = entries.last().map(|entry| token(call, revision, &entry.key));
+                let at = i64::try_from(revision).unwrap_or(NEWEST);
+                let continue_token = entries.last().map(|entry| token(call, at, &entry.key));
                 return Ok(Page { entries, revision, continue_token, remaining });
             }
         }
@@ -133,29 +140,41 @@ async fn select_page(
     }
 }
 
-fn expired(error: StoreError) -> ApiError {
-    match error {
-        StoreError::Compacted { .. } => ApiError::Expired(
-            "The provided continue parameter is too old to display a consistent list result. \
-             You must start a new list without the continue parameter."
-                .to_owned(),
-        ),
-        error => error.into(),
+/// Of a list whose state is gone. It can be continued all the same, with what there is now.
+fn expired(call: &Call<'_>, request: &ListRequest, error: StoreError) -> ApiError {
+    match (error, &request.after) {
+        (StoreError::Compacted { .. }, Some(after)) => {
+            ApiError::ExpiredPage { continue_token: token(call, NEWEST, after) }
+        }
+        (StoreError::Compacted { .. }, None) => {
+            ApiError::Expired("The resourceVersion for the provided list is too old.".to_owned())
+        }
+        (error, _) => error.into(),
     }
 }
 
+/// The revision of a token for a list that is continued in whatever state there is.
+const NEWEST: i64 = -1;
+
 /// A continue token: the revision of the list, and the key (below the kind's prefix) where the page ended.
-fn token(call: &Call<'_>, revision: Revision, key: &str) -> String {
+fn token(call: &Call<'_>, revision: i64, key: &str) -> String {
     let prefix = api::prefix(call.resource, None);
     let after = key.strip_prefix(&prefix).unwrap_or(key);
-    URL_SAFE_NO_PAD.encode(json!({ "v": "meta.k8s.io/v1", "rv": revision, "start": after }).to_string())
+    URL_SAFE_NO_PAD.encode(json!({ "v": TOKEN_VERSION, "rv": revision, "start": after }).to_string())
 }
 
-fn parse_token(token: &str) -> Result<(Revision, String), ApiError> {
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
     let parse = || {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;
-        Some((value["rv"].as_u64()?, value["start"].as_str()?.to_owned()))
+        let revision = match value["rv"].as_i64()? {
+            NEWEST => None,
+            revision => Some(Revision::try_from(revision).ok().filter(|revision| *revision > 0)?),
+        };
+        let start = value["start"].as_str().filter(|start| !start.is_empty())?;
+        (value["v"] == TOKEN_VERSION).then(|| (revision, start.to_owned()))
     };
     parse().ok_or_else(|| ApiError::BadRequest("continue key is not valid".to_owned()))
 }
@@ -198,4 +217,37 @@ fn render_raw(call: &Call<'_>, page: &Page) -> Result<Response<Body>, ApiError> 
     }
     out.put_slice(b"]}");
     Ok(body::json_bytes(StatusCode::OK, out.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_token_says_where_to_go_on_and_nothing_else_is_one() {
+        let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let rows = [
+            (json!({ "v": "meta.k8s.io/v1", "rv": 7, "start": "a/b" }), Some((Some(7), "a/b"))),
+            (json!({ "v": "meta.k8s.io/v1", "rv": -1, "start": "a/b" }), Some((None, "a/b"))),
+            (json!({ "v": "meta.k8s.io/v1", "rv": 0, "start": "a/b" }), None),
+            (json!({ "v": "meta.k8s.io/v1", "rv": -2, "start": "a/b" }), None),
+            (json!({ "v": "meta.k8s.io/v1", "rv": 7, "start": "" }), None),
+            (json!({ "v": "meta.k8s.io/v2", "rv": 7, "start": "a" }), None),
+            (json!([7]), None),
+        ];
+        for (value, expected) in rows {
+            let expected = expected.map(|(revision, start)| (revision, start.to_owned()));
+            assert_eq!(parse_token(&encode(value.clone())).ok(), expected, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_token_reader_panic(text in "\\PC{0,64}", raw: Vec<u8>) {
+            let _ = parse_token(&text);
+            let _ = parse_token(&URL_SAFE_NO_PAD.encode(raw));
+        }
+    }
 }

@@ -57,8 +57,16 @@ pub(crate) enum At {
 /// `resourceVersion` and `resourceVersionMatch` of a list (apimachinery `ValidateListOptions`).
 pub(crate) fn list_at(query: &Query) -> Result<At, ApiError> {
     let version = revision(query)?;
+    if query.get("continue").is_some() && version.is_some_and(|version| version > 0) {
+        let message = "specifying resource version is not allowed when using continue";
+        return Err(ApiError::BadRequest(message.to_owned()));
+    }
+    let limited = query.number("limit")?.is_some_and(|limit| limit > 0);
     let refuse = |field: &str, detail: &str| Err(options_error(FieldError::forbidden(field, detail)));
     match (query.get("resourceVersionMatch"), version) {
+        _ if query.get("sendInitialEvents").is_some() => {
+            refuse("sendInitialEvents", "sendInitialEvents is forbidden for list")
+        }
         (Some(_), _) if query.get("continue").is_some() => {
             refuse("resourceVersionMatch", "resourceVersionMatch is forbidden with continue")
         }
@@ -71,6 +79,8 @@ pub(crate) fn list_at(query: &Query) -> Result<At, ApiError> {
             "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
         ),
         (Some("Exact"), Some(version)) => Ok(At::Exactly(version)),
+        // Pages have always been of the version that is asked for.
+        (None, Some(version)) if version > 0 && limited => Ok(At::Exactly(version)),
         (None | Some("NotOlderThan"), Some(version)) if version > 0 => Ok(At::NotOlderThan(version)),
         (None | Some("NotOlderThan"), _) => Ok(At::Newest),
         (Some(other), _) => Err(options_error(FieldError::not_supported(
@@ -81,30 +91,29 @@ pub(crate) fn list_at(query: &Query) -> Result<At, ApiError> {
     }
 }
 
-/// Whether a watch begins with the objects there are and a bookmark after them (`sendInitialEvents`).
-pub(crate) fn sends_initial_events(query: &Query) -> Result<bool, ApiError> {
+/// Whether a watch is to begin with the objects there are and a bookmark after them, or is not to (`sendInitialEvents`).
+pub(crate) fn initial_events(query: &Query) -> Result<Option<bool>, ApiError> {
+    let forbidden = |detail: &str| FieldError::forbidden("resourceVersionMatch", detail);
     let matching = query.get("resourceVersionMatch");
-    if query.get("sendInitialEvents").is_none() {
-        return match matching {
-            None => Ok(false),
-            Some(_) => Err(options_error(FieldError::forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ))),
-        };
+    let wanted = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")).transpose()?;
+    let mut errors = Vec::new();
+    if wanted.is_some() && matching != Some("NotOlderThan") {
+        errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
     }
-    match matching {
-        Some("NotOlderThan") => query.flag("sendInitialEvents"),
-        None => Err(options_error(FieldError::forbidden(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ))),
-        Some(other) => Err(options_error(FieldError::not_supported(
-            "resourceVersionMatch",
-            &json!(other),
-            &["NotOlderThan"],
-        ))),
+    if let Some(matching) = matching {
+        if wanted.is_none() {
+            let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.push(forbidden(detail));
+        }
+        if matching != "NotOlderThan" {
+            let supported = &["NotOlderThan"];
+            errors.push(FieldError::not_supported("resourceVersionMatch", &json!(matching), supported));
+        }
+        if query.get("continue").is_some() {
+            errors.push(forbidden("resourceVersionMatch is forbidden with continue"));
+        }
     }
+    if errors.is_empty() { Ok(wanted) } else { Err(ApiError::InvalidOptions { kind: "ListOptions", errors }) }
 }
 
 /// `resourceVersion`, if it is given.
@@ -118,4 +127,63 @@ pub(crate) fn revision(query: &Query) -> Result<Option<Revision>, ApiError> {
 
 pub(crate) fn options_error(error: FieldError) -> ApiError {
     ApiError::InvalidOptions { kind: "ListOptions", errors: vec![error] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::parse(&format!("/?{text}").parse().expect("a path")).expect("a query")
+    }
+
+    /// The matrix of `resourceVersion` and `resourceVersionMatch` in upstream's documentation of the API.
+    #[test]
+    fn a_list_shows_the_state_that_its_parameters_say() {
+        let rows = [
+            ("", Ok(At::Newest)),
+            ("resourceVersion=0", Ok(At::Newest)),
+            ("resourceVersion=7", Ok(At::NotOlderThan(7))),
+            ("resourceVersion=7&limit=5", Ok(At::Exactly(7))),
+            ("resourceVersion=0&limit=5", Ok(At::Newest)),
+            ("resourceVersion=7&limit=5&resourceVersionMatch=NotOlderThan", Ok(At::NotOlderThan(7))),
+            ("resourceVersion=7&resourceVersionMatch=Exact", Ok(At::Exactly(7))),
+            ("resourceVersion=0&resourceVersionMatch=NotOlderThan", Ok(At::Newest)),
+            ("resourceVersion=0&resourceVersionMatch=Exact", Err(422)),
+            ("resourceVersionMatch=Exact", Err(422)),
+            ("resourceVersionMatch=NotOlderThan", Err(422)),
+            ("resourceVersion=7&resourceVersionMatch=Older", Err(422)),
+            ("resourceVersion=x", Err(422)),
+            ("continue=x&resourceVersion=7", Err(400)),
+            ("continue=x&resourceVersion=0", Ok(At::Newest)),
+            ("continue=x&resourceVersion=0&resourceVersionMatch=NotOlderThan", Err(422)),
+            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", Err(422)),
+            ("limit=x", Err(400)),
+        ];
+        for (text, expected) in rows {
+            let found = list_at(&query(text)).map_err(|error| error.code().0.as_u16());
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_watch_begins_with_what_there_is_only_on_request() {
+        let rows = [
+            ("", Ok(None)),
+            ("resourceVersion=7", Ok(None)),
+            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", Ok(Some(true))),
+            ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan", Ok(Some(false))),
+            ("sendInitialEvents=true", Err(1)),
+            ("resourceVersionMatch=NotOlderThan", Err(1)),
+            ("resourceVersionMatch=Exact&sendInitialEvents=true", Err(2)),
+            ("resourceVersionMatch=Exact&continue=x", Err(3)),
+        ];
+        for (text, expected) in rows {
+            let found = initial_events(&query(text)).map_err(|error| match error {
+                ApiError::InvalidOptions { errors, .. } => errors.len(),
+                other => panic!("{other}"),
+            });
+            assert_eq!(found, expected, "{text}");
+        }
+    }
 }

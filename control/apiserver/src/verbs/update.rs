@@ -1,17 +1,19 @@
 //! Updates and patches, of objects and of their status: one read-change-write loop.
 
-use bytes::Bytes;
-use fairlead_store::{Entry, Revision, StoreError};
+use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::admit;
+use super::admit::{self, Ownership};
+use super::create;
 use crate::api::{Call, warn};
+use crate::apply::{self, Writer};
 use crate::body::{self, Body};
+use crate::commit::{self, Uncommitted};
 use crate::error::ApiError;
 use crate::object;
 use crate::patch::{self, PatchType};
-use crate::resource::{default, prepare_for_update, validate};
+use crate::resource::{FieldError, default, prepare_for_update};
 
 /// How often a write that names no resource version is tried again when another writer was faster.
 const ATTEMPTS: usize = 10;
@@ -29,29 +31,89 @@ pub(crate) type Written = (Value, Revision);
 pub(crate) async fn replace(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
     let (mut sent, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut sent, &duplicates)?;
-    let written = modify(call, subresource, |_| Ok(sent.clone())).await?;
+    let written = modify(call, subresource, Ownership::Changed, |_| Ok(sent.clone())).await?;
     respond(call, written, &warnings)
 }
 
 /// Answers a PATCH of an object, or of a subresource that has the object's form.
 pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
-    let (kind, patch) = parse_patch(call)?;
+    if PatchType::from_content_type(body::content_type(call.headers))? == PatchType::Apply {
+        return apply(call, subresource).await;
+    }
+    let (kind, patch, duplicates) = parse_patch(call)?;
     let mut warnings = Vec::new();
-    let written = modify(call, subresource, |old| {
+    let written = modify(call, subresource, Ownership::Changed, |old| {
         let mut patched = patch::apply(call.resource, kind, old, &patch)?;
-        warnings = admit::incoming(call, &mut patched, &[])?;
+        warnings = admit::incoming(call, &mut patched, &duplicates)?;
         Ok(patched)
     })
     .await?;
     respond(call, written, &warnings)
 }
 
-/// The patch in the body and its type.
-pub(crate) fn parse_patch(call: &Call<'_>) -> Result<(PatchType, Value), ApiError> {
+/// The type of the patch in the body, the patch, and the paths of its keys that are there twice.
+pub(crate) fn parse_patch(call: &Call<'_>) -> Result<(PatchType, Value, Vec<String>), ApiError> {
     let kind = PatchType::from_content_type(body::content_type(call.headers))?;
-    let patch = serde_json::from_slice(&call.body)
+    if call.info.query.get("force").is_some() {
+        let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(admit::options_error(call, error));
+    }
+    let (patch, duplicates) = body::parse_json(&call.body)
         .map_err(|error| ApiError::BadRequest(format!("the patch is not valid JSON: {error}")))?;
-    Ok((kind, patch))
+    Ok((kind, patch, duplicates))
+}
+
+/// Answers a server-side apply, which makes the object if it is not there.
+async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
+    let (config, warnings) = parse_apply(call)?;
+    let (manager, time) = (admit::manager(call)?, object::now());
+    let write = Writer { resource: call.resource, subresource, manager, time: &time };
+    let force = call.info.query.flag("force")?;
+    for _ in 0..ATTEMPTS {
+        let change = |old: &Value| Ok(apply::apply(write, Some(old), &config, force)?);
+        match modify(call, subresource, Ownership::Noted, change).await {
+            Err(ApiError::NotFound { resource, .. })
+                if subresource.is_none() && std::ptr::eq(resource, call.resource) => {}
+            outcome => return respond(call, outcome?, &warnings),
+        }
+        if !object::meta(&config, "uid").is_empty() {
+            return Err(call.conflict(format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                object::meta(&config, "uid")
+            )));
+        }
+        let object = apply::apply(write, None, &config, force)?;
+        match create::insert(call, object, Ownership::Noted).await {
+            // Somebody else made it just now.
+            Err(ApiError::AlreadyExists { .. }) => {}
+            outcome => return create::respond(call, outcome?, &warnings),
+        }
+    }
+    Err(call.conflict(MODIFIED))
+}
+
+/// What a server-side apply says, and the warnings about it.
+pub(crate) fn parse_apply(call: &Call<'_>) -> Result<(Value, Vec<String>), ApiError> {
+    if call.info.query.get("fieldManager").is_none() {
+        let error = FieldError::required("fieldManager", "is required for apply patch");
+        return Err(admit::options_error(call, error));
+    }
+    let (mut config, duplicates) = body::parse_yaml(&call.body)?;
+    if config["metadata"].get("managedFields").is_some_and(|entries| !entries.is_null()) {
+        return Err(ApiError::BadRequest("metadata.managedFields must be nil".to_owned()));
+    }
+    let expected = call.resource.api_version();
+    match config["apiVersion"].as_str() {
+        Some(version) if version == expected => {}
+        version => {
+            return Err(ApiError::BadRequest(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {}, expected: {expected}",
+                version.unwrap_or_default()
+            )));
+        }
+    }
+    let warnings = admit::incoming(call, &mut config, &duplicates)?;
+    Ok((config, warnings))
 }
 
 fn respond(
@@ -70,6 +132,7 @@ fn respond(
 pub(crate) async fn modify(
     call: &Call<'_>,
     subresource: Option<&str>,
+    ownership: Ownership,
     mut change: impl FnMut(&Value) -> Result<Value, ApiError>,
 ) -> Result<Written, ApiError> {
     for _ in 0..ATTEMPTS {
@@ -82,10 +145,15 @@ pub(crate) async fn modify(
         if let Some(old) = rules_of {
             prepare_for_update(call.resource, &mut new, old, subresource);
             default(call.resource, &mut new);
+            if ownership == Ownership::Changed {
+                let (manager, time) = (admit::manager(call)?, object::now());
+                let write = Writer { resource: call.resource, subresource, manager, time: &time };
+                apply::track(write, Some(old), &mut new);
+            }
         }
-        match store(call, &entry, new, rules_of).await {
-            Err(StoreOutcome::Raced) => {}
-            Err(StoreOutcome::Refused(error)) => return Err(error),
+        match commit::update(call, &entry, new, rules_of, subresource).await {
+            Err(Uncommitted::Raced | Uncommitted::Outdated) => {}
+            Err(Uncommitted::Refused(error)) => return Err(error),
             Ok(written) => return Ok(written),
         }
     }
@@ -105,59 +173,4 @@ fn check_preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), 
         )));
     }
     Ok(())
-}
-
-enum StoreOutcome {
-    Raced,
-    Refused(ApiError),
-}
-
-impl<E: Into<ApiError>> From<E> for StoreOutcome {
-    fn from(error: E) -> Self {
-        Self::Refused(error.into())
-    }
-}
-
-async fn store(
-    call: &Call<'_>,
-    entry: &Entry,
-    mut new: Value,
-    old: Option<&Value>,
-) -> Result<Written, StoreOutcome> {
-    let resource = call.resource;
-    let name = call.target.name.clone().unwrap_or_default();
-    let invalid = |errors| ApiError::Invalid { resource, name: name.clone(), errors };
-    let reservation = call.api.addresses.reserve(resource, &mut new, old).map_err(invalid)?;
-    let errors = validate(resource, &new, old);
-    if !errors.is_empty() {
-        return Err(invalid(errors).into());
-    }
-    let bytes: Bytes = object::encode(resource, &new);
-    if call.info.query.dry_run()? || bytes == entry.value {
-        return Ok((new, entry.mod_revision));
-    }
-    if object::is_released(&new) {
-        return match call.api.store.delete(&entry.key, Some(entry.mod_revision)).await {
-            Ok(revision) => {
-                reservation.commit();
-                call.api.addresses.release(resource, &new);
-                Ok((new, revision))
-            }
-            Err(error) => Err(raced(error)),
-        };
-    }
-    match call.api.store.update(&entry.key, bytes, entry.mod_revision).await {
-        Ok(revision) => {
-            reservation.commit();
-            Ok((new, revision))
-        }
-        Err(error) => Err(raced(error)),
-    }
-}
-
-fn raced(error: StoreError) -> StoreOutcome {
-    match error {
-        StoreError::Conflict { .. } | StoreError::NotFound { .. } => StoreOutcome::Raced,
-        error => StoreOutcome::Refused(error.into()),
-    }
 }

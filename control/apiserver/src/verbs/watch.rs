@@ -18,7 +18,7 @@ use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::negotiate::{self, Form};
 use crate::resource::Resource;
-use crate::{object, table};
+use crate::{object, protobuf, table};
 
 /// How long a watch lasts when the client does not say: this, and up to as much again, so that the clients of a
 /// restarted server do not all come back at once (kube-apiserver's `--min-request-timeout`).
@@ -35,29 +35,32 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let query = &call.info.query;
     let form = negotiate::form(call.headers, query)?;
     let selection = Selection::of(call)?;
-    let marks_initial_end = select::sends_initial_events(query)?;
+    let initial_events = select::initial_events(query)?;
+    let bookmarks = query.flag("allowWatchBookmarks")?;
     let from = select::revision(query)?.filter(|revision| *revision > 0);
     let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
     let seconds = seconds.unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
     let now = Instant::now();
 
-    let initial = match from {
-        Some(from) if !marks_initial_end => Err(from),
+    // From a version on come the changes since; without one, first what there is.
+    let with_initial = initial_events.unwrap_or(from.is_none());
+    let start = match from {
+        Some(from) if !with_initial => from,
         from => {
             let current = call.api.store.revision().await?;
             if let Some(requested) = from.filter(|from| *from > current) {
                 return Err(ApiError::FutureResourceVersion { requested, current });
             }
-            Ok(current)
+            current
         }
     };
-    let start = initial.unwrap_or_else(|from| from);
     let watch = match call.api.store.watch(&selection.prefix, start).await {
         Ok(watch) => watch,
         // Inside the stream, where every client looks for it, as kube-apiserver's watch cache does.
         Err(error @ StoreError::Compacted { .. }) => {
-            let line = line("ERROR", ApiError::from(error).status().to_string().as_bytes());
-            return Ok(body::json_bytes(StatusCode::OK, line));
+            let mut out = BytesMut::new();
+            write_error(&mut out, form, &ApiError::from(error));
+            return Ok(body::with_type(StatusCode::OK, media_type(form), Body::from(out.freeze())));
         }
         Err(error) => return Err(error.into()),
     };
@@ -67,11 +70,11 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         form,
         selection,
         watch,
-        phase: if initial.is_ok() { Phase::Initial { after: None } } else { Phase::Live },
+        phase: if with_initial { Phase::Initial { after: None } } else { Phase::Live },
         start,
         last: start,
-        marks_initial_end,
-        bookmarks: query.flag("allowWatchBookmarks")?,
+        marks_initial_end: initial_events == Some(true) && bookmarks,
+        bookmarks,
         ends_at: now + Duration::from_secs(seconds),
         next_bookmark: now + BOOKMARK_EVERY,
         headings_sent: false,
@@ -80,7 +83,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         let chunk = follower.chunk().await?;
         Some((Ok::<_, Infallible>(chunk), follower))
     });
-    Ok(body::with_type(StatusCode::OK, body::JSON, Body::from_stream(lines)))
+    Ok(body::with_type(StatusCode::OK, media_type(form), Body::from_stream(lines)))
 }
 
 /// What a watch is doing.
@@ -129,7 +132,7 @@ impl Follower {
             };
             if let Err(error) = outcome {
                 tracing::debug!(error = %error, "a watch ends with an error");
-                write_line(&mut out, "ERROR", error.status().to_string().as_bytes());
+                write_error(&mut out, self.form, &error);
                 self.phase = Phase::Ended;
             }
         }
@@ -155,7 +158,7 @@ impl Follower {
             return Ok(());
         }
         if self.marks_initial_end {
-            self.write_bookmark(out, self.start, true);
+            self.write_bookmark(out, self.start, true)?;
         }
         self.phase = Phase::Live;
         Ok(())
@@ -214,7 +217,7 @@ impl Follower {
             }
         }
         if self.bookmarks {
-            self.write_bookmark(out, complete.max(self.last), false);
+            self.write_bookmark(out, complete.max(self.last), false)?;
         }
         Ok(())
     }
@@ -267,6 +270,14 @@ impl Follower {
                 let value = object::partial(&object::decode(self.resource, stored, revision)?);
                 write_line(out, kind, value.to_string().as_bytes());
             }
+            Form::Protobuf => {
+                let value = object::decode(self.resource, stored, revision)?;
+                protobuf::put_watch_event(out, kind, &protobuf::encode(&value)?);
+            }
+            Form::PartialProtobuf => {
+                let value = object::partial(&object::decode(self.resource, stored, revision)?);
+                protobuf::put_watch_event(out, kind, &protobuf::encode_partial(&value)?);
+            }
             Form::Table(include) => {
                 let value = object::decode(self.resource, stored, revision)?;
                 let mut table = table::table(self.resource, &[value], Timestamp::now(), include);
@@ -280,18 +291,23 @@ impl Follower {
         Ok(())
     }
 
-    fn write_bookmark(&self, out: &mut BytesMut, revision: Revision, initial_end: bool) {
+    fn write_bookmark(
+        &self,
+        out: &mut BytesMut,
+        revision: Revision,
+        initial_end: bool,
+    ) -> Result<(), ApiError> {
         let mut metadata = json!({ "resourceVersion": revision.to_string() });
         if initial_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
         let object = match self.form {
-            Form::Plain | Form::Yaml => json!({
+            Form::Plain | Form::Yaml | Form::Protobuf => json!({
                 "kind": self.resource.kind,
                 "apiVersion": self.resource.api_version(),
                 "metadata": metadata,
             }),
-            Form::Partial => object::partial(&json!({ "metadata": metadata })),
+            Form::Partial | Form::PartialProtobuf => object::partial(&json!({ "metadata": metadata })),
             // kubectl takes the revision from the table itself, clients of rows from the row's object.
             Form::Table(_) => json!({
                 "kind": "Table",
@@ -301,14 +317,27 @@ impl Follower {
                 "rows": [{ "cells": [], "object": object::partial(&json!({ "metadata": metadata })) }],
             }),
         };
-        write_line(out, "BOOKMARK", object.to_string().as_bytes());
+        match self.form {
+            Form::Protobuf => protobuf::put_watch_event(out, "BOOKMARK", &protobuf::encode(&object)?),
+            Form::PartialProtobuf => {
+                protobuf::put_watch_event(out, "BOOKMARK", &protobuf::encode_partial(&object)?);
+            }
+            _ => write_line(out, "BOOKMARK", object.to_string().as_bytes()),
+        }
+        Ok(())
     }
 }
 
-fn line(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = BytesMut::new();
-    write_line(&mut out, kind, object);
-    out.freeze()
+fn media_type(form: Form) -> &'static str {
+    if form.is_protobuf() { protobuf::WATCH_MEDIA_TYPE } else { body::JSON }
+}
+
+fn write_error(out: &mut BytesMut, form: Form, error: &ApiError) {
+    let status = error.status();
+    match protobuf::encode(&status).ok().filter(|_| form.is_protobuf()) {
+        Some(bytes) => protobuf::put_watch_event(out, "ERROR", &bytes),
+        None => write_line(out, "ERROR", status.to_string().as_bytes()),
+    }
 }
 
 fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {

@@ -1,14 +1,17 @@
 //! The kube client over the in-process service: what the scheduler and the controllers do.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::runtime::watcher;
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::{reflector, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -165,6 +168,68 @@ async fn kube_watchers_follow_with_both_strategies() {
         maps.delete("b", &DeleteParams::default()).await.unwrap();
         assert!(matches!(events.next().await.unwrap().unwrap(), watcher::Event::Delete(_)));
     }
+}
+
+#[tokio::test]
+async fn a_kube_reflector_mirrors_and_its_reader_waits() {
+    let server = Server::start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client());
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let (reader, writer) = reflector::store();
+    let events = reflector::reflector(writer, watcher(maps.clone(), watcher::Config::default().page_size(1)));
+    let running = tokio::spawn(events.for_each(|_| async {}));
+    reader.wait_until_ready().await.unwrap();
+    assert_eq!(reader.state().len(), 1);
+    maps.create(&PostParams::default(), &config_map("b")).await.unwrap();
+    maps.delete("a", &DeleteParams::default()).await.unwrap();
+    while reader.state().iter().map(|map| map.metadata.name.clone().unwrap()).collect::<Vec<_>>() != ["b"] {
+        tokio::task::yield_now().await;
+    }
+    running.abort();
+}
+
+/// A controller that applies, of every settings map, a copy: what it wants and no more.
+#[tokio::test]
+async fn a_kube_controller_reconciles_with_server_side_apply() {
+    let server = Server::start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client());
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::default_namespaced(server.client());
+    let reconcile = |map: Arc<ConfigMap>, secrets: Arc<Api<k8s_openapi::api::core::v1::Secret>>| async move {
+        let name = map.metadata.name.clone().unwrap();
+        let copy = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": name, "ownerReferences": [map.controller_owner_ref(&()).unwrap()] },
+            "stringData": map.data,
+        });
+        let params = PatchParams::apply("copier").force();
+        secrets.patch(&name, &params, &Patch::Apply(copy)).await.map(|_| Action::await_change())
+    };
+    let controller = Controller::new(maps.clone(), watcher::Config::default())
+        .owns(secrets.clone(), watcher::Config::default())
+        .run(reconcile, |_, error, _| panic!("{error}"), Arc::new(secrets.clone()));
+    let running = tokio::spawn(controller.for_each(|_| async {}));
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let copied = async |text: &str| {
+        let wanted = text.as_bytes().to_vec();
+        loop {
+            let found = secrets.get_opt("a").await.unwrap().and_then(|secret| secret.data);
+            if found.is_some_and(|data| data.get("k").is_some_and(|value| value.0 == wanted)) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    copied("1").await;
+    let other = Patch::Merge(json!({ "data": { "k": "2" } }));
+    maps.patch("a", &PatchParams::default(), &other).await.unwrap();
+    copied("2").await;
+    // What somebody else changes is set right again.
+    secrets
+        .patch("a", &PatchParams::default(), &Patch::Merge(json!({ "data": { "k": "Mw==" } })))
+        .await
+        .unwrap();
+    copied("2").await;
+    running.abort();
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// A client over TLS.
-async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
+pub(crate) async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
     let kubeconfig = Kubeconfig::read_from(server.kubeconfig()).unwrap();
     let options = KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
@@ -30,32 +30,43 @@ async fn over_tls(server: &Server, with_certificate: bool) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-async fn send(client: &kube::Client, request: http::request::Builder, body: &str) -> Response<Body> {
+pub(crate) async fn send(
+    client: &kube::Client,
+    request: http::request::Builder,
+    body: &str,
+) -> Response<Body> {
     client.send(request.body(Body::from(body.as_bytes().to_vec())).unwrap()).await.unwrap()
 }
 
-async fn text(response: Response<Body>) -> String {
+pub(crate) async fn text(response: Response<Body>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-async fn value(response: Response<Body>) -> Value {
+pub(crate) async fn value(response: Response<Body>) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
-async fn get(client: &kube::Client, path: &str, accept: &str) -> Response<Body> {
+pub(crate) async fn get(client: &kube::Client, path: &str, accept: &str) -> Response<Body> {
     send(client, Request::get(path).header("accept", accept), "").await
 }
 
-async fn post(client: &kube::Client, path: &str, object: Value) -> Response<Body> {
+pub(crate) async fn post(client: &kube::Client, path: &str, object: Value) -> Response<Body> {
     send(client, Request::post(path), &object.to_string()).await
 }
 
-fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } })
 }
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// A kind of which the cluster itself makes none.
+pub(crate) const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+pub(crate) fn secret(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name } })
+}
+
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
 async fn nobody_gets_more_than_health_and_version() {
@@ -99,6 +110,37 @@ async fn discovery_is_plain_or_aggregated_as_the_client_asks() {
     assert_eq!(version.as_object().unwrap().len(), 9);
     assert_eq!(get(&client, "/apis/apps/v9", "*/*").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(get(&client, "/openapi/v3/apis/apps/v9", "*/*").await.status(), StatusCode::NOT_FOUND);
+}
+
+/// Whatever refers to a definition that is not there.
+fn dangling<'d>(document: &'d Value, value: &'d Value, out: &mut Vec<&'d str>) {
+    match value {
+        Value::Object(entries) => {
+            let reference = entries.get("$ref").and_then(Value::as_str);
+            let name = reference.map(|reference| reference.trim_start_matches("#/definitions/"));
+            out.extend(name.filter(|name| !document["definitions"][name].is_object()));
+            entries.values().for_each(|value| dangling(document, value, out));
+        }
+        Value::Array(items) => items.iter().for_each(|item| dangling(document, item, out)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn openapi_version_2_is_one_whole_document_in_json() {
+    let server = Server::start().await;
+    let client = server.client();
+    let document = value(get(&client, "/openapi/v2", "application/json").await).await;
+    assert_eq!(document["swagger"], "2.0");
+    let mut missing = Vec::new();
+    dangling(&document, &document, &mut missing);
+    assert_eq!(missing, [""; 0]);
+    let create = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    let body = create["parameters"].as_array().unwrap().iter().find(|parameter| parameter["in"] == "body");
+    assert_eq!(body.unwrap()["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
+    let ports = &document["definitions"]["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
+    assert_eq!(ports["x-kubernetes-patch-merge-key"], "port");
+    assert_eq!(get(&client, "/openapi/v2", "application/cbor").await.status(), StatusCode::NOT_ACCEPTABLE);
 }
 
 #[tokio::test]
@@ -183,14 +225,71 @@ async fn objects_come_as_tables_and_as_metadata() {
     let list = value(get(&client, "/api/v1/services", accept).await).await;
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert_eq!(list["items"][0]["spec"], Value::Null);
-    let response = get(&client, "/api/v1/services", "application/vnd.kubernetes.protobuf").await;
+    let response = get(&client, "/api/v1/services", "application/cbor").await;
     assert_eq!(response.status(), StatusCode::NOT_ACCEPTABLE);
+    let request = Request::post(MAPS).header("accept", "application/cbor");
+    let response = send(&client, request, &config_map("unseen").to_string()).await;
+    assert_eq!(response.status(), StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(get(&client, &format!("{MAPS}/unseen"), "*/*").await.status(), StatusCode::NOT_FOUND);
     let response = get(&client, "/api/v1/namespaces/default/services/kubernetes", "application/yaml").await;
     assert!(text(response).await.contains("clusterIP: 10.96.0.1"));
 }
 
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// The object in a protobuf body.
+async fn decoded(response: Response<Body>) -> Value {
+    assert_eq!(response.headers()["content-type"], PROTOBUF);
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    fairlead_apiserver::protobuf::decode(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn objects_and_statuses_come_as_protobuf() {
+    let server = Server::start().await;
+    let client = server.client();
+    let accept = format!("{PROTOBUF},application/json");
+    let path = "/api/v1/namespaces/default/services/kubernetes";
+    let json = value(get(&client, path, "application/json").await).await;
+    assert_eq!(decoded(get(&client, path, &accept).await).await, json);
+    let request = Request::post(MAPS).header("accept", &accept);
+    let made = decoded(send(&client, request, &config_map("a").to_string()).await).await;
+    assert_eq!(made["metadata"]["name"], "a");
+    let scale = "/apis/apps/v1/namespaces/default/deployments/none/scale";
+    assert_eq!(get(&client, scale, &accept).await.status(), StatusCode::NOT_FOUND);
+    let delete = Request::delete(format!("{MAPS}/a")).header("accept", &accept);
+    assert_eq!(decoded(send(&client, delete, "").await).await["status"], "Success");
+    let list = get(&client, "/api/v1/services", &accept).await;
+    let bytes = list.into_body().collect().await.unwrap().to_bytes();
+    assert!(bytes.starts_with(b"k8s\0") && bytes.windows(11).any(|text| text == b"ServiceList"));
+}
+
+#[tokio::test]
+async fn a_watch_in_protobuf_comes_in_frames() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true");
+    let request = Request::get(&path).header("accept", PROTOBUF).body(Body::empty()).unwrap();
+    let response = client.send(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    post(&client, MAPS, config_map("a")).await;
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let mut rest = &bytes[..];
+    let mut events = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let (event, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+        // The type's field, and then the object's.
+        let kind = std::str::from_utf8(&event[2..2 + usize::from(event[1])]).unwrap();
+        let start = event.windows(4).position(|bytes| bytes == b"k8s\0").unwrap();
+        let object = fairlead_apiserver::protobuf::decode(&event[start..]).unwrap();
+        events.push(format!("{kind} {}", object["metadata"]["name"]));
+        rest = tail;
+    }
+    assert_eq!(events, ["ADDED \"a\"", "BOOKMARK null"]);
+}
+
 /// The lines of a watch as they come.
-async fn lines(
+pub(crate) async fn lines(
     client: &kube::Client,
     path: &str,
     accept: &str,

@@ -36,12 +36,12 @@ spec:
   containers: [{name: client, image: client}]
 ";
 
-struct Kubectl<'s> {
+pub(crate) struct Kubectl<'s> {
     server: &'s Server,
 }
 
 impl Kubectl<'_> {
-    fn command(&self, arguments: &str) -> Command {
+    pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new("kubectl");
         command
             .arg(format!("--kubeconfig={}", self.server.kubeconfig().display()))
@@ -50,14 +50,14 @@ impl Kubectl<'_> {
         command
     }
 
-    fn output(&self, arguments: &str) -> Output {
+    pub(crate) fn output(&self, arguments: &str) -> Output {
         self.command(arguments)
             .output()
             .expect("kubectl must be installed: apt-get install kubernetes-client")
     }
 
     /// What kubectl prints when it succeeds.
-    fn ok(&self, arguments: &str) -> String {
+    pub(crate) fn ok(&self, arguments: &str) -> String {
         let output = self.output(arguments);
         let text = String::from_utf8(output.stdout).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -67,13 +67,13 @@ impl Kubectl<'_> {
     }
 
     /// What kubectl prints when it fails.
-    fn refused(&self, arguments: &str) -> String {
+    pub(crate) fn refused(&self, arguments: &str) -> String {
         let output = self.output(arguments);
         assert!(!output.status.success(), "kubectl {arguments} should fail");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    fn with_input(&self, arguments: &str, input: &str) -> Output {
+    pub(crate) fn with_input(&self, arguments: &str, input: &str) -> Output {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
@@ -82,14 +82,14 @@ impl Kubectl<'_> {
         child.wait_with_output().unwrap()
     }
 
-    fn apply(&self, manifest: &str) -> String {
+    pub(crate) fn apply(&self, manifest: &str) -> String {
         let output = self.with_input("apply -f -", manifest);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{errors}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn stream(&self, arguments: &str) -> Stream {
+    pub(crate) fn stream(&self, arguments: &str) -> Stream {
         let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Stream { child, lines }
@@ -97,7 +97,7 @@ impl Kubectl<'_> {
 }
 
 /// A kubectl that goes on printing.
-struct Stream {
+pub(crate) struct Stream {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
@@ -119,7 +119,7 @@ impl Drop for Stream {
     }
 }
 
-async fn with_kubectl(test: impl FnOnce(&Kubectl<'_>) + Send + 'static) {
+pub(crate) async fn with_kubectl(test: impl FnOnce(&Kubectl<'_>) + Send + 'static) {
     let server = Server::start().await;
     let server = tokio::task::spawn_blocking(move || {
         test(&Kubectl { server: &server });
@@ -334,6 +334,113 @@ async fn kubectl_explains_every_kind() {
         );
         assert!(kubectl.ok("explain deployment --recursive").contains("matchLabels"));
         assert!(kubectl.refused("explain pod.spec.nothing").contains("field \"nothing\" does not exist"));
+    })
+    .await;
+}
+
+/// The manifest in a file, which some commands want.
+fn manifest_file(kubectl: &Kubectl<'_>, name: &str, text: &str) -> String {
+    let path = kubectl.server.dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Every command that needs no running pod, in an order in which each finds what it needs, and what it must print.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_runs_every_command_that_needs_no_running_pod() {
+    with_kubectl(|kubectl| {
+        let file = manifest_file(kubectl, "demo.yaml", MANIFEST);
+        let changed = manifest_file(kubectl, "changed.yaml", &MANIFEST.replace("replicas: 1", "replicas: 3"));
+        let node = "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n1\"}}";
+        let node = manifest_file(kubectl, "node.json", node);
+        let rows: &[(&str, &str)] = &[
+            ("version", "Server Version: v1.36"),
+            ("cluster-info", "control plane"),
+            ("api-versions", "apps/v1"),
+            ("api-resources --verbs=list -o wide", "deployments"),
+            ("create -f {node} --dry-run=server", "node/n1 created (server dry run)"),
+            ("create -f {file}", "deployment.apps/echo created"),
+            ("apply -f {file}", "deployment.apps/echo configured"),
+            ("apply -f {changed} --dry-run=server", "deployment.apps/echo configured (server dry run)"),
+            ("apply -f {changed}", "deployment.apps/echo configured"),
+            ("apply -f {changed}", "deployment.apps/echo unchanged"),
+            ("apply view-last-applied -f {file}", "kind: Deployment"),
+            ("replace -f {file}", "deployment.apps/echo replaced"),
+            ("apply --server-side --force-conflicts -f {changed}", "deployment.apps/echo serverside-applied"),
+            ("get deploy,svc,pods -n demo", "deployment.apps/echo"),
+            ("get deploy -n demo -o wide", "CONTAINERS"),
+            ("get deploy echo -n demo -o yaml", "kind: Deployment"),
+            ("get deploy echo -n demo -o json", "\"kind\": \"Deployment\""),
+            ("get deploy echo -n demo -o jsonpath={.spec.replicas}", "3"),
+            ("get pods -n demo -o custom-columns=N:.metadata.name", "client"),
+            ("get pods -n demo -o name -l app=client", "pod/client"),
+            ("get pods -A --field-selector=metadata.name=client", "client"),
+            ("get pods -n demo --show-labels", "app=client"),
+            ("get all -n demo --chunk-size=1", "service/echo"),
+            ("describe deploy echo -n demo", "StrategyType"),
+            ("describe ns demo", "Active"),
+            ("patch deploy echo -n demo -p {\"spec\":{\"paused\":true}}", "patched"),
+            ("patch deploy echo -n demo --type=merge -p {\"spec\":{\"paused\":null}}", "patched"),
+            (
+                "patch deploy echo -n demo --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]",
+                "patched",
+            ),
+            ("label pod client -n demo tier=front", "labeled"),
+            ("label pod client -n demo tier-", "unlabeled"),
+            ("annotate pod client -n demo note=x", "annotated"),
+            ("scale deploy echo -n demo --replicas=5", "scaled"),
+            ("scale deploy echo -n demo --current-replicas=5 --replicas=4", "scaled"),
+            ("set image deploy/echo -n demo echo=other", "image updated"),
+            ("set env deploy/echo -n demo A=b", "env updated"),
+            ("set resources deploy/echo -n demo --limits=cpu=100m", "resource requirements updated"),
+            ("set selector svc echo -n demo app=other", "selector updated"),
+            ("rollout history deploy/echo -n demo", "deployment.apps/echo"),
+            ("rollout pause deploy/echo -n demo", "paused"),
+            ("rollout resume deploy/echo -n demo", "resumed"),
+            ("rollout restart deploy/echo -n demo", "restarted"),
+            ("expose deploy echo -n demo --name=other --port=80", "exposed"),
+            ("run once -n demo --image=busybox --restart=Never", "pod/once created"),
+            ("debug once -n demo --image=busybox --copy-to=copy --container=shell --attach=false", ""),
+            ("create role reader -n demo --verb=get --resource=pods", "created"),
+            ("create rolebinding readers -n demo --role=reader --user=jane", "created"),
+            ("create clusterrole reader --verb=get --resource=pods", "created"),
+            ("create clusterrolebinding readers --clusterrole=reader --user=jane", "created"),
+            ("create quota q -n demo --hard=pods=50", "created"),
+            ("create pdb budget -n demo --selector=app=echo --min-available=1", "created"),
+            ("create priorityclass high --value=1000", "created"),
+            ("create job once -n demo --image=busybox", "created"),
+            ("create cronjob often -n demo --image=busybox --schedule=*/5", ""),
+            ("create ingress web -n demo --rule=a.example/*=echo:80", "created"),
+            ("create -f {node}", "node/n1 created"),
+            ("cordon n1", "cordoned"),
+            ("uncordon n1", "uncordoned"),
+            ("taint node n1 a=b:NoSchedule", "tainted"),
+            ("drain n1 --ignore-daemonsets --force", "drained"),
+            ("events -n demo", ""),
+            ("wait --for=create pod/client -n demo --timeout=5s", "condition met"),
+            ("explain deploy.spec.strategy", "rollingUpdate"),
+            ("auth can-i create pods", "yes"),
+            ("get --raw /api/v1/namespaces/demo/pods?limit=1", "\"continue\""),
+            ("delete pod client -n demo", "deleted"),
+            ("delete deploy --all -n demo", "deleted"),
+            ("delete ns demo --wait=false", "deleted"),
+        ];
+        let mut failed = Vec::new();
+        for (command, expected) in rows {
+            let command = command.replace("{file}", &file).replace("{changed}", &changed).replace("{node}", &node);
+            let output = kubectl.output(&command);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            if !expected.is_empty() && !(output.status.success() && text.contains(expected)) {
+                failed.push(format!("kubectl {command}\n{text}{errors}"));
+            }
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+        let new = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: new}\ndata: {a: b}\n";
+        let difference = kubectl.output(&format!("diff -f {}", manifest_file(kubectl, "new.yaml", new)));
+        let errors = String::from_utf8_lossy(&difference.stderr);
+        assert_eq!(difference.status.code(), Some(1), "{errors}");
+        assert!(String::from_utf8_lossy(&difference.stdout).contains("+  a: b"));
     })
     .await;
 }

@@ -2,9 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
+mod apply;
 mod client;
 mod http;
 mod kubectl;
+mod limits;
+mod lists;
 mod logs;
+mod python;
+mod reviews;
 mod robust;
 mod support;
+mod watches;

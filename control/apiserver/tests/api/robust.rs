@@ -143,6 +143,7 @@ async fn faults(server: &Server, case: u64, noise: &Value, codes: &mut BTreeSet<
         let mut noisy = object.clone();
         overlay(&mut noisy, noise);
         let json_patch = json!([{ "op": "add", "path": "/spec", "value": noise }]);
+        let apply_path = format!("{object_path}?fieldManager=noise&force=true");
         let mut calls = vec![
             (Method::POST, collection.clone(), "application/json", noise),
             (Method::POST, collection.clone(), "application/json", &noisy),
@@ -151,6 +152,7 @@ async fn faults(server: &Server, case: u64, noise: &Value, codes: &mut BTreeSet<
             (Method::PATCH, object_path.clone(), "application/merge-patch+json", noise),
             (Method::PATCH, object_path.clone(), "application/strategic-merge-patch+json", noise),
             (Method::PATCH, object_path.clone(), "application/json-patch+json", &json_patch),
+            (Method::PATCH, apply_path, "application/apply-patch+yaml", &noisy),
         ];
         for subresource in resource.subresources {
             let path = format!("{object_path}/{subresource}");

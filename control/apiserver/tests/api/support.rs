@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fairlead_apiserver::{ApiServer, Config, InProcess};
+use fairlead_apiserver::{ApiServer, Config, InProcess, Limits, PortRange};
 use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -26,6 +26,30 @@ impl Server {
     }
 
     pub(crate) async fn start_in(dir: TempDir) -> Self {
+        Self::start_with(dir, Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(dir: TempDir, limits: Limits) -> Self {
+        let store: Arc<dyn Store> = Arc::new(open_store(&dir).await);
+        let server = Self::start_on(dir, store, limits).await;
+        // Tests count the config maps of this namespace, and begin at none.
+        let _ = server.store.delete("/registry/configmaps/default/kube-root-ca.crt", None).await;
+        server
+    }
+
+    /// Another server with the same store and the same authority, which knows nothing else of this one.
+    pub(crate) async fn twin(&self) -> Self {
+        let dir = TempDir::new().unwrap();
+        std::fs::create_dir(dir.path().join("pki")).unwrap();
+        for file in std::fs::read_dir(self.dir.path().join("pki")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join("pki").join(file.file_name())).unwrap();
+        }
+        Self::start_on(dir, self.store.clone(), Limits::default()).await
+    }
+
+    /// A server on a store that others may use too.
+    pub(crate) async fn start_on(dir: TempDir, store: Arc<dyn Store>, limits: Limits) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let config = Config {
@@ -34,13 +58,13 @@ impl Server {
             advertise: vec!["172.29.0.1".parse().unwrap(), "fd00:29::1".parse().unwrap()],
             server_names: vec!["fairlead".to_owned()],
             service_networks: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            service_node_ports: PortRange::default(),
             cluster_domain: "cluster.local".to_owned(),
             cluster_dns: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
             admin_kubeconfig: Some(dir.path().join("admin.kubeconfig")),
             admin_server_url: url,
         };
-        let store: Arc<dyn Store> = Arc::new(open_store(&dir).await);
-        let server = ApiServer::new(config, store.clone()).await.unwrap();
+        let server = ApiServer::with_limits(config, store.clone(), limits).await.unwrap();
         let in_process = server.in_process();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();

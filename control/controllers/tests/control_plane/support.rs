@@ -42,6 +42,7 @@ impl ControlPlane {
             advertise: vec!["172.29.0.1".parse().expect("an address")],
             server_names: Vec::new(),
             service_networks: vec![net("10.96.0.0/16"), net("fd00:96::/112")],
+            service_node_ports: fairlead_apiserver::PortRange::default(),
             cluster_domain: "cluster.local".into(),
             cluster_dns: vec!["10.96.0.10".parse().expect("v4"), "fd00:96::a".parse().expect("v6")],
             admin_kubeconfig: None,

@@ -98,3 +98,77 @@ fn a_pod_is_told_while_it_has_addresses() {
     assert!(matches!(pod("Running", json!([{"ip": "10.244.0.3"}])), Change::PutPod(_)));
     assert_eq!(pod("Succeeded", json!([{"ip": "10.244.0.3"}])), gone);
 }
+
+#[test]
+fn what_outside_clients_reach_a_service_by_is_kept() {
+    let spec = json!({
+        "type": "LoadBalancer", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
+        "ports": [{"port": 80, "nodePort": 30080}, {"port": 81}],
+        "externalIPs": ["192.0.2.9"], "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+        "loadBalancerSourceRanges": [" 198.51.100.0/24 ", "2001:db8::/32", "nonsense"],
+    });
+    let status = json!({"loadBalancer": {"ingress": [
+        {"ip": "203.0.113.7"}, {"ip": "203.0.113.8", "ipMode": "Proxy"}, {"ip": "203.0.113.9", "ipMode": "VIP"},
+        {"hostname": "lb.example.org"},
+    ]}});
+    let annotations = json!({"fairlead.io/load-balancing": "maglev"});
+    let meta = json!({"namespace": "demo", "name": "echo", "annotations": annotations});
+    let put = put::<Service>(json!({"metadata": meta, "spec": spec, "status": status}));
+    let Change::PutService(service) = put else { panic!("not a service") };
+    assert_eq!(service.ports.iter().map(|port| port.node_port).collect::<Vec<_>>(), [30080, 0]);
+    assert_eq!(service.external_addresses, [IpAddr::from([192, 0, 2, 9])]);
+    let balanced = [IpAddr::from([203, 0, 113, 7]), IpAddr::from([203, 0, 113, 9])];
+    assert_eq!(service.load_balancer_addresses, balanced);
+    assert_eq!(service.source_ranges.iter().map(|range| range.length).collect::<Vec<_>>(), [24, 32]);
+    assert_eq!(service.external_policy, model::TrafficPolicy::Local);
+    assert_eq!((service.health_check_port, service.algorithm), (31000, model::Algorithm::Maglev));
+}
+
+#[test]
+fn old_spellings_of_addresses_are_understood() {
+    let rows = [
+        ("172.30.0.041", Some("172.30.0.41")),
+        (" 172.30.0.1\n", Some("172.30.0.1")),
+        ("fd00::1", Some("fd00::1")),
+        ("172.30.0", None),
+        ("172.30.0.256", None),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(address(text), expected.map(|text| text.parse().expect("an address")), "{text:?}");
+    }
+}
+
+#[test]
+fn a_pod_tells_the_ports_it_has_on_its_node() {
+    let ports = json!([{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81},
+                       {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"},
+                       {"containerPort": 82, "hostPort": 8082, "hostIP": "0.0.0.0"}]);
+    let pod = |host_network: bool| {
+        let spec = json!({"nodeName": "node-1", "hostNetwork": host_network,
+                          "containers": [{"name": "c", "ports": ports}]});
+        let status = json!({"phase": "Running", "podIPs": [{"ip": "10.244.0.3"}]});
+        match put::<Pod>(
+            json!({"metadata": {"namespace": "demo", "name": "p"}, "spec": spec, "status": status}),
+        ) {
+            Change::PutPod(pod) => pod.host_ports,
+            other => panic!("not a pod: {other:?}"),
+        }
+    };
+    let found: Vec<_> = pod(false).into_iter().map(|port| (port.port, port.pod_port, port.address)).collect();
+    assert_eq!(found, [(8080, 80, None), (8082, 82, None), (53, 53, Some(IpAddr::from([192, 0, 2, 1])))]);
+    assert_eq!(pod(true), [], "its ports are its node's already");
+}
+
+#[test]
+fn a_node_that_is_going_away_is_marked() {
+    let leaving =
+        |meta: Value, taints: Value| match put::<Node>(json!({"metadata": meta, "spec": {"taints": taints}}))
+        {
+            Change::PutNode(node) => node.leaving,
+            other => panic!("not a node: {other:?}"),
+        };
+    let taint = json!([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]);
+    assert!(!leaving(json!({"name": "n"}), json!([])));
+    assert!(leaving(json!({"name": "n"}), taint));
+    assert!(leaving(json!({"name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"}), json!([])));
+}

@@ -13,37 +13,30 @@ use super::slot::Slot;
 use super::{Retention, reader};
 use crate::error::During;
 use crate::watch::Hub;
-use crate::{Event, EventKind, Revision, StoreError};
+use crate::{Event, EventKind, Revision, StoreError, Write};
 
 /// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Command {
-    Write { key: String, operation: Operation, reply: Reply<Revision> },
+    Transact { writes: Vec<Write>, reply: Reply<Revision> },
     Compact { upto: Revision, reply: Reply<()> },
 }
 
-/// A write and its precondition.
-#[derive(Debug)]
-pub(super) enum Operation {
-    Create { value: Bytes },
-    Update { value: Bytes, expected: Revision },
-    Delete { expected: Option<Revision> },
-}
-
 impl Command {
+    fn writes(&self) -> &[Write] {
+        match self {
+            Self::Transact { writes, .. } => writes,
+            Self::Compact { .. } => &[],
+        }
+    }
+
     /// Whether it needs space for good.
     fn grows(&self) -> bool {
-        let Self::Write { operation, .. } = self else { return false };
-        matches!(operation, Operation::Create { .. } | Operation::Update { .. })
+        self.writes().iter().any(|write| write.value().is_some())
     }
 
     fn value_len(&self) -> usize {
-        match self {
-            Self::Write {
-                operation: Operation::Create { value } | Operation::Update { value, .. }, ..
-            } => value.len(),
-            _ => 0,
-        }
+        self.writes().iter().filter_map(Write::value).map(Bytes::len).sum()
     }
 }
 
@@ -51,7 +44,7 @@ impl Command {
 fn refuse(commands: Vec<Command>, error: &StoreError) {
     for command in commands {
         match command {
-            Command::Write { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Command::Transact { reply, .. } => drop(reply.send(Err(error.clone()))),
             Command::Compact { reply, .. } => drop(reply.send(Err(error.clone()))),
         }
     }
@@ -209,13 +202,8 @@ impl Writer {
             let mut tables = Tables::open(&transaction)?;
             for command in commands {
                 match command {
-                    Command::Write { key, operation, reply } => {
-                        let result = tables.write(&key, &operation);
-                        let result = result.map(|event| {
-                            let revision = event.revision;
-                            batch.events.push(event);
-                            revision
-                        });
+                    Command::Transact { writes, reply } => {
+                        let result = tables.transact(&writes, &mut batch.events);
                         batch.writes.push((reply, result));
                     }
                     Command::Compact { upto, reply } => {
@@ -266,14 +254,38 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Checks the precondition, changes the key and appends to the history.
-    fn write(&mut self, key: &str, operation: &Operation) -> Result<Arc<Event>, StoreError> {
+    /// Checks every precondition, then writes everything; returns the revision of the first write.
+    fn transact(&mut self, writes: &[Write], events: &mut Vec<Arc<Event>>) -> Result<Revision, StoreError> {
+        for (index, write) in writes.iter().enumerate() {
+            let key = write.key();
+            if writes[..index].iter().any(|other| other.key() == key) {
+                return Err(StoreError::NamedTwice { key: key.to_owned() });
+            }
+            let stored = self.current.get(key).during(WRITING)?;
+            let stored =
+                stored.map(|found| CurrentRecord::decode(key, found.value()).map(|r| r.mod_revision));
+            if let Some(refusal) = write.refusal(stored.transpose()?) {
+                return Err(refusal);
+            }
+        }
+        let first = self.revision + 1;
+        for write in writes {
+            events.push(self.write(write)?);
+        }
+        Ok(first)
+    }
+
+    /// Changes a key, whose precondition holds, and appends to the history.
+    fn write(&mut self, write: &Write) -> Result<Arc<Event>, StoreError> {
+        let key = write.key();
         let stored = self.current.get(key).during(WRITING)?.map(|found| found.value().to_vec());
-        let stored = match &stored {
-            Some(bytes) => Some(CurrentRecord::decode(key, bytes)?),
-            None => None,
+        let stored = stored.as_ref().map(|bytes| CurrentRecord::decode(key, bytes)).transpose()?;
+        let kind = match write {
+            Write::Create { .. } => EventKind::Created,
+            Write::Update { .. } => EventKind::Updated,
+            Write::Delete { .. } => EventKind::Deleted,
         };
-        let (kind, value) = check(key, operation, stored)?;
+        let value = write.value().map_or(&[][..], |value| value);
         let revision = self.revision + 1;
         if kind == EventKind::Deleted {
             self.current.remove(key).during(WRITING)?;
@@ -315,32 +327,5 @@ impl<'t> Tables<'t> {
             self.compacted = revision;
         }
         Ok(())
-    }
-}
-
-/// What the operation does to the key, when its precondition holds.
-fn check<'v>(
-    key: &str,
-    operation: &'v Operation,
-    stored: Option<CurrentRecord<'_>>,
-) -> Result<(EventKind, &'v [u8]), StoreError> {
-    let found = |expected: Option<Revision>| match (stored, expected) {
-        (None, _) => Err(StoreError::NotFound { key: key.to_owned() }),
-        (Some(record), Some(expected)) if record.mod_revision != expected => {
-            Err(StoreError::Conflict { key: key.to_owned(), expected, actual: record.mod_revision })
-        }
-        _ => Ok(()),
-    };
-    match operation {
-        Operation::Create { .. } if stored.is_some() => Err(StoreError::Exists { key: key.to_owned() }),
-        Operation::Create { value } => Ok((EventKind::Created, value)),
-        Operation::Update { value, expected } => {
-            found(Some(*expected))?;
-            Ok((EventKind::Updated, value))
-        }
-        Operation::Delete { expected } => {
-            found(*expected)?;
-            Ok((EventKind::Deleted, &[]))
-        }
     }
 }

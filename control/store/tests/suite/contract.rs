@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use fairlead_store::{Entry, EventKind, ListRequest, Store, StoreError};
+use fairlead_store::{Entry, EventKind, ListRequest, Store, StoreError, Write};
 
 /// Runs the whole contract, each part on an empty store from `make` (with a guard that keeps it usable). An empty
 /// store may be at any revision: etcd begins at 1, and other prefixes of one etcd raise it.
 pub(crate) async fn check<G>(make: impl AsyncFn() -> (Arc<dyn Store>, G)) {
     let (store, _guard) = make().await;
     writes_need_their_precondition(&*store).await;
+    let (store, _guard) = make().await;
+    transactions_are_whole_or_absent(store).await;
     let (store, _guard) = make().await;
     lists_are_ordered_paged_and_repeatable(&*store).await;
     let (store, _guard) = make().await;
@@ -54,6 +56,66 @@ async fn writes_need_their_precondition(store: &dyn Store) {
     let again = store.create("/a", value("4")).await.unwrap();
     assert_eq!(store.get("/a").await.unwrap().unwrap().create_revision, again);
     assert_eq!(store.revision().await.unwrap(), again);
+}
+
+async fn transactions_are_whole_or_absent(store: Arc<dyn Store>) {
+    const WRITERS: usize = 8;
+    const ROUNDS: usize = 10;
+    let create = |key: &str| Write::Create { key: key.into(), value: value("100") };
+    let first = store.create("/t/a", value("1")).await.unwrap();
+    // One precondition that does not hold, wherever it stands, and nothing is written.
+    let update = |expected| Write::Update { key: "/t/a".into(), value: value("2"), expected };
+    let missing = || Write::Delete { key: "/t/none".into(), expected: None };
+    let error = failed(store.transact(vec![create("/t/b"), update(first + 7)]).await);
+    assert!(matches!(error, StoreError::Conflict { key, .. } if key == "/t/a"));
+    let error = failed(store.transact(vec![create("/t/b"), create("/t/a")]).await);
+    assert!(matches!(error, StoreError::Exists { key } if key == "/t/a"));
+    let error = failed(store.transact(vec![update(first), missing()]).await);
+    assert!(matches!(error, StoreError::NotFound { key } if key == "/t/none"));
+    let error = failed(store.transact(vec![create("/t/b"), create("/t/b")]).await);
+    assert!(matches!(error, StoreError::NamedTwice { key } if key == "/t/b"));
+    let listing = store.list(ListRequest::prefix("/t/")).await.unwrap();
+    assert_eq!((listing.entries.len(), listing.revision), (1, first));
+
+    let mut watch = store.watch("/t/", first).await.unwrap();
+    let whole = store.transact(vec![create("/t/b"), update(first), create("/t/c")]).await.unwrap();
+    assert_eq!(store.get("/t/b").await.unwrap().unwrap().mod_revision, whole);
+    for expected in ["/t/b", "/t/a", "/t/c"] {
+        let event = watch.next().await.unwrap();
+        assert_eq!(event.key, expected);
+        assert!(event.revision >= whole);
+    }
+
+    // Everybody moves one unit between two accounts; the sum stays.
+    store.transact(vec![create("/x"), create("/y")]).await.unwrap();
+    let mut movers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let store = store.clone();
+        movers.spawn(async move {
+            let mut moved = 0;
+            while moved < ROUNDS {
+                let [x, y] =
+                    [store.get("/x").await.unwrap().unwrap(), store.get("/y").await.unwrap().unwrap()];
+                let change = |entry: &Entry, by: i64| {
+                    let amount: i64 = std::str::from_utf8(&entry.value).unwrap().parse().unwrap();
+                    let value = (amount + by).to_string().into();
+                    Write::Update { key: entry.key.clone(), value, expected: entry.mod_revision }
+                };
+                match store.transact(vec![change(&x, -1), change(&y, 1)]).await {
+                    Ok(_) => moved += 1,
+                    Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    while let Some(result) = movers.join_next().await {
+        result.unwrap();
+    }
+    let moved = (WRITERS * ROUNDS) as i64;
+    for (key, expected) in [("/x", 100 - moved), ("/y", 100 + moved)] {
+        assert_eq!(store.get(key).await.unwrap().unwrap().value, expected.to_string());
+    }
 }
 
 async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {

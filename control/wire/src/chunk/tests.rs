@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
 use fairlead_model::{
-    Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Pod, Prefix, Protocol, Service, ServiceKind,
-    ServicePort, TrafficDistribution, TrafficPolicy,
+    Algorithm, Endpoint, EndpointPort, EndpointSlice, HostPort, Node, ObjectName, Pod, Prefix, Protocol,
+    Service, ServiceKind, ServicePort, TrafficDistribution, TrafficPolicy,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -30,25 +30,31 @@ fn service() -> impl Strategy<Value = Service> {
         Just(ServiceKind::Headless),
         text().prop_map(ServiceKind::ExternalName)
     ];
-    let port = (text(), protocol(), any::<u16>()).prop_map(|(name, protocol, port)| ServicePort {
-        name,
-        protocol,
-        port,
-    });
-    let policy = prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    let port = (text(), protocol(), any::<(u16, u16)>())
+        .prop_map(|(name, protocol, (port, node_port))| ServicePort { name, protocol, port, node_port });
+    let policy = || prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
     let distribution = prop_oneof![
         Just(TrafficDistribution::Any),
         Just(TrafficDistribution::SameZone),
         Just(TrafficDistribution::SameNode)
     ];
+    let algorithm = prop_oneof![Just(Algorithm::Random), Just(Algorithm::Maglev)];
+    let addresses = || vec(address(), 0..3);
+    let outside = (addresses(), addresses(), vec(prefix(), 0..3), policy(), any::<u16>(), algorithm);
     let flags = any::<(u32, bool, bool)>();
-    (name(), kind, vec(address(), 0..3), vec(port, 0..4), policy, distribution, flags).prop_map(
-        |(name, kind, addresses, ports, internal_policy, distribution, flags)| Service {
+    (name(), kind, addresses(), vec(port, 0..4), policy(), distribution, flags, outside).prop_map(
+        |(name, kind, addresses, ports, internal_policy, distribution, flags, outside)| Service {
             name,
             kind,
             addresses,
             ports,
+            external_addresses: outside.0,
+            load_balancer_addresses: outside.1,
+            source_ranges: outside.2,
             internal_policy,
+            external_policy: outside.3,
+            health_check_port: outside.4,
+            algorithm: outside.5,
             distribution,
             affinity_secs: flags.0,
             publish_not_ready: flags.1,
@@ -77,20 +83,46 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         protocol,
         port,
     });
-    (name(), text(), vec(port, 0..3), vec(endpoint, 0..5))
-        .prop_map(|(name, service, ports, endpoints)| EndpointSlice { name, service, ports, endpoints })
+    (name(), text(), vec(port, 0..3), vec(endpoint, 0..5), any::<u64>()).prop_map(
+        |(name, service, ports, endpoints, triggered_unix_ns)| EndpointSlice {
+            name,
+            service,
+            ports,
+            endpoints,
+            triggered_unix_ns,
+        },
+    )
+}
+
+fn prefix() -> impl Strategy<Value = Prefix> {
+    (address(), 0..=32u8).prop_map(|(address, length)| Prefix { address, length })
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    let prefix = (address(), 0..=32u8).prop_map(|(address, length)| Prefix { address, length });
-    (text(), vec(address(), 0..3), vec(prefix, 0..3), text(), any::<bool>()).prop_map(
-        |(name, addresses, pod_networks, zone, ready)| Node { name, addresses, pod_networks, zone, ready },
+    (text(), vec(address(), 0..3), vec(prefix(), 0..3), text(), any::<(bool, bool)>()).prop_map(
+        |(name, addresses, pod_networks, zone, (ready, leaving))| Node {
+            name,
+            addresses,
+            pod_networks,
+            zone,
+            ready,
+            leaving,
+        },
     )
 }
 
 fn pod() -> impl Strategy<Value = Pod> {
-    (name(), text(), text(), vec(address(), 0..3), any::<bool>()).prop_map(
-        |(name, uid, node, addresses, host_network)| Pod { name, uid, node, addresses, host_network },
+    let host_port = (proptest::option::of(address()), protocol(), any::<(u16, u16)>())
+        .prop_map(|(address, protocol, (port, pod_port))| HostPort { address, protocol, port, pod_port });
+    (name(), text(), text(), vec(address(), 0..3), any::<bool>(), vec(host_port, 0..3)).prop_map(
+        |(name, uid, node, addresses, host_network, host_ports)| Pod {
+            name,
+            uid,
+            node,
+            addresses,
+            host_network,
+            host_ports,
+        },
     )
 }
 

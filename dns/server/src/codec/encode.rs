@@ -1,8 +1,9 @@
 //! Writing answers.
 
-use fairlead_zone::{Answer, Name, Rcode, Record, RecordData, Soa};
+use fairlead_zone::{Class, Name, Rcode, Record, RecordData, Soa};
 
 use super::{Edns, HEADER_LEN, Request, UDP_MAX_EDNS};
+use crate::chain::Message;
 
 /// Size of our OPT record.
 pub(crate) const OPT_LEN: usize = 11;
@@ -14,13 +15,19 @@ const PLACES_MAX: usize = 24;
 pub(crate) fn encode(
     out: &mut Vec<u8>,
     request: &Request,
-    answer: &Answer,
+    answer: &Message,
     recursion: bool,
     size_max: usize,
 ) {
     out.clear();
-    let opt_len = request.edns.map_or(0, |_| OPT_LEN);
-    let mut writer = Writer { out, places: [0; PLACES_MAX], places_len: 0, size_max: size_max - opt_len };
+    let opt_len = request.edns.as_ref().map_or(0, |_| OPT_LEN + answer.options.len());
+    let mut writer = Writer {
+        out,
+        places: [0; PLACES_MAX],
+        places_len: 0,
+        size_max: size_max.saturating_sub(opt_len),
+        class: record_class(request),
+    };
     writer.header(request, answer, recursion);
     let (answers, fit) = writer.section(&answer.answers);
     let (authorities, fit) = if fit { writer.section(&answer.authority) } else { (0, false) };
@@ -28,11 +35,11 @@ pub(crate) fn encode(
     set_u16(out, 6, answers);
     set_u16(out, 8, authorities);
     set_u16(out, 10, additionals);
-    if !fit {
+    if !fit || answer.truncated {
         out[2] |= 0x02;
     }
-    if let Some(edns) = request.edns {
-        push_opt(out, edns, answer.rcode);
+    if let Some(edns) = &request.edns {
+        push_opt(out, edns, answer.rcode, &answer.options);
     }
 }
 
@@ -46,16 +53,23 @@ pub(crate) fn encode_status(out: &mut Vec<u8>, id: u16, opcode: u8, recursion_de
 }
 
 /// Appends our OPT record and counts it.
-pub(crate) fn push_opt(out: &mut Vec<u8>, edns: Edns, rcode: Rcode) {
+pub(crate) fn push_opt(out: &mut Vec<u8>, edns: &Edns, rcode: Rcode, options: &[u8]) {
     out.extend_from_slice(&[0, 0, 41]);
     out.extend_from_slice(&UDP_MAX_EDNS.to_be_bytes());
     let extended = u8::try_from(rcode.0 >> 4).unwrap_or(0);
-    out.extend_from_slice(&[extended, 0, u8::from(edns.dnssec_ok) << 7, 0, 0, 0]);
+    out.extend_from_slice(&[extended, 0, u8::from(edns.dnssec_ok) << 7, 0]);
+    out.extend_from_slice(&u16::try_from(options.len()).unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(options);
     let count = u16::from_be_bytes([out[10], out[11]]);
     set_u16(out, 10, count + 1);
 }
 
-fn low_rcode(rcode: Rcode) -> u8 {
+/// Records are of class IN, except in answers to questions about the server itself.
+fn record_class(request: &Request) -> u16 {
+    if request.question.class == Class::CHAOS { Class::CHAOS.0 } else { Class::IN.0 }
+}
+
+pub(crate) fn low_rcode(rcode: Rcode) -> u8 {
     rcode.0.to_le_bytes()[0] & 0x0f
 }
 
@@ -69,15 +83,17 @@ struct Writer<'a> {
     places: [u16; PLACES_MAX],
     places_len: usize,
     size_max: usize,
+    class: u16,
 }
 
 impl Writer<'_> {
-    fn header(&mut self, request: &Request, answer: &Answer, recursion: bool) {
+    fn header(&mut self, request: &Request, answer: &Message, recursion: bool) {
         self.u16(request.id);
         let authoritative = u8::from(answer.authoritative) << 2;
         self.out.push(0x80 | authoritative | u8::from(request.recursion_desired));
         let checking_disabled = u8::from(request.checking_disabled) << 4;
-        self.out.push(u8::from(recursion) << 7 | checking_disabled | low_rcode(answer.rcode));
+        let authentic = u8::from(answer.authentic) << 5;
+        self.out.push(u8::from(recursion) << 7 | authentic | checking_disabled | low_rcode(answer.rcode));
         self.out.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
         self.name(&request.question.name, true);
         self.u16(request.question.rtype.0);
@@ -104,7 +120,7 @@ impl Writer<'_> {
     fn record(&mut self, record: &Record) {
         self.name(&record.name, true);
         self.u16(record.data.rtype().0);
-        self.u16(1);
+        self.u16(self.class);
         self.u32(record.ttl_secs);
         let length_at = self.out.len();
         self.u16(0);

@@ -1,6 +1,6 @@
 //! The codec against hickory-proto, and against noise.
 
-use fairlead_zone::{Origin, Record, RecordData, Soa};
+use fairlead_zone::{Record, RecordData, Soa};
 use hickory_proto::{
     op::{self, Message, MessageType, OpCode},
     rr,
@@ -8,6 +8,7 @@ use hickory_proto::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::chain::Message as Answer;
 
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
@@ -33,6 +34,10 @@ fn request(text: &str, payload_max: Option<u16>) -> Request {
     }
 }
 
+fn status(rcode: Rcode) -> Answer {
+    Answer::new(rcode)
+}
+
 fn addresses(owner: &str, count: u8) -> Answer {
     let record =
         |last| Record { name: name(owner), ttl_secs: 5, data: RecordData::A([10, 244, 0, last].into()) };
@@ -50,14 +55,18 @@ fn written(request: &Request, answer: &Answer, size_max: usize) -> (Vec<u8>, Mes
 #[test]
 fn a_question_is_read_as_hickory_wrote_it() {
     let plain = request("Echo.demo.svc.cluster.local.", None);
-    assert_eq!((plain.id, plain.recursion_desired, plain.edns), (7, true, None));
+    assert_eq!((plain.id, plain.recursion_desired, plain.edns.clone()), (7, true, None));
     assert_eq!(plain.question.name.to_string(), "Echo.demo.svc.cluster.local.");
     assert_eq!((plain.question.rtype, plain.question.class), (RecordType::A, Class::IN));
-    assert_eq!(plain.udp_max(), 512);
+    assert_eq!(plain.udp_max(UDP_MAX_EDNS), 512);
     let edns = request("a.", Some(4096));
-    assert_eq!(edns.edns, Some(Edns { payload_max: 4096, version: 0, dnssec_ok: true }));
-    assert_eq!(edns.udp_max(), 1232, "never so large that it must be fragmented");
-    assert_eq!(request("a.", Some(100)).udp_max(), 512, "a smaller size counts as 512 (RFC 6891 6.2.3)");
+    assert_eq!(edns.edns, Some(Edns { payload_max: 4096, version: 0, dnssec_ok: true, options: Vec::new() }));
+    assert_eq!(edns.udp_max(UDP_MAX_EDNS), 1232, "never so large that it must be fragmented");
+    assert_eq!(
+        request("a.", Some(100)).udp_max(UDP_MAX_EDNS),
+        512,
+        "a smaller size counts as 512 (RFC 6891 6.2.3)"
+    );
 }
 
 #[test]
@@ -112,13 +121,7 @@ fn every_kind_of_record_is_written_as_hickory_reads_it() {
     ];
     let authority =
         vec![Record { name: name("cluster.local"), ttl_secs: 5, data: RecordData::Soa(Box::new(soa)) }];
-    let answer = Answer {
-        authoritative: true,
-        origin: Origin::Cluster,
-        answers,
-        authority,
-        ..status(Rcode::NO_ERROR)
-    };
+    let answer = Answer { authoritative: true, answers, authority, ..status(Rcode::NO_ERROR) };
     let (bytes, message) = written(&request("Echo.demo.svc.cluster.local.", Some(1232)), &answer, 1232);
     assert!(
         message.metadata.authoritative
@@ -157,7 +160,7 @@ fn an_answer_that_does_not_fit_is_cut_at_a_record_with_the_tc_bit() {
     assert!(cut.metadata.truncation);
     assert!(cut.answers.len() > 20 && bytes.len() > 490, "as many as fit");
     let edns = request(&format!("{owner}."), Some(1232));
-    let (_, cut) = written(&edns, &addresses(owner, 200), edns.udp_max());
+    let (_, cut) = written(&edns, &addresses(owner, 200), edns.udp_max(UDP_MAX_EDNS));
     assert!(cut.metadata.truncation && cut.edns.is_some());
 }
 
@@ -220,7 +223,7 @@ proptest! {
         let request = request(&format!("{owner}."), payload);
         let mut answer = addresses(&owner, count);
         answer.additional = addresses("x.demo.svc.cluster.local", extra).answers;
-        let (_, message) = written(&request, &answer, request.udp_max());
+        let (_, message) = written(&request, &answer, request.udp_max(UDP_MAX_EDNS));
         prop_assert_eq!(message.metadata.truncation, message.answers.len() < usize::from(count));
     }
 }

@@ -1,63 +1,117 @@
 //! Prometheus text exposition format 0.0.4.
 
-use std::{fmt::Write, sync::atomic::Ordering::Relaxed};
+use std::{
+    fmt::Write,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+};
 
-use super::{Counter, Histogram, Metrics, OTHER, RCODES, TYPES};
-use crate::{cache::Cache, upstream::Upstream};
+use super::{
+    Histogram, Registry, Value,
+    site::{OTHER, PLUGINS, RCODES, SiteMetrics, TYPES},
+};
 
 const PROTOCOLS: [&str; 2] = ["udp", "tcp"];
 const FAMILIES: [&str; 2] = ["1", "2"];
 
-impl Metrics {
+impl Registry {
     /// Everything as text.
-    pub(crate) fn to_text(&self, cache: &Cache, upstreams: &[Upstream]) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
-        self.requests(&mut text);
-        self.responses(&mut text);
-        self.histograms(&mut text);
-        self.cache(&mut text, cache);
-        self.forward(&mut text, upstreams);
-        let own = [
-            ("fairlead_dns_dropped_total", "Packets that got no answer.", &self.dropped),
-            ("fairlead_dns_updates_total", "Updates of the cluster that were applied.", &self.updates),
-        ];
-        for (name, help, counter) in own {
-            head(&mut text, name, help, "counter");
-            line(&mut text, name, "", counter.get());
+        self.sites_to_text(&mut text);
+        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        for (family, rows) in families.values() {
+            let kind = match rows.values().next() {
+                Some(Value::Counter(_)) => "counter",
+                Some(Value::Gauge(_) | Value::Read(_)) => "gauge",
+                Some(Value::Histogram(_)) => "histogram",
+                None => continue,
+            };
+            head(&mut text, family.name, family.help, kind);
+            for (labels, value) in rows {
+                match value {
+                    Value::Counter(counter) => line(&mut text, family.name, labels, counter.get()),
+                    Value::Gauge(gauge) => line(&mut text, family.name, labels, gauge.0.load(Relaxed)),
+                    Value::Read(read) => line(&mut text, family.name, labels, read()),
+                    Value::Histogram(histogram) => histogram.to_text(&mut text, family.name, labels),
+                }
+            }
         }
         text
     }
 
-    fn labels(&self, zone: usize) -> String {
-        format!(r#"server="{}",zone="{}",view="""#, self.server, self.zones[zone])
+    fn sites_to_text(&self, text: &mut String) {
+        let sites: Vec<Arc<SiteMetrics>> =
+            self.sites.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        type Part = fn(&SiteMetrics, &mut String, &str);
+        let parts: [(&str, &str, &str, Part); 6] = [
+            (
+                "coredns_dns_requests_total",
+                "Counter of DNS requests made per zone, protocol and family.",
+                "counter",
+                SiteMetrics::requests,
+            ),
+            (
+                "coredns_dns_responses_total",
+                "Counter of response status codes.",
+                "counter",
+                SiteMetrics::responses,
+            ),
+            (
+                "coredns_dns_request_duration_seconds",
+                "Histogram of the time (in seconds) each request took per zone.",
+                "histogram",
+                |site, text, name| site.durations.to_text(text, name, &site.labels()),
+            ),
+            (
+                "coredns_dns_request_size_bytes",
+                "Size of the requests in bytes.",
+                "histogram",
+                |site, text, name| site.sizes(text, name, &site.request_sizes),
+            ),
+            (
+                "coredns_dns_response_size_bytes",
+                "Size of the responses in bytes.",
+                "histogram",
+                |site, text, name| site.sizes(text, name, &site.response_sizes),
+            ),
+            (
+                "coredns_dns_do_requests_total",
+                "Counter of DNS requests with DO bit set per zone.",
+                "counter",
+                |site, text, name| line(text, name, &site.labels(), site.dnssec_requests.get()),
+            ),
+        ];
+        for (name, help, kind, part) in parts {
+            head(text, name, help, kind);
+            for site in &sites {
+                part(site, text, name);
+            }
+        }
+    }
+}
+
+impl SiteMetrics {
+    fn labels(&self) -> String {
+        format!(r#"server="{}",zone="{}",view="""#, self.server, self.zone)
     }
 
-    fn requests(&self, text: &mut String) {
-        let name = "coredns_dns_requests_total";
-        head(text, name, "Counter of DNS requests made per zone, protocol and family.", "counter");
-        for (zone, protocols) in self.requests.iter().enumerate() {
-            let labels = self.labels(zone);
-            for (families, protocol) in protocols.iter().zip(PROTOCOLS) {
-                for (types, family) in families.iter().zip(FAMILIES) {
-                    let names = TYPES.iter().map(|(_, name)| *name).chain([OTHER]);
-                    for (counter, rtype) in types.iter().zip(names).filter(|(counter, _)| counter.get() > 0) {
-                        let labels =
-                            format!(r#"{labels},proto="{protocol}",family="{family}",type="{rtype}""#);
-                        line(text, name, &labels, counter.get());
-                    }
+    fn requests(&self, text: &mut String, name: &str) {
+        let labels = self.labels();
+        for (families, protocol) in self.requests.iter().zip(PROTOCOLS) {
+            for (types, family) in families.iter().zip(FAMILIES) {
+                let names = TYPES.iter().map(|rtype| rtype.mnemonic().unwrap_or(OTHER)).chain([OTHER]);
+                for (counter, rtype) in types.iter().zip(names).filter(|(counter, _)| counter.get() > 0) {
+                    let labels = format!(r#"{labels},proto="{protocol}",family="{family}",type="{rtype}""#);
+                    line(text, name, &labels, counter.get());
                 }
             }
         }
     }
 
-    fn responses(&self, text: &mut String) {
-        let name = "coredns_dns_responses_total";
-        head(text, name, "Counter of response status codes.", "counter");
-        // What answers in each area, by CoreDNS's plugin names.
-        let plugins = ["kubernetes", "kubernetes", "forward"];
-        for ((zone, counters), plugin) in self.responses.iter().enumerate().zip(plugins) {
-            let labels = self.labels(zone);
-            let names = RCODES.iter().map(|(_, name)| *name).chain([OTHER]);
+    fn responses(&self, text: &mut String, name: &str) {
+        let labels = self.labels();
+        for (counters, plugin) in self.responses.iter().zip(PLUGINS) {
+            let names = RCODES.iter().map(|rcode| rcode.mnemonic().unwrap_or(OTHER)).chain([OTHER]);
             for (counter, rcode) in counters.iter().zip(names).filter(|(counter, _)| counter.get() > 0) {
                 let labels = format!(r#"{labels},rcode="{rcode}",plugin="{plugin}""#);
                 line(text, name, &labels, counter.get());
@@ -65,64 +119,9 @@ impl Metrics {
         }
     }
 
-    fn histograms(&self, text: &mut String) {
-        let name = "coredns_dns_request_duration_seconds";
-        head(text, name, "Histogram of the time (in seconds) each request took per zone.", "histogram");
-        for (zone, histogram) in self.durations.iter().enumerate() {
-            histogram.to_text(text, name, &self.labels(zone));
-        }
-        let tables = [
-            ("coredns_dns_request_size_bytes", "Size of the requests in bytes.", &self.request_sizes),
-            ("coredns_dns_response_size_bytes", "Size of the responses in bytes.", &self.response_sizes),
-        ];
-        for (name, help, table) in tables {
-            head(text, name, help, "histogram");
-            for (zone, protocols) in table.iter().enumerate() {
-                for (histogram, protocol) in protocols.iter().zip(PROTOCOLS) {
-                    let labels = format!(r#"{},proto="{protocol}""#, self.labels(zone));
-                    histogram.to_text(text, name, &labels);
-                }
-            }
-        }
-    }
-
-    fn cache(&self, text: &mut String, cache: &Cache) {
-        let server = format!(r#"server="{}",zones=".",view="""#, self.server);
-        let (successes, denials) = cache.sizes();
-        let success = format!(r#"{server},type="success""#);
-        let denial = format!(r#"{server},type="denial""#);
-        head(text, "coredns_cache_entries", "The number of elements in the cache.", "gauge");
-        line(text, "coredns_cache_entries", &success, successes);
-        line(text, "coredns_cache_entries", &denial, denials);
-        let hits = "coredns_cache_hits_total";
-        head(text, hits, "The count of cache hits.", "counter");
-        line(text, hits, &success, self.cache_hits.get());
-        line(text, hits, &denial, self.cache_denial_hits.get());
-        let rows: [(&str, &str, &Counter); 3] = [
-            ("coredns_cache_requests_total", "The count of cache requests.", &self.cache_requests),
-            ("coredns_cache_misses_total", "The count of cache misses.", &self.cache_misses),
-            ("coredns_cache_evictions_total", "The count of cache evictions.", &self.cache_evictions),
-        ];
-        for (name, help, counter) in rows {
-            head(text, name, help, "counter");
-            line(text, name, &server, counter.get());
-        }
-    }
-
-    fn forward(&self, text: &mut String, upstreams: &[Upstream]) {
-        let name = "coredns_forward_max_concurrent_rejects_total";
-        head(text, name, "Counter of queries rejected because too many were waiting.", "counter");
-        line(text, name, "", self.forward_rejects.get());
-        let name = "coredns_proxy_request_duration_seconds";
-        head(text, name, "Histogram of the time each proxied request took.", "histogram");
-        for upstream in upstreams {
-            let labels = format!(r#"proxy_name="forward",to="{}""#, upstream.address);
-            upstream.durations.to_text(text, name, &labels);
-        }
-        let name = "fairlead_dns_upstream_failures_total";
-        head(text, name, "Questions that an upstream server did not answer.", "counter");
-        for upstream in upstreams {
-            line(text, name, &format!(r#"to="{}""#, upstream.address), upstream.failures.load(Relaxed));
+    fn sizes(&self, text: &mut String, name: &str, sizes: &[Histogram; 2]) {
+        for (histogram, protocol) in sizes.iter().zip(PROTOCOLS) {
+            histogram.to_text(text, name, &format!(r#"{},proto="{protocol}""#, self.labels()));
         }
     }
 }

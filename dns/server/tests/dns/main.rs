@@ -5,5 +5,6 @@
 mod support;
 
 mod cluster;
+mod encrypted;
 mod forwarding;
 mod transport;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fairlead_dns::{Config, DnsError, DnsServer};
+use fairlead_dns::{At, Config, DnsError, DnsServer};
 use fairlead_model::{Change, Endpoint, EndpointSlice, ObjectName, Revision, Service, ServiceKind, Update};
 use futures::channel::mpsc;
 use hickory_proto::{
@@ -47,16 +47,16 @@ impl TestServer {
         let config = Config {
             listen: vec![v4, v6],
             upstreams,
-            metrics_listen: Some(v4),
-            health_listen: Some(v4),
-            ready_listen: Some(v4),
+            metrics: At::Address(v4),
+            health: At::Address(v4),
+            ready: At::Address(v4),
             workers: 2,
             ..Config::default()
         };
         let (updates, receiver) = mpsc::unbounded();
         let server = DnsServer::new(config, receiver).await.unwrap();
-        let [v4, v6] = server.addresses() else { panic!("two addresses") };
-        let (v4, v6, endpoints) = (*v4, *v6, server.endpoint_addresses());
+        let [v4, v6] = server.addresses()[..] else { panic!("two addresses") };
+        let endpoints = server.endpoint_addresses();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(server.run(shutdown.clone()));
         Self { v4, v6, endpoints, updates, sequence: 0, shutdown, running }
@@ -204,13 +204,14 @@ pub(crate) fn slice(service: &str, addresses: impl IntoIterator<Item = IpAddr>) 
         service: service.into(),
         ports: Vec::new(),
         endpoints: addresses.into_iter().map(endpoint).collect(),
+        triggered_unix_ns: 0,
     })
 }
 
 /// What an upstream server does with a question; over TCP when the flag is set. Nothing is silence.
 type Script = dyn Fn(&Message, bool) -> Option<Vec<u8>> + Send + Sync;
 
-/// An upstream server on loopback, UDP and TCP on one port. It counts what it is asked.
+/// An upstream server on loopback, UDP and TCP on one port. It counts what it is asked for clients.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -242,12 +243,20 @@ impl Drop for Upstream {
     }
 }
 
+/// Counts what clients asked for; the server itself asks for the root to see whether anybody is there.
+fn count(asked: &AtomicUsize, query: &Message) {
+    if !query.queries[0].name.is_root() {
+        asked.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 async fn over_udp(socket: UdpSocket, script: Arc<Script>, asked: Arc<AtomicUsize>) {
     let mut buffer = [0; 4096];
     loop {
         let (size, peer) = socket.recv_from(&mut buffer).await.unwrap();
-        asked.fetch_add(1, Ordering::SeqCst);
-        if let Some(answer) = script(&Message::from_vec(&buffer[..size]).unwrap(), false) {
+        let query = Message::from_vec(&buffer[..size]).unwrap();
+        count(&asked, &query);
+        if let Some(answer) = script(&query, false) {
             socket.send_to(&answer, peer).await.unwrap();
         }
     }
@@ -257,8 +266,9 @@ async fn over_tcp(listener: TcpListener, script: Arc<Script>, asked: Arc<AtomicU
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let Some(bytes) = read_frame(&mut stream).await else { continue };
-        asked.fetch_add(1, Ordering::SeqCst);
-        if let Some(answer) = script(&Message::from_vec(&bytes).unwrap(), true) {
+        let query = Message::from_vec(&bytes).unwrap();
+        count(&asked, &query);
+        if let Some(answer) = script(&query, true) {
             write_frame(&mut stream, &answer).await;
         }
     }

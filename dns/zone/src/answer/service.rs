@@ -28,11 +28,13 @@ impl Zone {
     pub(super) fn service(&self, query: &Query<'_>, entry: &Entry, below: &[&[u8]]) -> Answer {
         let mut ports = Ports::All;
         let targets = match below {
+            _ if self.config.no_endpoints && entry.kind == Kind::Headless => return self.missing(query),
+            [_] if self.config.no_endpoints => return self.missing(query),
             [] => own_targets(entry),
             [protocol] if owns_protocol(entry, protocol) => return self.no_data(query),
             [host] => {
                 let address = undashed(host);
-                endpoints(entry, |end| is_named(end, host, address))
+                endpoints(entry, |end| self.is_named(end, host, address))
             }
             [port, protocol] => {
                 ports = Ports::Named { port, protocol };
@@ -56,6 +58,14 @@ impl Zone {
         }
     }
 
+    fn is_named(&self, endpoint: &Endpoint, label: &[u8], address: Option<IpAddr>) -> bool {
+        match endpoint.hostname.as_ref().or(endpoint.pod.as_ref().filter(|_| self.config.endpoint_pod_names))
+        {
+            Some(name) => name.as_bytes().eq_ignore_ascii_case(label),
+            None => address == Some(endpoint.address),
+        }
+    }
+
     /// SRV records of all targets and ports, with the addresses of their hosts.
     fn locations(
         &self,
@@ -70,7 +80,7 @@ impl Zone {
         let mut seen_hosts = BTreeSet::new();
         let mut answer = Answer::found(Vec::with_capacity(count));
         for target in targets.iter().filter(|target| ports.of(target).next().is_some()) {
-            let label = target.endpoint.map(Endpoint::label);
+            let label = target.endpoint.map(|end| end.label(self.config.endpoint_pod_names));
             let host = host_name(entry, label.as_deref(), query.domain);
             for port in ports.of(target) {
                 if seen.insert((label.clone(), port.port)) {
@@ -92,8 +102,9 @@ impl Zone {
             if matches!(&entry.kind, Kind::ClusterIp(own) if own.contains(&address)) {
                 return vec![RecordData::Ptr(host_name(entry, None, domain))];
             }
-            for endpoint in entry.endpoints.iter().filter(|end| end.address == address) {
-                let name = host_name(entry, Some(&endpoint.label()), domain);
+            let endpoints = entry.endpoints.iter().filter(|_| !self.config.no_endpoints);
+            for endpoint in endpoints.filter(|end| end.address == address) {
+                let name = host_name(entry, Some(&endpoint.label(self.config.endpoint_pod_names)), domain);
                 if !names.contains(&name) {
                     names.push(name);
                 }
@@ -104,7 +115,7 @@ impl Zone {
 
     /// PTR records for an address.
     pub(super) fn pointers(&self, name: &Name, address: IpAddr) -> Vec<Record> {
-        let domain = self.config.cluster_domain.as_wire();
+        let Some(domain) = self.config.domains.first().map(Name::as_wire) else { return Vec::new() };
         self.names_of(address, domain).into_iter().map(|data| self.record(name, data)).collect()
     }
 }
@@ -136,13 +147,6 @@ fn endpoints<'a>(entry: &'a Entry, wanted: impl Fn(&Endpoint) -> bool) -> Vec<Ta
         .collect()
 }
 
-fn is_named(endpoint: &Endpoint, label: &[u8], address: Option<IpAddr>) -> bool {
-    match &endpoint.hostname {
-        Some(hostname) => hostname.as_bytes().eq_ignore_ascii_case(label),
-        None => address == Some(endpoint.address),
-    }
-}
-
 /// Whether `_<protocol>` has port names below it: then it exists and is empty (RFC 8020).
 fn owns_protocol(entry: &Entry, label: &[u8]) -> bool {
     let targets = own_targets(entry);
@@ -151,7 +155,7 @@ fn owns_protocol(entry: &Entry, label: &[u8]) -> bool {
 }
 
 /// `[<endpoint>.]<service>.<namespace>.svc.<domain>`
-fn host_name(entry: &Entry, label: Option<&str>, domain: &[u8]) -> Name {
+pub(crate) fn host_name(entry: &Entry, label: Option<&str>, domain: &[u8]) -> Name {
     let service = [entry.name.name.as_bytes(), entry.name.namespace.as_bytes(), b"svc"];
     let labels: Vec<&[u8]> = label.iter().map(|label| label.as_bytes()).chain(service).collect();
     below(&labels, domain)

@@ -336,11 +336,11 @@ fn reverse_names() {
                 "NOERROR SOA cluster.local",
             ),
             (
-                "an endpoint outside the networks still has its PTR",
+                "an endpoint that is no pod has its PTR too",
                 "11.0.29.172.in-addr.arpa PTR",
                 "11.0.29.172.in-addr.arpa PTR 172-29-0-11.hosts.demo.svc.cluster.local",
             ),
-            ("another address outside the networks is not ours", "1.0.29.172.in-addr.arpa PTR", "not ours"),
+            ("an address outside the networks is not ours", "1.0.30.172.in-addr.arpa PTR", "not ours"),
             ("a name above our reverse zones is not ours", "10.in-addr.arpa NS", "not ours"),
         ],
     );

@@ -4,21 +4,24 @@ use fairlead_model::{
     Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, Prefix, Protocol, Revision, Service,
     ServiceKind, ServicePort, Update, View,
 };
-use fairlead_zone::{Answer, Class, Name, Question, Rcode, RecordData, RecordType, Zone, ZoneConfig};
+use fairlead_zone::{
+    Answer, Class, Name, Pods, Question, Rcode, RecordData, RecordType, Zone, ZoneConfig, reverse_zones,
+};
 
 pub(crate) fn config() -> ZoneConfig {
     let network = |address: &str, length| Prefix { address: address.parse().unwrap(), length };
+    let networks = [
+        network("10.96.0.0", 16),
+        network("fd00:96::", 112),
+        network("10.244.0.0", 16),
+        network("172.29.0.0", 16),
+        network("fd00:244::", 56),
+    ];
     ZoneConfig {
-        cluster_domain: Name::parse("cluster.local").unwrap(),
-        reverse_networks: vec![
-            network("10.96.0.0", 16),
-            network("fd00:96::", 112),
-            network("10.244.0.0", 16),
-            network("fd00:244::", 56),
-        ],
-        ttl_secs: 5,
-        dns_service: ObjectName::new("kube-system", "kube-dns"),
+        reverse_zones: networks.into_iter().flat_map(reverse_zones).collect(),
         addresses: vec!["172.29.0.11".parse().unwrap()],
+        pods: Pods::Insecure,
+        ..ZoneConfig::new(Name::parse("cluster.local").unwrap())
     }
 }
 
@@ -107,7 +110,7 @@ pub(crate) fn cluster_ip(name: &str, addresses: &[&str], ports: &[&str]) -> Serv
             .iter()
             .map(|port| {
                 let EndpointPort { name, protocol, port } = parse_port(port);
-                ServicePort { name, protocol, port }
+                ServicePort { name, protocol, port, node_port: 0 }
             })
             .collect(),
         ..Service::default()
@@ -151,6 +154,7 @@ pub(crate) fn slice(name: &str, service: &str, ports: &[&str], endpoints: &[&str
         service: service.into(),
         ports: ports.iter().map(|port| parse_port(port)).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
+        triggered_unix_ns: 0,
     })
 }
 

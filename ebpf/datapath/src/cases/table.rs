@@ -8,20 +8,20 @@ use fairlead_abi::{
     route::RouteValue,
 };
 
-use super::{Case, Hook, MemoryTables, Outcome, PacketBuilder, TEST_IFINDEX, address};
+use super::{Case, Hook, Memory, Outcome, PacketBuilder, TEST_IFINDEX, address};
 use crate::Verdict;
 
 /// The pod whose interface the packets arrive on.
-const SENDER: u32 = 5;
+pub(super) const SENDER: u32 = 5;
 /// Another pod of this node, behind interface 77.
-const NEIGHBOUR: u32 = 6;
-const NEIGHBOUR_IFINDEX: u32 = 77;
-const NEIGHBOUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 6, 0x01];
-const NEIGHBOUR_HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 6, 0x02];
-const UPLINK: u32 = 3;
+pub(super) const NEIGHBOUR: u32 = 6;
+pub(super) const NEIGHBOUR_IFINDEX: u32 = 77;
+pub(super) const NEIGHBOUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 6, 0x01];
+pub(super) const NEIGHBOUR_HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 6, 0x02];
+pub(super) const UPLINK: u32 = 3;
 
 /// A node whose pod networks are 10.244.1.0/24 and fd00:244:0:1::/64, with two pods, and routes to two other nodes.
-fn node() -> MemoryTables {
+pub(super) fn node() -> Memory {
     let neighbour = PodValue {
         ifindex: NEIGHBOUR_IFINDEX,
         slot: NEIGHBOUR,
@@ -32,7 +32,7 @@ fn node() -> MemoryTables {
     let route = |prefix: &str, len: u32, next_hop: Addr16, ifindex: u32| {
         (address(prefix), len, RouteValue { next_hop, ifindex })
     };
-    MemoryTables {
+    Memory {
         pods: vec![
             (address("10.244.1.5"), sender),
             (address("fd00:244:0:1::5"), sender),
@@ -51,26 +51,27 @@ fn node() -> MemoryTables {
             route("10.244.3.0", 96 + 24, address("172.30.0.13"), 9),
         ],
         uplink: UPLINK,
-        ..MemoryTables::default()
+        ..Memory::default()
     }
 }
 
 /// The same node with a pod that has only an IPv4 address.
-fn node_with_a_v4_pod() -> MemoryTables {
+fn node_with_a_v4_pod() -> Memory {
     let mut tables = node();
     tables.interfaces[0].1.v6 = Addr16::UNSPECIFIED;
     tables
 }
 
 /// The same node before the sender's interface has an entry.
-fn node_without_the_interface() -> MemoryTables {
-    MemoryTables { interfaces: Vec::new(), ..node() }
+fn node_without_the_interface() -> Memory {
+    Memory { interfaces: Vec::new(), ..node() }
 }
 
 /// Every row.
 pub fn table() -> Vec<Case> {
-    [delivered(), routed(), left_to_the_stack(), forged(), broken(), refused(), to_pod(), from_uplink()]
-        .concat()
+    let pods =
+        [delivered(), routed(), left_to_the_stack(), forged(), broken(), refused(), to_pod(), from_uplink()];
+    [pods.concat(), super::services::table()].concat()
 }
 
 fn udp(src: &str, dst: &str) -> PacketBuilder {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    cases::{MemoryTables, PacketBuilder, TEST_IFINDEX, table},
+    cases::{Memory, PacketBuilder, TEST_IFINDEX, table},
     checksum,
     packet::ETHERNET_LEN,
 };
@@ -12,20 +12,23 @@ use crate::{
 #[test]
 fn every_packet_of_the_table_goes_its_way() {
     for case in table() {
-        assert_eq!(case.run(), case.expected, "{:?}: {}", case.hook, case.name);
+        let found = case.run();
+        assert_eq!(found.verdict, case.expected.verdict, "{:?}: {}", case.hook, case.name);
+        assert_eq!(found.packet, case.expected.packet, "{:?}: {}", case.hook, case.name);
+        assert_eq!(found, case.expected, "{:?}: {}", case.hook, case.name);
     }
 }
 
 #[test]
 fn the_rows_of_the_table_have_different_names() {
     let table = table();
-    let names: BTreeSet<_> = table.iter().map(|case| (case.hook as u8, case.name)).collect();
+    let names: BTreeSet<_> = table.iter().map(|case| (std::format!("{:?}", case.hook), case.name)).collect();
     assert_eq!(names.len(), table.len());
 }
 
-/// The maps of the table, which a packet that proptest makes up meets.
-fn node() -> MemoryTables {
-    table().remove(0).tables
+/// The maps of the table, which a packet that proptest makes up meets: some of the rows know services.
+fn node() -> Memory {
+    table().pop().expect("the table has rows").tables
 }
 
 proptest! {
@@ -38,10 +41,15 @@ proptest! {
         packet.extend(ethertype);
         packet.extend(body);
         let tables = node();
+        let mut work = [Work::EMPTY; 5];
+        let [a, b, c, d, e] = &mut work;
+        let via = crate::cases::address("172.29.0.12");
         let _verdicts = (
-            from_pod(&mut packet.clone()[..], &tables, TEST_IFINDEX),
-            to_pod(&packet[..], &tables, TEST_IFINDEX),
-            from_uplink(&mut packet[..], &tables),
+            from_pod(&mut packet.clone(), &tables, TEST_IFINDEX, || Some(a)),
+            to_pod(&mut packet.clone(), &tables, TEST_IFINDEX, || Some(b)),
+            from_uplink(&mut packet.clone(), &tables, || Some(c)),
+            to_uplink(&mut packet.clone(), &tables, || Some(d)),
+            from_overlay(&mut packet, &tables, &via, || Some(e)),
         );
     }
 
@@ -54,7 +62,7 @@ proptest! {
         let built = PacketBuilder::udp("10.244.1.5", "10.244.1.6").hops(hops).options(options).payload(&payload);
         let before = built.build();
         let mut after = before.clone();
-        let verdict = from_pod(&mut after[..], &node(), TEST_IFINDEX);
+        let verdict = from_pod(&mut after, &node(), TEST_IFINDEX, || None);
         prop_assert!(matches!(verdict, Verdict::RedirectPeer { .. }), "{verdict:?}");
         let header = 20 + options * 4;
         prop_assert_eq!(checksum::full(&after[ETHERNET_LEN..ETHERNET_LEN + header]), 0);

@@ -1,132 +1,251 @@
 use std::{vec, vec::Vec};
 
-use fairlead_abi::service::{SCOPE_INTERNAL, TCP, UDP};
+use fairlead_abi::{
+    node::{ADDRESS_LOCAL, ADDRESS_NODE_PORT},
+    service::{BACKEND_SERVING, TCP, UDP},
+};
 
 use super::*;
-use crate::cases::{MemorySockets, address};
+use crate::cases::{Memory, address};
 
-const COOKIE: u64 = 42;
+const ID: u32 = 7;
 
-fn frontend(proto: u8) -> ServiceKey {
-    ServiceKey { addr: address("10.96.0.10"), port: Be16::new(53), proto, scope: SCOPE_INTERNAL }
+/// A client whose every quality the test chooses.
+#[derive(Clone)]
+struct Someone {
+    inside: bool,
+    host: bool,
+    sent_here: bool,
+    address: &'static str,
+    hash: Option<u32>,
 }
 
-fn backend(last: u8, generation: u32) -> BackendValue {
-    let addr = Addr16::from_v4_be(u32::from_ne_bytes([10, 244, 1, last]));
-    BackendValue { addr, port: Be16::new(5353), proto: UDP, flags: 0, generation }
+impl Client for Someone {
+    fn is_inside(&self) -> bool {
+        self.inside
+    }
+    fn is_host(&self) -> bool {
+        self.host
+    }
+    fn is_sent_here(&self) -> bool {
+        self.sent_here
+    }
+    fn address(&self) -> Addr16 {
+        address(self.address)
+    }
+    fn identity(&self) -> Addr16 {
+        address(self.address)
+    }
+    fn hash(&self, _with_port: bool) -> Option<u32> {
+        self.hash
+    }
 }
 
-/// A node with a service on slots 10.., of which `local` of `active` are local.
-fn sockets(active: u32, local: u32, flags: u32) -> MemorySockets {
-    let value = ServiceValue {
-        first: 10,
-        active,
-        local,
-        flags,
-        service_id: 7,
-        generation: 1,
-        ..ServiceValue::default()
+const POD: Someone =
+    Someone { inside: true, host: false, sent_here: false, address: "10.244.1.5", hash: None };
+const OUTSIDE: Someone =
+    Someone { inside: false, host: false, sent_here: false, address: "198.51.100.7", hash: Some(0) };
+
+/// Backends 1..=4 behind slots 10..14; the first is chosen by the policy Local alone, the second by both.
+fn memory() -> Memory {
+    let flags = [BACKEND_LOCAL, BACKEND_LOCAL | BACKEND_CLUSTER, BACKEND_CLUSTER, BACKEND_CLUSTER];
+    let backend = |(index, flags): (usize, &u8)| BackendValue {
+        addr: Addr16::from_v4_be(u32::from_ne_bytes([10, 244, 1, index as u8 + 1])),
+        port: Be16::new(8080),
+        proto: TCP,
+        flags: flags | BACKEND_SERVING,
+        generation: 100 + index as u32,
     };
-    let mut sockets = MemorySockets::default();
-    sockets.services.insert(frontend(UDP), value);
-    sockets.backends = vec![BackendValue::default(); 10];
-    sockets.backends.extend((0..active).map(|index| backend(index as u8 + 1, 100 + index)));
-    sockets
+    let mut memory = Memory { slots: vec![0; 10], ..Memory::default() };
+    memory.slots.extend([1, 2, 3, 4]);
+    memory.backends = vec![BackendValue::default()];
+    memory.backends.extend(flags.iter().enumerate().map(backend));
+    memory
 }
 
-fn chosen(sockets: &MemorySockets, random: u32) -> u32 {
-    sockets.random.set(random);
-    match select(sockets, &frontend(UDP)) {
-        Selection::Backend { slot, .. } => slot,
-        other => panic!("{other:?}"),
+fn service() -> ServiceValue {
+    ServiceValue {
+        first: 10,
+        local: 2,
+        skip: 1,
+        active: 3,
+        flags: SERVICE_HAS_ENDPOINTS,
+        service_id: ID,
+        ..ServiceValue::default()
     }
 }
 
-fn reason(sockets: &MemorySockets) -> DropReason {
-    match select(sockets, &frontend(UDP)) {
-        Selection::Refused(refusal) => refusal.reason,
-        other => panic!("{other:?}"),
+/// Every backend that some chance leads to.
+fn reachable(memory: &Memory, service: &ServiceValue, client: &Someone) -> Vec<u32> {
+    let mut found: Vec<u32> = (0..64)
+        .filter_map(|step| {
+            memory.random.set(u32::MAX / 64 * step + 1);
+            select(memory, service, client).ok().map(|choice| choice.index)
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn each_policy_chooses_from_its_own_window() {
+    let with = |flags| ServiceValue { flags: SERVICE_HAS_ENDPOINTS | flags, ..service() };
+    let rows = [
+        ("inside, Cluster", with(0), POD, vec![2, 3, 4]),
+        ("inside, internal Local", with(SERVICE_INTERNAL_LOCAL), POD, vec![1, 2]),
+        ("inside, external Local does not concern it", with(SERVICE_EXTERNAL_LOCAL), POD, vec![2, 3, 4]),
+        ("outside, Cluster", with(0), OUTSIDE, vec![2, 3, 4]),
+        ("outside, external Local", with(SERVICE_EXTERNAL_LOCAL), OUTSIDE, vec![1, 2]),
+        ("outside, internal Local does not concern it", with(SERVICE_INTERNAL_LOCAL), OUTSIDE, vec![2, 3, 4]),
+        ("sent here by another node", with(0), Someone { sent_here: true, ..OUTSIDE }, vec![1, 2]),
+    ];
+    for (name, service, client, expected) in rows {
+        assert_eq!(reachable(&memory(), &service, &client), expected, "{name}");
     }
 }
 
 #[test]
-fn what_is_no_service_is_left_alone() {
-    let sockets = sockets(1, 0, 0);
-    let elsewhere = ServiceKey { port: Be16::new(54), ..frontend(UDP) };
-    for key in [elsewhere, frontend(TCP)] {
-        assert_eq!(translate(&sockets, || COOKIE, &key), Translation::None);
-    }
-    assert_eq!(sockets.writes.get(), 0);
-}
-
-#[test]
-fn chance_reaches_every_active_backend_equally_and_no_other() {
-    let sockets = sockets(3, 1, 0);
+fn chance_reaches_every_backend_equally() {
+    let memory = memory();
     let steps = 3_000;
-    let slots: Vec<u32> = (0..steps).map(|step| chosen(&sockets, u32::MAX / steps * step + 1)).collect();
-    for slot in 10..13 {
-        let found = slots.iter().filter(|&&found| found == slot).count();
-        assert!(found.abs_diff(1_000) <= 1, "slot {slot}: {found}");
+    let mut counts = [0; 5];
+    for step in 0..steps {
+        memory.random.set(u32::MAX / steps * step + 1);
+        counts[select(&memory, &service(), &POD).unwrap().index as usize] += 1;
     }
-    assert_eq!(chosen(&sockets, u32::MAX), 12);
+    assert!(counts[2..].iter().all(|count: &i32| count.abs_diff(1_000) <= 1), "{counts:?}");
 }
 
 #[test]
-fn a_local_policy_chooses_among_the_local_backends() {
-    let sockets = sockets(3, 2, SERVICE_LOCAL_ONLY);
-    assert_eq!([0, u32::MAX / 2 + 1, u32::MAX].map(|random| chosen(&sockets, random)), [10, 11, 11]);
-}
-
-#[test]
-fn a_service_without_endpoints_is_refused_with_its_reason() {
-    assert_eq!(reason(&sockets(0, 0, 0)), DropReason::NoEndpoints);
-    assert_eq!(reason(&sockets(0, 0, SERVICE_LOCAL_ONLY)), DropReason::NoEndpoints);
-    assert_eq!(reason(&sockets(2, 0, SERVICE_LOCAL_ONLY)), DropReason::NoLocalEndpoints);
-}
-
-#[test]
-fn a_slot_without_a_backend_is_refused_and_reported() {
-    let mut sockets = sockets(1, 0, 0);
-    for backends in [vec![BackendValue::default(); 11], Vec::new()] {
-        sockets.backends = backends;
-        let refusal = Refusal { reason: DropReason::NoEndpoints, service_id: 7, inconsistent: true };
-        assert_eq!(select(&sockets, &frontend(UDP)), Selection::Refused(refusal));
+fn who_cannot_be_served_learns_why() {
+    let none = ServiceValue { active: 0, local: 0, flags: 0, ..service() };
+    let elsewhere =
+        ServiceValue { local: 0, flags: SERVICE_HAS_ENDPOINTS | SERVICE_INTERNAL_LOCAL, ..service() };
+    let hollow = ServiceValue { first: 0, skip: 0, active: 1, ..service() };
+    let rows = [
+        (none, DropReason::NoEndpoints, true),
+        (elsewhere, DropReason::NoLocalEndpoints, false),
+        (hollow, DropReason::Inconsistent, true),
+    ];
+    for (service, reason, told) in rows {
+        let refusal = select(&memory(), &service, &POD).unwrap_err();
+        assert_eq!((refusal.reason, refusal.service_id), (reason, ID));
+        assert_eq!(refusal.is_told(), told, "{reason:?}");
     }
 }
 
 #[test]
-fn a_translated_socket_is_told_the_service_again() {
-    let sockets = sockets(1, 0, 0);
-    let to = Translation::To { addr: backend(1, 100).addr, port: Be16::new(5353) };
-    assert_eq!(translate(&sockets, || COOKIE, &frontend(UDP)), to);
-    let key = OriginKey { cookie: COOKIE, addr: backend(1, 100).addr, port: Be16::new(5353), _pad: [0; 6] };
-    for origin in [sender(&sockets, &key), peer(&sockets, &key)] {
-        let origin = origin.unwrap();
-        assert_eq!((origin.addr, origin.port, origin.service_id), (frontend(UDP).addr, Be16::new(53), 7));
+fn source_ranges_concern_everybody_but_an_allowed_host() {
+    let mut memory = memory();
+    memory.source_ranges = vec![(ID, address("198.51.100.0"), 96 + 24), (ID + 1, address("0.0.0.0"), 96)];
+    let ranges = SERVICE_HAS_ENDPOINTS | SERVICE_SOURCE_RANGES;
+    let host = Someone { host: true, ..POD };
+    let rows = [
+        (ranges, OUTSIDE, true),
+        (ranges, Someone { address: "203.0.113.1", ..OUTSIDE }, false),
+        (ranges, POD, false),
+        (ranges, host.clone(), false),
+        (ranges | SERVICE_HOST_ALLOWED, host, true),
+        (SERVICE_HAS_ENDPOINTS, POD, true),
+    ];
+    for (flags, client, served) in rows {
+        let found = select(&memory, &ServiceValue { flags, ..service() }, &client);
+        assert_eq!(found.is_ok(), served, "{:?}: {found:?}", client.address);
+        if let Err(refusal) = found {
+            assert_eq!((refusal.reason, refusal.is_told()), (DropReason::SourceNotAllowed, false));
+        }
     }
-    let other_socket = OriginKey { cookie: COOKIE + 1, ..key };
-    assert_eq!(sender(&sockets, &other_socket), None);
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn a_client_with_affinity_stays_until_the_time_since_its_last_connection_is_over() {
+    let memory = memory();
+    let service = ServiceValue { affinity_secs: 10, ..service() };
+    let choose = |at: u64, random: u32| {
+        memory.now_ns.set(100 * SECOND + at * SECOND);
+        memory.random.set(random);
+        select(&memory, &service, &POD).unwrap().index
+    };
+    assert_eq!(choose(0, 0), 2);
+    assert_eq!(choose(9, u32::MAX), 2, "within the time");
+    assert_eq!(choose(18, u32::MAX), 2, "the connection before has begun the time anew");
+    assert_eq!(choose(28, u32::MAX), 4, "the end of the time is not part of it");
+    let other = Someone { address: "10.244.1.9", ..POD };
+    memory.random.set(0);
+    assert_eq!(select(&memory, &service, &other).unwrap().index, 2, "others are not bound by it");
 }
 
 #[test]
-fn a_datagram_to_the_same_backend_writes_nothing() {
-    let sockets = sockets(1, 0, 0);
-    for _ in 0..3 {
-        let _translation = translate(&sockets, || COOKIE, &frontend(UDP));
-    }
-    assert_eq!(sockets.writes.get(), 1);
+fn affinity_ends_with_its_backend_and_with_the_policy_that_allowed_it() {
+    let mut memory = memory();
+    let service = ServiceValue { affinity_secs: 10, ..service() };
+    memory.random.set(0);
+    assert_eq!(select(&memory, &service, &POD).unwrap().index, 2);
+    memory.random.set(u32::MAX);
+    memory.backends[2].flags = BACKEND_SERVING;
+    assert_eq!(select(&memory, &service, &POD).unwrap().index, 4, "it only ends what has begun");
+    memory.backends[4].generation += 1;
+    memory.random.set(0);
+    assert_eq!(select(&memory, &service, &POD).unwrap().index, 2, "its place was given to another endpoint");
+    let local = ServiceValue { flags: service.flags | SERVICE_INTERNAL_LOCAL, ..service };
+    memory.backends[2].flags = BACKEND_SERVING | BACKEND_CLUSTER;
+    assert_eq!(select(&memory, &local, &POD).unwrap().index, 1, "the policy Local does not choose it");
 }
 
 #[test]
-fn a_slot_given_to_another_endpoint_voids_what_a_socket_remembers_of_datagrams() {
-    let mut sockets = sockets(1, 0, 0);
-    let _translation = translate(&sockets, || COOKIE, &frontend(UDP));
-    let key = OriginKey { cookie: COOKIE, addr: backend(1, 100).addr, port: Be16::new(5353), _pad: [0; 6] };
-    sockets.backends[10] = backend(9, 200);
-    assert_eq!(sender(&sockets, &key), None);
-    assert!(peer(&sockets, &key).is_some(), "a connection keeps its peer");
+fn a_maglev_table_decides_by_the_connection_and_not_by_chance() {
+    let mut memory = memory();
+    memory.slots.extend([4, 3, 2, 4]);
+    let service = ServiceValue { table: 14, table_len: 4, ..service() };
+    let choose = |hash| select(&memory, &service, &Someone { hash, ..OUTSIDE }).unwrap().index;
+    for random in [0, u32::MAX] {
+        memory.random.set(random);
+        let hashes = [0, u32::MAX / 4 + 1, u32::MAX / 2 + 1, u32::MAX];
+        assert_eq!(hashes.map(|hash| choose(Some(hash))), [4, 3, 2, 4]);
+    }
+    memory.random.set(0);
+    assert_eq!(choose(None), 2, "a socket has no port yet: chance");
+}
 
-    sockets.backends[10] = backend(1, 300);
-    let _translation = translate(&sockets, || COOKIE, &frontend(UDP));
-    assert_eq!(sender(&sockets, &key).unwrap().backend_generation, 300);
+#[test]
+fn a_frontend_is_an_exact_address_or_a_node_port_of_an_address_that_serves_them() {
+    let mut memory = memory();
+    let exact =
+        ServiceKey { addr: address("10.96.0.10"), port: Be16::new(80), proto: TCP, scope: SCOPE_ADDRESS };
+    let port = ServiceKey {
+        addr: Addr16::UNSPECIFIED_V4,
+        port: Be16::new(30_080),
+        proto: TCP,
+        scope: SCOPE_NODE_PORT,
+    };
+    let low = ServiceKey { port: Be16::new(80), ..port };
+    for key in [exact, port, low] {
+        memory.services.insert(key, service());
+    }
+    for (text, flags) in [
+        ("10.96.0.10", ADDRESS_SERVICE),
+        ("172.29.0.11", ADDRESS_LOCAL | ADDRESS_NODE_PORT),
+        ("172.30.0.11", ADDRESS_LOCAL),
+        ("fd00::b", ADDRESS_LOCAL | ADDRESS_NODE_PORT),
+    ] {
+        memory.addresses.insert(address(text), flags);
+    }
+    let rows = [
+        ("10.96.0.10", 80, TCP, Frontend::Service(service())),
+        ("10.96.0.10", 80, UDP, Frontend::NoPort),
+        ("10.96.0.10", 81, TCP, Frontend::NoPort),
+        ("10.96.0.11", 80, TCP, Frontend::None),
+        ("172.29.0.11", 30_080, TCP, Frontend::Service(service())),
+        ("172.29.0.11", 30_080, UDP, Frontend::None),
+        ("172.29.0.11", 80, TCP, Frontend::None),
+        ("172.30.0.11", 30_080, TCP, Frontend::None),
+        ("fd00::b", 30_080, TCP, Frontend::None),
+    ];
+    for (addr, port, proto, expected) in rows {
+        let found = frontend(&memory, &address(addr), Be16::new(port), proto, ADDRESS_NODE_PORT);
+        assert_eq!(found, expected, "{addr} {port}");
+    }
 }

@@ -1,9 +1,10 @@
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use fairlead_abi::{Be16, service::ServiceKey};
-use fairlead_kernel::FakeState;
+use fairlead_kernel::{FakeState, LocalState};
 use fairlead_model::{
-    Change, Endpoint, EndpointPort, EndpointSlice, Node, Protocol, Revision, Service, ServicePort,
+    Change, Endpoint, EndpointPort, EndpointSlice, HostPort, Node, ObjectName, Pod, Protocol, Revision,
+    Service, ServicePort,
 };
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,8 @@ struct Running {
     stats: Arc<Stats>,
     ready: watch::Receiver<bool>,
     networks: watch::Receiver<Vec<Prefix>>,
+    addresses: Arc<Notify>,
+    stopped: mpsc::UnboundedReceiver<Stopped>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -26,18 +29,21 @@ impl Running {
     fn start(kernel: FakeState) -> Self {
         let (ready_sender, ready) = watch::channel(false);
         let (networks_sender, networks) = watch::channel(Vec::new());
+        let (stopped_sender, stopped) = mpsc::unbounded_channel();
         let stats = Arc::new(Stats::default());
         let outputs = Outputs {
             cluster: Arc::default(),
             stats: Arc::clone(&stats),
             ready: ready_sender,
             networks: networks_sender,
+            stopped: stopped_sender,
         };
         let (updates, receiver) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs);
+        let sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, ServiceConfig::default());
+        let addresses = sync.addresses();
         let task = tokio::spawn(sync.run(receiver, stop.clone()));
-        Self { kernel, stats, ready, networks, updates, stop, task, sequence: 0 }
+        Self { kernel, stats, ready, networks, addresses, stopped, updates, stop, task, sequence: 0 }
     }
 
     async fn send(&mut self, snapshot: bool, changes: Vec<Change>) {
@@ -53,7 +59,11 @@ impl Running {
     }
 
     fn backends(&self) -> Option<Vec<u8>> {
-        let key = ServiceKey { addr: VIP.into(), port: Be16::new(80), proto: 6, scope: 0 };
+        self.backends_of(VIP)
+    }
+
+    fn backends_of(&self, address: IpAddr) -> Option<Vec<u8>> {
+        let key = ServiceKey { addr: address.into(), port: Be16::new(80), proto: 6, scope: 0 };
         let last = |ip: IpAddr| ip.to_string().rsplit('.').next().and_then(|octet| octet.parse().ok());
         Some(self.kernel.active(&key)?.iter().filter_map(|backend| last(backend.addr.to_ip())).collect())
     }
@@ -82,7 +92,7 @@ fn echo(octets: &[u8]) -> Vec<Change> {
         Change::PutService(Service {
             name: name.clone(),
             addresses: vec![VIP],
-            ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }],
+            ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
             ..Service::default()
         }),
         Change::PutSlice(EndpointSlice {
@@ -90,6 +100,7 @@ fn echo(octets: &[u8]) -> Vec<Change> {
             service: "echo".into(),
             ports: vec![EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080 }],
             endpoints: octets.iter().map(endpoint).collect(),
+            triggered_unix_ns: 0,
         }),
     ]
 }
@@ -115,6 +126,7 @@ async fn a_snapshot_reaches_the_kernel_and_makes_the_node_ready() {
     assert_eq!(running.backends(), Some(vec![1, 2]));
     assert_eq!(running.kernel.routes().map.len(), 2, "our pods and the other node's");
     assert_eq!(running.networks.borrow()[0].address, IpAddr::from([10, 244, 11, 0]));
+    assert_eq!(running.kernel.completed(), 1, "maps of another layout may go into use");
     running.stop().await;
 }
 
@@ -145,4 +157,58 @@ async fn a_restarted_loop_writes_nothing_when_nothing_changed() {
     second.settled().await;
     assert_eq!(kernel.applied(), applied);
     second.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_port_follows_the_addresses_of_the_node() {
+    let mut running = Running::start(FakeState::default());
+    let address = |last| IpAddr::from([172, 29, 0, last]);
+    let local = |last| LocalState { addresses: BTreeMap::from([(address(last), true)]), mtu: 1500 };
+    running.kernel.set_local(local(11));
+    running.send(true, vec![]).await;
+    let port = HostPort { address: None, protocol: Protocol::Tcp, port: 80, pod_port: 8080 };
+    let pod = Pod {
+        name: ObjectName::new("demo", "web-0"),
+        node: "node-1".into(),
+        addresses: vec![IpAddr::from([10, 244, 11, 5])],
+        host_ports: vec![port],
+        ..Pod::default()
+    };
+    running.send(false, vec![Change::PutPod(pod.clone())]).await;
+    running.settled().await;
+    assert_eq!(running.backends_of(address(11)), Some(vec![5]));
+
+    running.kernel.set_local(local(12));
+    running.addresses.notify_one();
+    while running.backends_of(address(12)).is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(running.backends_of(address(11)), None);
+
+    running.send(false, vec![Change::DeletePod(pod.name)]).await;
+    running.settled().await;
+    assert_eq!(running.backends_of(address(12)), None);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_udp_endpoint_is_told_after_its_commit() {
+    let udp = |octets: &[u8]| {
+        let mut changes = echo(octets);
+        for change in &mut changes {
+            match change {
+                Change::PutService(service) => service.ports[0].protocol = Protocol::Udp,
+                Change::PutSlice(slice) => slice.ports[0].protocol = Protocol::Udp,
+                _ => {}
+            }
+        }
+        changes
+    };
+    let mut running = Running::start(FakeState::default());
+    running.send(true, udp(&[1, 2])).await;
+    running.send(false, udp(&[2])).await;
+    let stopped = running.stopped.recv().await.expect("the loop runs");
+    assert_eq!(stopped.len(), 1);
+    assert_eq!(stopped[0].1.address, IpAddr::from([10, 244, 0, 1]));
+    running.stop().await;
 }

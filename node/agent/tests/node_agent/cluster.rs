@@ -29,7 +29,7 @@ pub(crate) fn service() -> Change {
     Change::PutService(Service {
         name: ObjectName::new("demo", "echo"),
         addresses: vec![VIP4, VIP6],
-        ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }],
+        ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: 0 }],
         ..Service::default()
     })
 }
@@ -40,7 +40,7 @@ pub(crate) fn pod(name: &str, node: &str, addresses: &[IpAddr]) -> Change {
         uid: format!("uid-{name}"),
         node: node.into(),
         addresses: addresses.to_vec(),
-        host_network: false,
+        ..Pod::default()
     })
 }
 
@@ -56,6 +56,7 @@ pub(crate) fn endpoints(of: &[(&str, &[IpAddr])]) -> Vec<Change> {
             service: "echo".into(),
             ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: TCP_PORT }],
             endpoints: endpoints.collect(),
+            triggered_unix_ns: 0,
         })
     };
     vec![slice(true), slice(false)]

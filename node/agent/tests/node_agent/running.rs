@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fairlead_agent::{Agent, Config, FeedEndpoint, ProxyMode};
+use fairlead_agent::{Agent, Config, FeedEndpoint, ProxyMode, ServiceConfig};
 use fairlead_kernel::remove_node;
 use fairlead_kubelet::network::{Attachment, PodIdentity, PodNetwork};
 use fairlead_testkit::{Node, netns::run_in, topology::UPLINK};
@@ -51,7 +51,8 @@ impl RunningAgent {
         let id = format!("fltest-agent-{}", process::id());
         let config = Config {
             node_name: name.into(),
-            feed,
+            feed: feed.into(),
+            pod_network: true,
             bpffs_dir: Path::new("/sys/fs/bpf").join(&id).join(name),
             cgroup_dir: Path::new(&id).join(name),
             netns_dir: directory.join(name).join("netns"),
@@ -59,6 +60,7 @@ impl RunningAgent {
             uplink: UPLINK.into(),
             state_dir: directory.join(name).join("state"),
             proxy_mode: ProxyMode::Ebpf,
+            services: ServiceConfig::default(),
             flow_events: true,
             admin_socket: directory.join(name).join("admin.sock"),
             health_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, HEALTH_PORT))],

@@ -27,6 +27,8 @@ const CGROUP_HOOKS: &[(&str, u32)] = &[
     (names::cgroup::SOCK_OPS, 3),
     (names::cgroup::CONNECT4, 10),
     (names::cgroup::CONNECT6, 11),
+    (names::cgroup::POST_BIND4, 12),
+    (names::cgroup::POST_BIND6, 13),
     (names::cgroup::SENDMSG4, 14),
     (names::cgroup::SENDMSG6, 15),
     (names::cgroup::RECVMSG4, 19),

@@ -1,4 +1,7 @@
 //! The node's directory in the bpf file system: `<dir>/maps`, `<dir>/links`, `<dir>/layout`.
+//!
+//! `layout` says what the maps look like. Where they look otherwise than this build's, a new set of maps is made in
+//! `<dir>/maps-next` while the old programs go on with the old one; [`Pins::finish`] makes it the one that counts.
 
 use std::{
     fs, io,
@@ -6,42 +9,63 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fairlead_abi::LAYOUT_VERSION;
-
+use super::filter;
 use crate::KernelError;
 
 /// Paths of everything that is pinned for one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
+    /// Maps go to `maps-next`.
+    next: bool,
 }
 
 impl Pins {
     /// The pins under `root`. The bpf file system reserves names with dots, so they become underscores.
     pub(crate) fn new(root: &Path) -> Self {
         let root = root.components().map(|part| part.as_os_str().to_string_lossy().replace('.', "_"));
-        Self { root: root.collect() }
+        Self { root: root.collect(), next: false }
     }
 
-    /// Makes the directories and checks that what is pinned there has our layout.
-    pub(crate) fn prepare(&self) -> Result<(), KernelError> {
+    /// Makes the directories. Maps of another layout are left alone, and from here on these pins are about a new set;
+    /// true if so.
+    pub(crate) fn prepare(&mut self, layout: &str) -> Result<bool, KernelError> {
+        let pinned = match fs::read_link(self.layout()) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(KernelError::file("reading", self.layout())(error)),
+        };
+        self.next = pinned.as_deref().is_some_and(|found| found != Path::new(layout));
+        // Whoever left it behind did not get to use it, or was about to be followed by us.
+        remove_directory(&self.root.join(NEXT))?;
         for directory in [self.maps(), self.links()] {
             fs::create_dir_all(&directory).map_err(KernelError::file("creating", directory))?;
         }
-        // The bpf file system holds no ordinary files; a symbolic link can carry a text.
-        let layout = self.layout();
-        match fs::read_link(&layout) {
-            Ok(found) if found == Path::new(&LAYOUT_VERSION.to_string()) => Ok(()),
-            Ok(found) => Err(KernelError::Layout {
-                path: self.maps(),
-                found: found.to_string_lossy().into_owned(),
-                expected: LAYOUT_VERSION,
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                symlink(LAYOUT_VERSION.to_string(), &layout).map_err(KernelError::file("creating", layout))
-            }
-            Err(error) => Err(KernelError::file("reading", layout)(error)),
+        if pinned.is_none() {
+            self.write_layout(layout)?;
         }
+        Ok(self.next)
+    }
+
+    /// The new set of maps is in use: it takes the place of the old one. Interrupted at any point, this is made up for by
+    /// the next start.
+    pub(crate) fn finish(&mut self, layout: &str) -> Result<(), KernelError> {
+        if self.next {
+            let (old, new) = (self.root.join(MAPS), self.root.join(NEXT));
+            remove_directory(&old)?;
+            fs::rename(&new, &old).map_err(KernelError::file("renaming", new))?;
+            self.next = false;
+            self.write_layout(layout)?;
+        }
+        Ok(())
+    }
+
+    /// The bpf file system holds no ordinary files; a symbolic link can carry a text.
+    fn write_layout(&self, layout: &str) -> Result<(), KernelError> {
+        let new = self.root.join("layout-next");
+        absent_is_fine(fs::remove_file(&new), &new)?;
+        symlink(layout, &new).map_err(KernelError::file("creating", &new))?;
+        fs::rename(&new, self.layout()).map_err(KernelError::file("renaming", new))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -49,7 +73,12 @@ impl Pins {
     }
 
     pub(crate) fn maps(&self) -> PathBuf {
-        self.root.join("maps")
+        self.root.join(if self.next { NEXT } else { MAPS })
+    }
+
+    /// Every directory of maps, also one that an interrupted change of layout has left.
+    pub(crate) fn all_maps(&self) -> [PathBuf; 2] {
+        [MAPS, NEXT].map(|name| self.root.join(name))
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {
@@ -72,6 +101,30 @@ impl Pins {
 
     pub(crate) fn layout(&self) -> PathBuf {
         self.root.join("layout")
+    }
+}
+
+const MAPS: &str = "maps";
+const NEXT: &str = "maps-next";
+
+/// Removes a directory of pins, if it exists.
+pub(crate) fn remove_directory(directory: &Path) -> Result<(), KernelError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => return absent_is_fine(Err(error), directory),
+    };
+    for entry in entries.filter_map(Result::ok) {
+        filter::detach_noted(&entry.path());
+        absent_is_fine(fs::remove_file(entry.path()), &entry.path())?;
+    }
+    absent_is_fine(fs::remove_dir(directory), directory)
+}
+
+/// Removing what is not there is done.
+pub(crate) fn absent_is_fine(result: io::Result<()>, path: &Path) -> Result<(), KernelError> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(KernelError::file("removing", path)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Loading the object and attaching its programs.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
@@ -14,76 +15,150 @@ use fairlead_abi::names::{self, MapSpec, globals};
 
 use super::{
     filter,
-    link::{self, Attached, TCX_EGRESS, TCX_INGRESS, Target},
+    link::{self, TCX_EGRESS, TCX_INGRESS, Target},
     object,
     pins::Pins,
 };
 use crate::{
-    KernelError,
+    KernelError, ServiceOptions,
     features::{Helpers, has_tcx, raise_memory_limit},
 };
+
+/// What the programs are told before they are loaded.
+#[derive(Clone, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) uplink: u32,
+    /// 0 when there is none.
+    pub(crate) overlay: u32,
+    /// Cookie of the host's network namespace.
+    pub(crate) host_netns: u64,
+    pub(crate) flow_events: bool,
+    pub(crate) options: &'a ServiceOptions,
+}
 
 /// The loaded programs. Their links are pinned; dropping this detaches nothing.
 #[derive(Debug)]
 pub(crate) struct Programs {
     ebpf: Ebpf,
     pins: Pins,
+    layout: String,
+    /// Links that shall get these programs once the new maps are filled; none without a change of layout.
+    waiting: Option<Vec<WaitingLink>>,
+}
+
+#[derive(Debug)]
+struct WaitingLink {
+    program: &'static str,
+    hook: u32,
+    /// The cgroup, or the interface.
+    target: Result<OwnedFd, u32>,
+    pin: PathBuf,
+    what: String,
+}
+
+/// [`Programs`] for several owners.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedPrograms(Arc<Mutex<Programs>>);
+
+impl SharedPrograms {
+    pub(crate) fn new(programs: Programs) -> Self {
+        Self(Arc::new(Mutex::new(programs)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Programs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Programs {
-    /// Loads every program; maps that are pinned are used again, others are made and pinned.
-    pub(crate) fn load(pins: Pins, uplink: u32, flow_events: bool) -> Result<Self, KernelError> {
-        pins.prepare()?;
-        let flow_events = u32::from(flow_events);
+    /// Loads every program; maps that are pinned are used again, others are made and pinned. Where the pinned maps are
+    /// of another layout, all are made anew and no link changes until [`Self::switch`].
+    pub(crate) fn load(mut pins: Pins, place: &Place<'_>) -> Result<Self, KernelError> {
+        let layout = place.options.capacities.layout();
+        let other = pins.prepare(&layout)?;
+        if other {
+            tracing::info!(
+                layout,
+                "the pinned maps have another layout; filling new ones before they are used"
+            );
+        }
+        let options = place.options;
+        let numbers = [
+            (globals::UPLINK_IFINDEX, place.uplink),
+            (globals::OVERLAY_IFINDEX, place.overlay),
+            (globals::FLOW_EVENTS, place.flow_events.into()),
+            (globals::FORWARDING, options.forwarding.number()),
+            (globals::SOCKETS_OF_HOST_ONLY, options.sockets_of_host_only.into()),
+            (globals::NODE_PORT_FIRST, (*options.node_ports.start()).into()),
+            (globals::NODE_PORT_LAST, (*options.node_ports.end()).into()),
+            (globals::MASQUERADE_FIRST, (*options.masquerade_ports.start()).into()),
+            (globals::MASQUERADE_LAST, (*options.masquerade_ports.end()).into()),
+        ];
         raise_memory_limit();
         let helpers = Helpers::of_this_kernel()?;
         let mut loader = EbpfLoader::new();
         helpers.switch(&mut loader);
-        loader.override_global(globals::UPLINK_IFINDEX, &uplink, true);
-        loader.override_global(globals::FLOW_EVENTS, &flow_events, true);
+        for (name, number) in &numbers {
+            loader.override_global(name, number, true);
+        }
+        loader.override_global(globals::HOST_NETNS, &place.host_netns, true);
+        for (map, capacity) in options.capacities.chosen() {
+            loader.map_max_entries(map.name, capacity);
+        }
         for map in names::MAPS {
             loader.map_pin_path(map.name, pins.map(map.name));
         }
         let ebpf = loader.load(object::embedded()?).map_err(Box::new)?;
-        let mut programs = Self { ebpf, pins };
+        let mut programs = Self { ebpf, pins, layout, waiting: other.then(Vec::new) };
         for name in names::cgroup::ALL.iter().chain(names::link::ALL) {
             programs.load_program(name)?;
         }
         Ok(programs)
     }
 
+    /// Where the maps are that these programs use.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// Attaches all cgroup programs, or gives the pinned links the new ones.
-    pub(crate) fn attach_cgroup(&self, directory: BorrowedFd<'_>) -> Result<(), KernelError> {
+    pub(crate) fn attach_cgroup(&mut self, directory: BorrowedFd<'_>) -> Result<(), KernelError> {
         for name in names::cgroup::ALL {
             let hook =
                 link::cgroup_hook(name).ok_or(KernelError::Missing { kind: "hook for program", name })?;
             let pin = self.pins.cgroup_link(name);
-            let attached = link::attach(self.fd(name)?, Target::Cgroup(directory), hook, &pin);
-            attached.map_err(|source| KernelError::Link {
-                name: (*name).to_owned(),
-                operation: "attaching to the node's cgroup the",
-                source,
-            })?;
+            let what = format!("{name} of the node's cgroup");
+            let directory = directory.try_clone_to_owned();
+            let target = Ok(directory.map_err(KernelError::file("opening", "the node's cgroup"))?);
+            self.attach(WaitingLink { program: name, hook, target, pin, what })?;
         }
         Ok(())
     }
 
-    /// Attaches the uplink's program.
+    /// Attaches the uplink's programs.
     pub(crate) fn attach_uplink(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
-        self.attach_interface(names::link::FROM_UPLINK, TCX_INGRESS, name, ifindex).map(drop)
+        self.attach_interface(names::link::FROM_UPLINK, TCX_INGRESS, name, ifindex)?;
+        self.attach_interface(names::link::TO_UPLINK, TCX_EGRESS, name, ifindex)
+    }
+
+    /// Attaches the overlay's program.
+    pub(crate) fn attach_overlay(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
+        self.attach_interface(names::link::FROM_OVERLAY, TCX_INGRESS, name, ifindex)
     }
 
     /// Attaches the programs of a pod's host-side interface.
     pub(crate) fn attach_pod(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
         self.attach_interface(names::link::FROM_POD, TCX_INGRESS, name, ifindex)?;
-        self.attach_interface(names::link::TO_POD, TCX_EGRESS, name, ifindex)?;
-        Ok(())
+        self.attach_interface(names::link::TO_POD, TCX_EGRESS, name, ifindex)
     }
 
-    /// Removes the pins of a pod's links; the links go with them.
-    pub(crate) fn detach_pod(&self, name: &str) -> Result<(), KernelError> {
-        for program in [names::link::FROM_POD, names::link::TO_POD] {
+    /// Removes the pins of an interface's links; the links go with them.
+    pub(crate) fn detach_interface(&mut self, name: &str) -> Result<(), KernelError> {
+        for program in names::link::ALL {
             let pin = self.pins.interface_link(program, name);
+            if let Some(waiting) = &mut self.waiting {
+                waiting.retain(|link| link.pin != pin);
+            }
             match std::fs::remove_file(&pin) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(KernelError::file("removing", pin)(error));
@@ -92,6 +167,21 @@ impl Programs {
             }
         }
         Ok(())
+    }
+
+    /// The new maps are filled: gives all links the new programs and removes the old maps. Nothing happens when there was
+    /// no change of layout.
+    pub(crate) fn switch(&mut self) -> Result<(), KernelError> {
+        let Some(mut waiting) = self.waiting.take() else { return Ok(()) };
+        while let Some(link) = waiting.pop() {
+            if let Err(error) = self.attach_now(&link) {
+                waiting.push(link);
+                self.waiting = Some(waiting);
+                return Err(error);
+            }
+        }
+        tracing::info!(layout = self.layout, "the new maps are in use");
+        self.pins.finish(&self.layout)
     }
 
     /// A map by its specification, as the type that reads it.
@@ -120,37 +210,55 @@ impl Programs {
         hook: u32,
         name: &str,
         ifindex: u32,
-    ) -> Result<Attached, KernelError> {
+    ) -> Result<(), KernelError> {
         let pin = self.pins.interface_link(program, name);
-        if !has_tcx() {
-            return self.attach_filter(program, hook, name, &pin);
+        let what = format!("{program} of {name}");
+        self.attach(WaitingLink { program, hook, target: Err(ifindex), pin, what })
+    }
+
+    /// Attaches now, or later where that would take a hook from a program whose maps are filled.
+    fn attach(&mut self, link: WaitingLink) -> Result<(), KernelError> {
+        let of_pod = [names::link::FROM_POD, names::link::TO_POD].contains(&link.program);
+        match &mut self.waiting {
+            Some(waiting) if !of_pod || link.pin.exists() => {
+                waiting.retain(|other| other.pin != link.pin);
+                waiting.push(link);
+                Ok(())
+            }
+            _ => self.attach_now(&link),
         }
-        let attached = link::attach(self.fd(program)?, Target::Interface(ifindex), hook, &pin);
-        attached.map_err(|source| KernelError::Link {
-            name: format!("{program} of {name}"),
+    }
+
+    fn attach_now(&mut self, link: &WaitingLink) -> Result<(), KernelError> {
+        let target = match &link.target {
+            Ok(cgroup) => Target::Cgroup(cgroup.as_fd()),
+            Err(ifindex) if !has_tcx() => return self.attach_filter(link, *ifindex),
+            Err(ifindex) => Target::Interface(*ifindex),
+        };
+        let attached = link::attach(self.fd(link.program)?, target, link.hook, &link.pin);
+        attached.map(drop).map_err(|source| KernelError::Link {
+            name: link.what.clone(),
             operation: "attaching",
             source,
         })
     }
 
-    fn attach_filter(
-        &mut self,
-        program: &'static str,
-        hook: u32,
-        interface: &str,
-        note: &Path,
-    ) -> Result<Attached, KernelError> {
-        let Some(Program::SchedClassifier(classifier)) = self.ebpf.program_mut(program) else {
-            return Err(KernelError::Missing { kind: "program of the expected type", name: program });
+    fn attach_filter(&mut self, link: &WaitingLink, ifindex: u32) -> Result<(), KernelError> {
+        let name = link.program;
+        let Some(Program::SchedClassifier(classifier)) = self.ebpf.program_mut(name) else {
+            return Err(KernelError::Missing { kind: "program of the expected type", name });
         };
-        let attached = filter::attach(classifier, interface, hook, note);
-        attached.map_err(|source| KernelError::Program { name: program, source: Box::new(source) })
+        let interface = nix::net::if_::if_indextoname(ifindex)
+            .map_err(|errno| KernelError::file("looking up the interface of", &link.pin)(errno.into()))?;
+        let attached = filter::attach(classifier, &interface.to_string_lossy(), link.hook, &link.pin);
+        attached.map(drop).map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 
     fn load_program(&mut self, name: &'static str) -> Result<(), KernelError> {
         let missing = KernelError::Missing { kind: "program", name };
         let loaded = match self.ebpf.program_mut(name).ok_or(missing)? {
             Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
             Program::SockOps(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
             _ => return Err(KernelError::Missing { kind: "program of the expected type", name }),
@@ -162,6 +270,7 @@ impl Programs {
         let program = self.ebpf.program(name).ok_or(KernelError::Missing { kind: "program", name })?;
         let fd = match program {
             Program::CgroupSockAddr(program) => program.fd(),
+            Program::CgroupSock(program) => program.fd(),
             Program::SockOps(program) => program.fd(),
             Program::SchedClassifier(program) => program.fd(),
             _ => return Err(KernelError::Missing { kind: "program of the expected type", name }),

@@ -135,6 +135,21 @@ impl Namespace {
     }
 }
 
+/// What the kernel calls the namespace of the calling thread; 0 where it does not tell (before Linux 5.14).
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn own_cookie() -> Result<u64, KernelError> {
+    match UnixDatagram::unbound().and_then(|socket| netns_cookie(&socket)) {
+        // A kernel that does not tell it: no namespace has cookie 0.
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(0),
+        read => read.map_err(KernelError::file(
+            "reading the cookie of network namespace",
+            "/proc/thread-self/ns/net",
+        )),
+    }
+}
+
 /// `SO_NETNS_COOKIE` of a socket (Linux 5.14).
 #[expect(unsafe_code, reason = "getsockopt has no safe wrapper for this option")]
 fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {

@@ -10,7 +10,7 @@ use fairlead_plan::routes::RouteTable;
 use futures::TryStreamExt;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags},
-    link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
+    link::{InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -39,6 +39,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
+    /// UDP port of a VXLAN interface whose packets name their own destination.
+    pub vxlan_port: Option<u16>,
 }
 
 /// A veth pair to be made: one end here, the other in another namespace.
@@ -85,6 +87,19 @@ impl Netlink {
             Ok(message) => Ok(message.map(|message| Link::from(&message))),
             Err(error) if errno(&error) == libc::ENODEV => Ok(None),
             Err(error) => Err(KernelError::netlink(format!("looking up interface {name}"))(error)),
+        }
+    }
+
+    /// An interface by index.
+    ///
+    /// # Errors
+    /// The request fails for another reason than that there is none.
+    pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>, KernelError> {
+        let mut links = self.handle.link().get().match_index(index).execute();
+        match links.try_next().await {
+            Ok(message) => Ok(message.map(|message| Link::from(&message))),
+            Err(error) if errno(&error) == libc::ENODEV => Ok(None),
+            Err(error) => Err(KernelError::netlink(format!("looking up interface {index}"))(error)),
         }
     }
 
@@ -247,6 +262,14 @@ impl Netlink {
         Ok(routes.iter().filter_map(own_route).collect())
     }
 
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) async fn add_link(&self, message: LinkMessage, what: String) -> Result<(), KernelError> {
+        self.handle.link().add(message).execute().await.map_err(KernelError::netlink(what))
+    }
+
     async fn dump(&self, v6: bool) -> Result<Vec<RouteMessage>, KernelError> {
         let filter = if v6 {
             RouteMessageBuilder::<Ipv6Addr>::new().build()
@@ -264,17 +287,30 @@ impl Netlink {
 
 impl From<&LinkMessage> for Link {
     fn from(message: &LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, peer: None, mac: [0; 6], mtu: 0 };
+        let mut link =
+            Self { index: message.header.index, peer: None, mac: [0; 6], mtu: 0, vxlan_port: None };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::LinkInfo(infos) => link.vxlan_port = infos.iter().find_map(vxlan_port),
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().unwrap_or_default(),
                 _ => {}
             }
         }
         link
     }
+}
+
+/// The port of an `external` VXLAN interface.
+fn vxlan_port(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vxlan(data)) = info else { return None };
+    let external = data.iter().any(|info| matches!(info, InfoVxlan::CollectMetadata(true)));
+    let port = data.iter().find_map(|info| match info {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
+    });
+    port.filter(|_| external)
 }
 
 fn route(prefix: Prefix) -> RouteMessageBuilder<IpAddr> {

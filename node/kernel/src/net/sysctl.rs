@@ -1,6 +1,6 @@
 //! Kernel parameters of the network namespace that the calling thread is in.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, ops::RangeInclusive, path::Path};
 
 use crate::KernelError;
 
@@ -39,6 +39,52 @@ pub fn make_router(uplink: &str) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Prepares the overlay: it carries packets between programs and has no addresses.
+///
+/// # Errors
+/// A parameter cannot be set.
+pub fn make_overlay(interface: &str) -> Result<(), KernelError> {
+    set(&format!("ipv6/conf/{interface}/disable_ipv6"), "1")?;
+    set(&format!("ipv4/conf/{interface}/rp_filter"), "0")
+}
+
+/// Keeps the kernel from giving ports of these ranges to sockets that ask for any.
+///
+/// # Errors
+/// The parameter cannot be read or set.
+pub fn reserve_ports(ranges: &[&RangeInclusive<u16>]) -> Result<(), KernelError> {
+    let path = Path::new("/proc/sys/net").join(RESERVED_PORTS);
+    let current = fs::read_to_string(&path).map_err(KernelError::file("reading", path))?;
+    set(RESERVED_PORTS, &with_ranges(current.trim(), ranges))
+}
+
+const RESERVED_PORTS: &str = "ipv4/ip_local_reserved_ports";
+
+/// A list such as `22,8080-8090` with more ranges, as the kernel writes it.
+fn with_ranges(list: &str, ranges: &[&RangeInclusive<u16>]) -> String {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    let listed = list.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((number(first)?, number(last)?))
+    });
+    let mut all: Vec<(u16, u16)> = ranges.iter().map(|range| (*range.start(), *range.end())).collect();
+    all.extend(listed);
+    all.sort_unstable();
+    let mut merged: Vec<(u16, u16)> = Vec::new();
+    for (first, last) in all {
+        match merged.last_mut() {
+            Some(previous) if u32::from(first) <= u32::from(previous.1) + 1 => {
+                previous.1 = previous.1.max(last)
+            }
+            _ => merged.push((first, last)),
+        }
+    }
+    let text = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    merged.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
 /// Prepares a pod's namespace before it has an interface: addresses are usable at once and nothing configures itself.
 ///
 /// # Errors
@@ -58,4 +104,22 @@ pub fn make_pod_gateway(interface: &str) -> Result<(), KernelError> {
     set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
     set(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
     set(&format!("ipv4/conf/{interface}/rp_filter"), "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_ports_keep_what_others_have_reserved() {
+        let ranges = [&(30_000..=32_767), &(61_000..=65_535)];
+        for (list, expected) in [
+            ("", "30000-32767,61000-65535"),
+            ("22,8080-8090", "22,8080-8090,30000-32767,61000-65535"),
+            ("30000-32767,61000-65535", "30000-32767,61000-65535"),
+            ("32768,29000-30500", "29000-32768,61000-65535"),
+        ] {
+            assert_eq!(with_ranges(list, &ranges), expected, "{list:?}");
+        }
+    }
 }

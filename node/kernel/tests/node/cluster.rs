@@ -37,7 +37,8 @@ impl Cluster {
                 ..Node::default()
             })
         };
-        let port = |name: &str, protocol, port| ServicePort { name: name.into(), protocol, port };
+        let port =
+            |name: &str, protocol, port| ServicePort { name: name.into(), protocol, port, node_port: 0 };
         let service = Change::PutService(Service {
             name: ObjectName::new("demo", "echo"),
             addresses: vec![VIP4, VIP6],
@@ -63,6 +64,7 @@ impl Cluster {
                 service: "echo".into(),
                 ports: vec![port("http", Protocol::Tcp, TCP_PORT), port("dns", Protocol::Udp, UDP_PORT)],
                 endpoints: endpoints.collect(),
+                triggered_unix_ns: 0,
             })
         });
         self.apply(slices.into());

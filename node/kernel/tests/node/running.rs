@@ -5,14 +5,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process,
+    time::Instant,
 };
 
 use fairlead_abi::event::FlowEvent;
 use fairlead_kernel::{
-    Dataplane, DataplaneConfig, NodeFootprint, PodSpec, PodTotals, State, cgroup, remove_node,
+    Capacities, Dataplane, DataplaneConfig, NodeFootprint, PodSpec, PodTotals, ServiceOptions, State, cgroup,
+    remove_node,
 };
 use fairlead_model::View;
-use fairlead_plan::{Planner, Scope, plan_routes};
+use fairlead_plan::{Changes, LocalNode, Planner, Scope, plan_routes};
 use fairlead_testkit::{
     Node,
     netns::{NETNS_DIR, command, run_in},
@@ -46,6 +48,7 @@ pub(crate) struct RunningNode {
     runtime: Runtime,
     dataplane: Option<Dataplane>,
     planner: Option<Planner>,
+    started: Instant,
     pods: Vec<Pod>,
 }
 
@@ -63,6 +66,7 @@ impl RunningNode {
             cgroup_dir: footprint.cgroup_dir.clone(),
             uplink: UPLINK.into(),
             flow_events: true,
+            services: ServiceOptions::default(),
         };
         // A runtime's threads stay in the namespace of the thread that made it.
         let runtime = node.netns.run(|| {
@@ -77,6 +81,7 @@ impl RunningNode {
             runtime,
             dataplane: None,
             planner: None,
+            started: Instant::now(),
             pods: Vec::new(),
         };
         running.restart();
@@ -122,18 +127,48 @@ impl RunningNode {
         self.block_on(self.dataplane().pods.detach(&pod.spec)).expect("detaches");
     }
 
+    /// Starts again with maps of other sizes.
+    pub(crate) fn restart_with(&mut self, capacities: Capacities) {
+        self.config.services.capacities = capacities;
+        self.restart();
+    }
+
     /// Makes the kernel hold what the view asks for; returns how many operations that took.
     pub(crate) fn sync(&mut self, view: &View) -> usize {
-        let Self { dataplane, planner, name, runtime, netns, .. } = self;
+        self.sync_scope(view, Scope::All)
+    }
+
+    /// The same for a change of the service.
+    pub(crate) fn sync_changes(&mut self, view: &View) -> usize {
+        let services = view.services().map(|service| service.name.clone()).collect();
+        self.sync_scope(view, Scope::Changed(&Changes { services, ..Changes::default() }))
+    }
+
+    fn sync_scope(&mut self, view: &View, scope: Scope<'_>) -> usize {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).expect("a test is short");
+        let Self { dataplane, planner, name, runtime, netns, config, .. } = self;
         let tables = &mut dataplane.as_mut().expect("running").tables;
         run_in(netns, || {
             runtime.block_on(async {
-                let observed = tables.observe_services().expect("observes");
-                let planner = planner.get_or_insert_with(|| Planner::adopt(name.as_str(), &observed, 0));
-                let mut ops = planner.plan(view, Scope::All, 0).ops;
-                let routes = tables.observe_routes().await.expect("observes");
-                ops.extend(plan_routes(view, name, &routes));
+                let local = tables.observe_local().await.expect("observes");
+                let local = LocalNode {
+                    addresses: local.addresses.keys().map(|address| (*address, true)).collect(),
+                    masquerade: Vec::new(),
+                    mtu: local.mtu,
+                };
+                if planner.is_none() {
+                    let observed = tables.observe_services().expect("observes");
+                    let limits = config.services.capacities.limits();
+                    *planner = Some(Planner::adopt(name.as_str(), limits, &observed, now_ms));
+                }
+                let planner = planner.as_mut().expect("it was made");
+                let mut ops = planner.plan(view, &local, scope, now_ms).ops;
+                if matches!(scope, Scope::All) {
+                    let routes = tables.observe_routes().await.expect("observes");
+                    ops.extend(plan_routes(view, name, &routes));
+                }
                 tables.apply(&ops).await.expect("applies");
+                tables.complete().expect("the programs are replaced");
                 ops.len()
             })
         })

@@ -44,8 +44,28 @@ impl Loaded {
         Self::with_globals(UPLINK, true)
     }
 
+    /// Loads every program for a node whose host is the network namespace with this cookie, and which translates for no
+    /// other.
+    pub(crate) fn of_host(netns: u64) -> Self {
+        Self::load(&[(globals::UPLINK_IFINDEX, UPLINK), (globals::SOCKETS_OF_HOST_ONLY, 1)], netns)
+    }
+
     /// Loads every program. Each call makes its own maps.
     pub(crate) fn with_globals(uplink: u32, flow_events: bool) -> Self {
+        Self::load(&[(globals::UPLINK_IFINDEX, uplink), (globals::FLOW_EVENTS, u32::from(flow_events))], 0)
+    }
+
+    /// Loads every program for a node with these interfaces.
+    pub(crate) fn of_node(uplink: u32, overlay: u32, forwarding: u32) -> Self {
+        let globals = [
+            (globals::UPLINK_IFINDEX, uplink),
+            (globals::OVERLAY_IFINDEX, overlay),
+            (globals::FORWARDING, forwarding),
+        ];
+        Self::load(&globals, 0)
+    }
+
+    fn load(globals: &[(&str, u32)], host: u64) -> Self {
         let bpffs = Bpffs::mount();
         let path = object_path();
         let object = fs::read(&path)
@@ -54,9 +74,10 @@ impl Loaded {
         let helpers = Helpers::of_this_kernel().expect("the kernel answers what it has");
         let mut loader = EbpfLoader::new();
         helpers.switch(&mut loader);
-        loader.override_global(globals::UPLINK_IFINDEX, &uplink, true);
-        let flow_events = u32::from(flow_events);
-        loader.override_global(globals::FLOW_EVENTS, &flow_events, true);
+        for (name, value) in globals {
+            loader.override_global(name, value, true);
+        }
+        loader.override_global(globals::HOST_NETNS, &host, true);
         for map in names::MAPS {
             loader.map_pin_path(map.name, bpffs.path.join(map.name));
         }
@@ -64,6 +85,7 @@ impl Loaded {
         for (name, program) in ebpf.programs_mut() {
             let loaded = match program {
                 Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
                 Program::SockOps(program) => program.load(),
                 Program::SchedClassifier(program) => program.load(),
                 other => panic!("{name} is of an unexpected type: {other:?}"),
@@ -188,6 +210,7 @@ impl Cgroup {
             use aya::programs::CgroupAttachMode::Single;
             let attached = match program {
                 Program::CgroupSockAddr(program) => program.attach(directory.as_fd(), Single).map(drop),
+                Program::CgroupSock(program) => program.attach(directory.as_fd(), Single).map(drop),
                 Program::SockOps(program) => program.attach(directory.as_fd(), Single).map(drop),
                 _ => Ok(()),
             };

@@ -8,14 +8,16 @@ use aya::{
     util::nr_cpus,
 };
 use fairlead_abi::{
-    Addr16,
-    names::{self, link},
-    pod::{DropKey, InterfaceValue, PodCounters, PodValue},
+    conntrack::{ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
+    names::{self, MapSpec, globals::FORWARD_ENCAPSULATED, link},
+    node::{AddressValue, AnswersValue, NodeValue},
+    pod::{DropKey, PodCounters},
     route::RouteValue,
+    service::{BackendValue, SourceRange},
 };
 use fairlead_datapath::{
     Verdict,
-    cases::{Case, Hook, MemoryTables, table},
+    cases::{Case, Hook, Memory, sorted, table},
 };
 use zerocopy::IntoBytes;
 
@@ -33,6 +35,7 @@ fn the_loaded_programs_agree_with_the_datapath_on_the_host() {
     assert!(cases.len() > 40, "the table is there");
     for case in &cases {
         assert_eq!(case.tables.uplink, UPLINK, "the globals are set once, for the whole table");
+        assert_eq!(case.tables.forwarding, FORWARD_ENCAPSULATED, "as above");
         let on_host = case.run();
         loaded.clear_counters();
         loaded.fill(&case.tables);
@@ -41,12 +44,13 @@ fn the_loaded_programs_agree_with_the_datapath_on_the_host() {
         let expected = match on_host.verdict {
             Verdict::Pass | Verdict::Refuse(_) => OK,
             Verdict::Drop(_) => SHOT,
-            Verdict::RedirectPeer { .. } | Verdict::RedirectNeigh { .. } => REDIRECT,
+            _ => REDIRECT,
         };
         assert_eq!(in_kernel.action, expected, "{context}: verdict {:?}", on_host.verdict);
         assert_eq!(in_kernel.packet, on_host.packet, "{context}: packet");
         assert_eq!(in_kernel.counters, on_host.counters, "{context}: counters");
         assert_eq!(in_kernel.drops, on_host.drops, "{context}: drops");
+        assert_eq!(in_kernel.connections, on_host.connections, "{context}: connections");
     }
     println!("{} packets agree", cases.len());
 }
@@ -56,6 +60,7 @@ struct InKernel {
     packet: Vec<u8>,
     counters: BTreeMap<u32, PodCounters>,
     drops: BTreeSet<(u32, u32)>,
+    connections: Vec<(ConntrackKey, ConntrackValue)>,
 }
 
 impl Loaded {
@@ -64,39 +69,59 @@ impl Loaded {
             Hook::FromPod => link::FROM_POD,
             Hook::ToPod => link::TO_POD,
             Hook::FromUplink => link::FROM_UPLINK,
+            Hook::ToUplink => link::TO_UPLINK,
+            Hook::FromOverlay(_) => unreachable!("a test run has no tunnel that a packet came by"),
         };
         let program: &mut SchedClassifier =
             self.ebpf.program_mut(name).expect(name).try_into().expect("a classifier");
-        let mut packet = vec![0; case.packet.len()];
+        // An ICMP error is longer than a short packet that it is about.
+        let mut packet = vec![0; case.packet.len() + 64];
         let options = TestRunOptions {
             data_in: Some(&case.packet),
             data_out: Some(&mut packet),
             ..TestRunOptions::default()
         };
         let result = program.test_run(options).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        packet.truncate(result.data_size_out as usize);
         let slots = (0..16).map(|slot| (slot, self.counters(slot)));
         InKernel {
             action: result.return_value,
             packet,
             counters: slots.filter(|(_, counters)| *counters != PodCounters::default()).collect(),
             drops: self.drops().into_iter().map(|(slot, reason, _)| (slot, reason)).collect(),
+            connections: sorted(self.hash(names::CONNTRACK).iter().map(|entry| entry.expect("as above"))),
         }
     }
 
     /// Replaces what the link programs read.
-    fn fill(&mut self, tables: &MemoryTables) {
-        let mut pods = self.hash::<Addr16, PodValue>(names::PODS);
-        let present: Vec<_> =
-            pods.keys().map(|key| key.expect("nothing changes the map meanwhile")).collect();
-        present.iter().for_each(|key| pods.remove(key).expect("it was there"));
-        for (key, value) in &tables.pods {
-            pods.insert(key, value, 0).expect("there is room");
+    fn fill(&mut self, tables: &Memory) {
+        self.replace(names::PODS, tables.pods.iter().copied());
+        self.replace(names::INTERFACES, tables.interfaces.iter().copied());
+        self.replace(names::SERVICES, tables.services.iter().map(|(key, value)| (*key, *value)));
+        let addresses = tables.addresses.iter().map(|(addr, flags)| (*addr, AddressValue { flags: *flags }));
+        self.replace(names::ADDRESSES, addresses);
+        let connections: Vec<_> = tables.connections.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+        self.replace(names::CONNTRACK, connections.into_iter());
+        let fragments: Vec<_> = tables.fragments.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+        self.replace::<FragmentKey, FragmentValue>(names::FRAGMENTS, fragments.into_iter());
+        self.array::<NodeValue>(names::NODE).set(0, tables.node, 0).expect("it has one entry");
+        for (index, backend) in (0..).zip(&tables.backends) {
+            self.array::<BackendValue>(names::BACKENDS).set(index, backend, 0).expect("there is room");
         }
-        let mut interfaces = self.hash::<u32, InterfaceValue>(names::INTERFACES);
-        let present: Vec<_> = interfaces.keys().map(|key| key.expect("as above")).collect();
-        present.iter().for_each(|key| interfaces.remove(key).expect("it was there"));
-        for (key, value) in &tables.interfaces {
-            interfaces.insert(key, value, 0).expect("there is room");
+        for (slot, backend) in (0..).zip(&tables.slots) {
+            self.array::<u32>(names::SLOTS).set(slot, backend, 0).expect("there is room");
+        }
+        for slot in 0..16 {
+            let tracked = u32::from(tables.tracked.borrow().contains(&slot));
+            self.array::<u32>(names::TRACKED).set(slot, tracked, 0).expect("there is room");
+        }
+        let ranges = self.ebpf.map_mut(names::SOURCE_RANGES.name).expect("the object has it");
+        let mut ranges = LpmTrie::<_, SourceRange, u8>::try_from(ranges).expect("a trie");
+        let present: Vec<_> = ranges.keys().map(|key| key.expect("as above")).collect();
+        present.iter().for_each(|key| ranges.remove(key).expect("it was there"));
+        for (service_id, addr, len) in &tables.source_ranges {
+            let range = SourceRange { service_id: *service_id, addr: *addr };
+            ranges.insert(&Key::new(32 + len, range), 1, 0).expect("there is room");
         }
         let routes = self.ebpf.map_mut(names::ROUTES.name).expect("the object has it");
         let mut routes = LpmTrie::<_, [u8; 16], RouteValue>::try_from(routes).expect("a trie");
@@ -109,6 +134,16 @@ impl Loaded {
         }
     }
 
+    /// Replaces the content of a hash.
+    fn replace<K: aya::Pod, V: aya::Pod>(&mut self, map: MapSpec, entries: impl Iterator<Item = (K, V)>) {
+        let mut map = self.hash::<K, V>(map);
+        let present: Vec<_> = map.keys().map(|key| key.expect("nothing changes the map meanwhile")).collect();
+        present.iter().for_each(|key| map.remove(key).expect("it was there"));
+        for (key, value) in entries {
+            map.insert(key, value, 0).expect("there is room");
+        }
+    }
+
     fn clear_counters(&mut self) {
         let cpus = nr_cpus().expect("sysfs is mounted");
         let map = self.ebpf.map_mut(names::POD_COUNTERS.name).expect("the object has it");
@@ -117,6 +152,12 @@ impl Loaded {
             let zero = PerCpuValues::try_from(vec![PodCounters::default(); cpus]).expect("one per CPU");
             counters.set(slot, zero, 0).expect("the slot is within the array");
         }
+        // Every row may answer with an error.
+        let map = self.ebpf.map_mut(names::ANSWERS.name).expect("the object has it");
+        let mut answers = PerCpuArray::<_, AnswersValue>::try_from(map).expect("a per-CPU array");
+        let some = AnswersValue { tokens: 10, ..AnswersValue::default() };
+        let some = PerCpuValues::try_from(vec![some; cpus]).expect("one per CPU");
+        answers.set(0, some, 0).expect("it has one entry");
         let map = self.ebpf.map_mut(names::DROPS.name).expect("the object has it");
         let mut drops = PerCpuHashMap::<_, DropKey, u64>::try_from(map).expect("a per-CPU hash");
         let present: Vec<_> =

@@ -1,12 +1,15 @@
-//! Which backend slots are free: contiguous ranges, and a quarantine for those that packets may still be reading.
+//! Which entries of an array are free: contiguous ranges, and a quarantine for those that packets may still be reading.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
-/// How long a range that a frontend left stays untouched. A reader holds a frontend's value for microseconds; a
+/// How long a range that nothing leads to any more stays untouched. A reader holds a frontend's value for microseconds; a
 /// second is the margin for one that is preempted.
 pub const GRACE_MS: u64 = 1_000;
 
-/// The free and the quarantined ranges of an array.
+/// The free and the quarantined ranges of one array.
 #[derive(Clone, Debug)]
 pub(super) struct Slots {
     capacity: u32,
@@ -22,8 +25,6 @@ struct Held {
     release_ms: u64,
     first: u32,
     count: u32,
-    /// Slots to void on release: their endpoint left the service.
-    void: Vec<u32>,
 }
 
 impl Slots {
@@ -62,21 +63,21 @@ impl Slots {
         Some(at)
     }
 
-    /// Gives a range back after the grace period; `void` are those of its slots whose endpoint is gone.
-    pub(super) fn quarantine(&mut self, first: u32, count: u32, void: Vec<u32>, now_ms: u64) {
-        if count > 0 || !void.is_empty() {
-            self.quarantine.push_back(Held { release_ms: now_ms + GRACE_MS, first, count, void });
+    /// Gives a range back after the grace period.
+    pub(super) fn quarantine(&mut self, first: u32, count: u32, now_ms: u64) {
+        if count > 0 {
+            self.quarantine.push_back(Held { release_ms: now_ms + GRACE_MS, first, count });
         }
     }
 
-    /// Frees what has been in quarantine long enough; returns the slots to void.
-    pub(super) fn release(&mut self, now_ms: u64) -> Vec<u32> {
-        let mut void = Vec::new();
+    /// Frees what has been in quarantine long enough; returns it.
+    pub(super) fn release(&mut self, now_ms: u64) -> Vec<Range<u32>> {
+        let mut released = Vec::new();
         while let Some(held) = self.quarantine.pop_front_if(|held| held.release_ms <= now_ms) {
-            void.extend(held.void);
-            self.put_back(held.first, held.count);
+            self.give_back(held.first, held.count);
+            released.push(held.first..held.first + held.count);
         }
-        void
+        released
     }
 
     /// When [`Self::release`] has something to do next.
@@ -84,7 +85,7 @@ impl Slots {
         self.quarantine.front().map(|held| held.release_ms)
     }
 
-    /// Slots that are neither free nor in quarantine.
+    /// Entries that are neither free nor in quarantine.
     pub(super) fn used(&self) -> u32 {
         let held: u32 = self.quarantine.iter().map(|held| held.count).sum();
         self.capacity - self.free.values().sum::<u32>() - held
@@ -101,7 +102,8 @@ impl Slots {
         }
     }
 
-    fn put_back(&mut self, mut first: u32, mut count: u32) {
+    /// Gives a range back that nobody has read.
+    pub(super) fn give_back(&mut self, mut first: u32, mut count: u32) {
         if count == 0 {
             return;
         }
@@ -126,11 +128,11 @@ mod tests {
     fn a_range_rests_in_quarantine_and_then_until_all_others_were_used() {
         let mut slots = Slots::new(10);
         assert_eq!(slots.allocate(4), Some(0));
-        slots.quarantine(0, 4, vec![1], 0);
+        slots.quarantine(0, 4, 0);
         assert_eq!(slots.release(GRACE_MS - 1), []);
         assert_eq!(slots.allocate(4), Some(4));
         assert_eq!(slots.allocate(4), None, "the first four are held, two are left");
-        assert_eq!(slots.release(GRACE_MS), [1]);
+        assert_eq!(slots.release(GRACE_MS).into_iter().flatten().collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(slots.allocate(2), Some(8), "the rest first");
         assert_eq!(slots.allocate(2), Some(0));
         assert_eq!(slots.used(), 8);
@@ -141,7 +143,7 @@ mod tests {
         let mut slots = Slots::new(6);
         assert_eq!([slots.allocate(2), slots.allocate(2), slots.allocate(2)], [Some(0), Some(2), Some(4)]);
         for first in [0, 4, 2] {
-            slots.quarantine(first, 2, Vec::new(), 0);
+            slots.quarantine(first, 2, 0);
         }
         slots.release(GRACE_MS);
         assert_eq!(slots.allocate(6), Some(0));
@@ -151,7 +153,7 @@ mod tests {
     fn the_rest_of_a_range_behind_the_cursor_is_used_before_its_start() {
         let mut slots = Slots::new(10);
         assert_eq!(slots.allocate(3), Some(0));
-        slots.quarantine(0, 3, Vec::new(), 0);
+        slots.quarantine(0, 3, 0);
         slots.release(GRACE_MS);
         assert_eq!(slots.allocate(3), Some(3), "0..3 and 3..10 are one range now");
     }

@@ -4,6 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+mod workloads;
+
+pub(super) use workloads::*;
+
 /// The map that holds the field to be computed.
 pub(crate) type Fields = Map<String, Value>;
 
@@ -76,38 +80,24 @@ pub(super) fn requests_from_limits(resources: &Fields) -> Option<Value> {
     (!requests.is_empty()).then_some(Value::Object(requests))
 }
 
-/// The priority of the two classes that every cluster has; 0 otherwise.
-pub(super) fn priority(spec: &Fields) -> Option<Value> {
-    let class = spec.get("priorityClassName").and_then(Value::as_str).unwrap_or_default();
-    Some(json!(match class {
-        "system-cluster-critical" => 2_000_000_000,
-        "system-node-critical" => 2_000_001_000,
-        _ => 0,
-    }))
-}
-
-/// A pod tolerates a lost node for five minutes unless it says otherwise.
-pub(super) fn tolerations(spec: &Fields) -> Option<Value> {
-    let mut tolerations = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let tolerates = |one: &Value| {
-            let text = |field| one.get(field).and_then(Value::as_str).unwrap_or_default();
-            let any_key = text("key").is_empty() && text("operator") == "Exists";
-            (text("key") == key || any_key) && matches!(text("effect"), "" | "NoExecute")
-        };
-        if !tolerations.iter().any(tolerates) {
-            tolerations.push(json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
-            }));
-        }
-    }
-    Some(Value::Array(tolerations))
-}
-
 /// A service's port goes to the same port of the pod unless it says otherwise.
 pub(super) fn target_port(port: &Fields) -> Option<Value> {
     let unset = port.get("targetPort").is_none_or(|target| target.is_null() || target == 0 || target == "");
     if unset { port.get("port").cloned() } else { None }
+}
+
+/// A service that is reached from outside says how.
+pub(super) fn external_traffic_policy(spec: &Fields) -> Option<Value> {
+    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default();
+    let addresses = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let outside = matches!(kind, "NodePort" | "LoadBalancer") || kind == "ClusterIP" && addresses;
+    outside.then(|| json!("Cluster"))
+}
+
+/// The address of a load balancer is bound to the nodes' own.
+pub(super) fn ip_mode(ingress: &Fields) -> Option<Value> {
+    let ip = ingress.get("ip").and_then(Value::as_str).unwrap_or_default();
+    (!ip.is_empty()).then(|| json!("VIP"))
 }
 
 /// A namespace carries its name as a label, so that selectors can name it.

@@ -3,6 +3,12 @@
 use super::compute;
 use super::{Default, Set, When};
 
+mod cluster;
+mod workloads;
+
+pub(crate) use cluster::*;
+pub(crate) use workloads::*;
+
 type Compute = fn(&compute::Fields) -> Option<serde_json::Value>;
 
 const fn text(path: &'static str, value: &'static str) -> Default {
@@ -96,9 +102,6 @@ pub(crate) const POD: &[Default] = &[
     text("spec.serviceAccount", "default"),
     recompute("spec.containers[*].resources.requests", compute::requests_from_limits),
     recompute("spec.initContainers[*].resources.requests", compute::requests_from_limits),
-    compute("spec.priority", compute::priority),
-    text("spec.preemptionPolicy", "PreemptLowerPriority"),
-    recompute("spec.tolerations", compute::tolerations),
 ];
 
 /// A deployment.
@@ -127,9 +130,10 @@ pub(crate) const SERVICE: &[Default] = &[
     int("spec.sessionAffinityConfig.clientIP.timeoutSeconds", 10_800),
     text("spec.ports[*].protocol", "TCP"),
     recompute("spec.ports[*].targetPort", compute::target_port),
-    when("type", &["NodePort", "LoadBalancer"], &text("spec.externalTrafficPolicy", "Cluster")),
+    compute("spec.externalTrafficPolicy", compute::external_traffic_policy),
     when("type", &["ClusterIP", "NodePort", "LoadBalancer"], &text("spec.internalTrafficPolicy", "Cluster")),
     when("type", &["LoadBalancer"], &flag("spec.allocateLoadBalancerNodePorts", true)),
+    compute("status.loadBalancer.ingress[*].ipMode", compute::ip_mode),
 ];
 
 /// A namespace.

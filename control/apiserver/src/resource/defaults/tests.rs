@@ -43,11 +43,6 @@ fn a_minimal_pod_gets_what_upstream_gives_it() {
             "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
             "terminationGracePeriodSeconds": 30, "securityContext": {}, "enableServiceLinks": true,
             "serviceAccountName": "default", "serviceAccount": "default",
-            "priority": 0, "preemptionPolicy": "PreemptLowerPriority",
-            "tolerations": [
-                {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-                {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-            ],
         })
     );
 }
@@ -57,7 +52,6 @@ fn what_is_set_stays() {
     let spec = json!({
         "containers": [{"name": "c", "image": "x", "imagePullPolicy": "Never", "resources": {}}],
         "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "enableServiceLinks": false,
-        "priorityClassName": "system-node-critical",
         "tolerations": [{"operator": "Exists"}],
     });
     let pod = defaulted("", "pods", json!({"spec": spec}));
@@ -65,7 +59,6 @@ fn what_is_set_stays() {
         assert_eq!(pod["spec"][field], spec[field], "{field}");
     }
     assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], "Never");
-    assert_eq!(pod["spec"]["priority"], 2_000_001_000);
 }
 
 #[test]

@@ -17,6 +17,98 @@ pub(super) fn replica_set_selector(_: &str, spec: &Value, errors: &mut Errors) {
     selector(spec, "replicaset", errors);
 }
 
+/// A stateful set's selector selects something, and the pods of its template.
+pub(super) fn stateful_set_selector(_: &str, spec: &Value, errors: &mut Errors) {
+    selector(spec, "statefulset", errors);
+}
+
+/// A daemon set's selector selects something, and the pods of its template.
+pub(super) fn daemon_set_selector(_: &str, spec: &Value, errors: &mut Errors) {
+    selector(spec, "daemonset", errors);
+}
+
+/// A job's selector selects something, and the pods of its template.
+pub(super) fn job_selector(_: &str, spec: &Value, errors: &mut Errors) {
+    selector(spec, "job", errors);
+}
+
+/// A replication controller's selector, a mere map, selects the pods of its template.
+pub(super) fn replication_controller_selector(_: &str, spec: &Value, errors: &mut Errors) {
+    let Some(wanted) = path::get(spec, "selector").and_then(Value::as_object).filter(|map| !map.is_empty())
+    else {
+        errors.push(FieldError::required("spec.selector", ""));
+        return;
+    };
+    let labels = path::get(spec, "template.metadata.labels").unwrap_or(&Value::Null);
+    if wanted.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        let detail = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid("spec.template.metadata.labels", labels, detail));
+    }
+}
+
+/// Pods of a stateful set are made one after the other, or all at once.
+pub(super) fn pod_management(at: &str, policy: &Value, errors: &mut Errors) {
+    if !matches!(policy.as_str(), Some("OrderedReady" | "Parallel" | "")) {
+        errors.push(FieldError::invalid(at, policy, "must be 'OrderedReady' or 'Parallel'"));
+    }
+}
+
+/// Pods of a stateful set are replaced one by one, or by whoever deletes them.
+pub(super) fn stateful_strategy(at: &str, strategy: &Value, errors: &mut Errors) {
+    if !matches!(strategy.as_str(), Some("RollingUpdate" | "OnDelete" | "")) {
+        errors.push(FieldError::invalid(at, strategy, "must be 'RollingUpdate' or 'OnDelete'"));
+    }
+}
+
+/// What of a stateful set's spec may change.
+const STATEFUL_SET_MUTABLE: &[&str] = &[
+    "minReadySeconds",
+    "ordinals",
+    "persistentVolumeClaimRetentionPolicy",
+    "replicas",
+    "revisionHistoryLimit",
+    "template",
+    "updateStrategy",
+];
+
+/// A stateful set keeps its name, its selector and its claims.
+pub(super) fn stateful_set_unchanged(new: &Value, old: &Value, errors: &mut Errors) {
+    let kept = |set: &Value| {
+        let mut spec = set.get("spec").cloned().unwrap_or_default();
+        if let Some(fields) = spec.as_object_mut() {
+            fields.retain(|field, _| !STATEFUL_SET_MUTABLE.contains(&field.as_str()));
+        }
+        spec
+    };
+    if kept(new) != kept(old) {
+        let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+                      'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
+                      'minReadySeconds' are forbidden";
+        errors.push(FieldError::forbidden("spec", detail));
+    }
+}
+
+/// A daemon is replaced by stopping the old pod first, or by starting the new one first.
+pub(super) fn daemon_strategy(at: &str, strategy: &Value, errors: &mut Errors) {
+    let Some(rolling) = path::get(strategy, "rollingUpdate") else { return };
+    let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+    share(&format!("{at}.rollingUpdate.maxUnavailable"), unavailable, errors);
+    share(&format!("{at}.rollingUpdate.maxSurge"), surge, errors);
+    match (is_zero(unavailable), is_zero(surge)) {
+        (true, true) => {
+            let detail = "cannot be 0 when `maxSurge` is 0";
+            let field = format!("{at}.rollingUpdate.maxUnavailable");
+            errors.push(FieldError::invalid(field, unavailable.unwrap_or(&Value::Null), detail));
+        }
+        (false, false) => {
+            let detail = "may not be set when `maxUnavailable` is non-zero";
+            let field = format!("{at}.rollingUpdate.maxSurge");
+            errors.push(FieldError::invalid(field, surge.unwrap_or(&Value::Null), detail));
+        }
+        _ => {}
+    }
+}
+
 fn selector(spec: &Value, kind: &str, errors: &mut Errors) {
     let Some(found) = path::get(spec, "selector") else {
         errors.push(FieldError::required("spec.selector", ""));
@@ -111,7 +203,7 @@ pub(super) fn strategy(at: &str, strategy: &Value, errors: &mut Errors) {
 }
 
 /// A number that is not negative, or a percentage.
-fn share(at: &str, value: Option<&Value>, errors: &mut Errors) {
+pub(super) fn share(at: &str, value: Option<&Value>, errors: &mut Errors) {
     match value {
         Some(Value::String(text)) => {
             let digits = text.strip_suffix('%').unwrap_or_default();

@@ -11,6 +11,8 @@ use crate::resource::path;
 pub(crate) enum Immutable {
     /// The field at this path, ever.
     Field(&'static str),
+    /// The field at this path, ever; the text says so.
+    Said(&'static str, &'static str),
     /// The field at this path, once it is set; the text says so.
     OnceSet(&'static str, &'static str),
     /// These fields, once the object's `immutable` is true.
@@ -29,6 +31,11 @@ impl Immutable {
                 let (now, before) = (path::get(new, at), path::get(old, at));
                 if now != before {
                     errors.push(FieldError::invalid(*at, now.unwrap_or(&Value::Null), "field is immutable"));
+                }
+            }
+            Self::Said(at, detail) => {
+                if path::get(new, at) != path::get(old, at) {
+                    errors.push(FieldError::forbidden(*at, detail));
                 }
             }
             Self::OnceSet(at, detail) => {
@@ -97,7 +104,6 @@ pub(super) fn pod_spec(new: &Value, old: &Value, errors: &mut Errors) {
     for spec in [&mut before, &mut now] {
         spec.remove("tolerations");
         spec.remove("activeDeadlineSeconds");
-        spec.remove("ephemeralContainers");
         for list in ["containers", "initContainers"] {
             let containers = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
             for container in containers.filter_map(Value::as_object_mut) {

@@ -18,6 +18,10 @@ pub(crate) enum NameSyntax {
     Label,
     /// RFC 1035 label.
     Label1035,
+    /// Anything that can be a segment of a path.
+    PathSegment,
+    /// An address in its one written form.
+    Address,
 }
 
 pub(super) fn validate(resource: &Resource, new: &Value, old: Option<&Value>, errors: &mut Errors) {
@@ -43,6 +47,8 @@ fn names_of(resource: &Resource, new: &Value, errors: &mut Errors) {
         NameSyntax::Subdomain => names::dns_subdomain,
         NameSyntax::Label => names::dns_label,
         NameSyntax::Label1035 => names::dns_1035_label,
+        NameSyntax::PathSegment => names::path_segment,
+        NameSyntax::Address => names::canonical_address,
     };
     let (name, generate) = (text(new, "metadata.name"), text(new, "metadata.generateName"));
     if name.is_empty() && generate.is_empty() {

@@ -134,7 +134,7 @@ pub(super) fn endpoint_slice(_: &str, slice: &Value, errors: &mut Errors) {
 }
 
 /// Addresses that no endpoint may have, since they mean something on the node itself.
-fn special(address: &str) -> Option<&'static str> {
+pub(super) fn special(address: &str) -> Option<&'static str> {
     let (unspecified, loopback, link_local, multicast) = match address.parse().ok()? {
         IpAddr::V4(ip) => (
             ip.is_unspecified(),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Errors, items, text};
 use crate::resource::error::FieldError;
-use crate::resource::{path, quantity};
+use crate::resource::{path, pod_quality, quantity};
 
 const HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
 
@@ -129,6 +129,33 @@ pub(super) fn env(at: &str, env: &Value, errors: &mut Errors) {
             &shown,
             "may not have more than one field specified at a time",
         ));
+    }
+}
+
+/// A pod may be resized, but not into another quality of service.
+pub(super) fn resized(new: &Value, old: &Value, errors: &mut Errors) {
+    if pod_quality(new) != pod_quality(old) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", &Value::from(pod_quality(new)), detail));
+    }
+}
+
+/// Ephemeral containers are added, and then stay as they are.
+pub(super) fn ephemeral_containers(new: &Value, old: &Value, errors: &mut Errors) {
+    const AT: &str = "spec.ephemeralContainers";
+    for (_, before) in items(old, AT) {
+        let name = text(before, "name");
+        match items(new, AT).find(|(_, container)| text(container, "name") == name) {
+            None => {
+                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+                errors.push(FieldError::forbidden(AT, &detail));
+            }
+            Some((_, now)) if now != before => {
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
+                errors.push(FieldError::forbidden(AT, &detail));
+            }
+            Some(_) => {}
+        }
     }
 }
 

@@ -1,8 +1,14 @@
 //! The rows: what must hold, kind by kind.
 
 use super::Check::*;
-use super::{Immutable, Rule, apps, data, immutable, network, node, pod};
+use super::{Immutable, Rule, apps, data, immutable, network, node, pod, service};
 use crate::resource::names;
+
+mod cluster;
+mod workloads;
+
+pub(crate) use cluster::*;
+pub(crate) use workloads::*;
 
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 const SCHEMES: &[&str] = &["HTTP", "HTTPS"];
@@ -94,12 +100,8 @@ pub(crate) const PROBE: &[Rule] = &[
     rule("exec.command", &[Required("")]),
 ];
 
-/// What the pods of a replica set are made from.
-pub(crate) const TEMPLATE: &[Rule] = &[
-    rule("metadata.labels", &[Labels]),
-    rule("spec.restartPolicy", &[With(apps::template_restart_policy)]),
-    rule("spec", &[Required("")]),
-];
+/// What the pods of a workload are made from.
+pub(crate) const TEMPLATE: &[Rule] = &[rule("metadata.labels", &[Labels]), rule("spec", &[Required("")])];
 
 /// A deployment.
 pub(crate) const DEPLOYMENT: &[Rule] = &[
@@ -132,7 +134,17 @@ pub(crate) const POD_IMMUTABLE: &[Immutable] = &[Immutable::With(immutable::pod_
 
 /// A service.
 pub(crate) const SERVICE: &[Rule] = &[
-    rule("spec", &[With(network::service), With(network::session_affinity)]),
+    rule(
+        "spec",
+        &[
+            With(network::service),
+            With(network::session_affinity),
+            With(service::traffic_policies),
+            With(service::load_balancer),
+            With(service::ports),
+        ],
+    ),
+    rule("", &[With(service::load_balancer_status)]),
     rule("spec.type", &[Required(""), OneOf(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])]),
     rule("spec.sessionAffinity", &[Required(""), OneOf(&["ClientIP", "None"])]),
     rule("spec.selector", &[Labels]),
@@ -143,16 +155,16 @@ pub(crate) const SERVICE: &[Rule] = &[
     rule("spec.ports[*].targetPort", &[Port]),
     rule("spec.ports[*].nodePort", &[Range(0, 65_535)]),
     rule("spec.ports[*].appProtocol", &[Syntax(names::qualified_name)]),
-    rule("spec.externalIPs[*]", &[Syntax(names::ip_address)]),
-    rule("spec.loadBalancerSourceRanges[*]", &[Syntax(names::cidr)]),
-    rule("spec.externalTrafficPolicy", &[OneOf(&["Cluster", "Local"])]),
+    rule("spec.externalIPs[*]", &[Syntax(names::ip_address), With(service::external_ip)]),
     rule("spec.internalTrafficPolicy", &[OneOf(&["Cluster", "Local"])]),
+    rule("spec.loadBalancerClass", &[Syntax(names::qualified_name)]),
     rule("spec.ipFamilyPolicy", &[OneOf(&["SingleStack", "PreferDualStack", "RequireDualStack"])]),
     rule("spec.trafficDistribution", &[OneOf(&["PreferClose", "PreferSameZone", "PreferSameNode"])]),
 ];
 
 /// What of a service may not change.
-pub(crate) const SERVICE_IMMUTABLE: &[Immutable] = &[Immutable::With(immutable::cluster_ip)];
+pub(crate) const SERVICE_IMMUTABLE: &[Immutable] =
+    &[Immutable::With(immutable::cluster_ip), Immutable::With(service::class_unchanged)];
 
 /// An endpoint slice.
 pub(crate) const ENDPOINT_SLICE: &[Rule] = &[

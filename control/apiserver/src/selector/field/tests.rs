@@ -80,3 +80,16 @@ fn escapes_are_undone() {
     let selector = FieldSelector::parse(resource("", "secrets"), r"type=a\,b\=c\\").expect("valid");
     assert!(selector.matches(&json!({"type": r"a,b=c\"})));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(metadata.name|spec|[a,=!\\\\ä]){0,16}", any in "\\PC{0,24}") {
+        for resource in crate::resource::RESOURCES {
+            for text in [&text, &any] {
+                if let Ok(selector) = FieldSelector::parse(resource, text) {
+                    selector.matches(&serde_json::json!({"metadata": {"name": "a"}}));
+                }
+            }
+        }
+    }
+}

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -68,4 +69,16 @@ fn a_selector_object_matches_labels_and_expressions() {
     assert!(LabelSelector::from_json(&json!({})).expect("valid").is_empty());
     let wrong = json!({"matchExpressions": [{"key": "a", "operator": "Like"}]});
     assert_eq!(LabelSelector::from_json(&wrong), Err(SelectorError::Operator("Like".to_owned())));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "([a-c/.,=!<>() -]|in|notin|5|ä){0,24}", any in "\\PC{0,24}") {
+        for text in [text, any] {
+            if let Ok(selector) = LabelSelector::parse(&text) {
+                selector.matches(&json!({"metadata": {"labels": {"a": "b", "c": "5"}}}));
+                prop_assert_eq!(LabelSelector::parse(&selector.to_string()), Ok(selector));
+            }
+        }
+    }
 }

@@ -1,0 +1,90 @@
+//! `bench api`: the API server alone, on each of its stores: start, memory, latency and throughput, watch fan-out.
+//!
+//! The server is the release binary in a process of its own; everything here is a client over TLS on the loopback. etcd
+//! runs on the same disk in the same run, so that the two stores can be compared.
+
+mod fanout;
+mod load;
+mod process;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::screen::{human, human_bytes};
+use fanout::Fanout;
+use load::Operation;
+use process::{Etcd, Server};
+
+/// How many watchers follow one writer.
+const WATCHERS: [usize; 3] = [1, 100, 1_000];
+/// Typical pods in the store when memory is measured; and on etcd, where only latency is.
+const PODS: usize = 10_000;
+const PODS_ON_ETCD: usize = 3_000;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Start of the process until `/readyz` says yes, empty embedded store, in milliseconds.
+    pub ready_ms: f64,
+    /// Resident memory then.
+    pub idle_bytes: u64,
+    /// Resident memory with [`PODS`] pods.
+    pub loaded_bytes: u64,
+    /// Operations on the embedded store.
+    pub embedded: Vec<Operation>,
+    /// The same on etcd.
+    pub etcd: Vec<Operation>,
+    /// One writer and many watchers, on the embedded store.
+    pub fanout: Vec<Fanout>,
+}
+
+/// Measures; takes a few minutes.
+pub async fn run() -> Result<Report> {
+    let server = Server::start(None).await?;
+    let (ready_ms, idle_bytes) = (server.ready_in.as_secs_f64() * 1e3, server.resident()?);
+    let embedded = load::run(&server.client, PODS).await?;
+    let loaded_bytes = server.resident()?;
+    let mut fanout = Vec::new();
+    for watchers in WATCHERS {
+        fanout.push(fanout::run(&server, watchers).await?);
+    }
+    drop(server);
+    let etcd = Etcd::start()?;
+    let server = Server::start(Some(&etcd)).await?;
+    let etcd = load::run(&server.client, PODS_ON_ETCD).await?;
+    Ok(Report { ready_ms, idle_bytes, loaded_bytes, embedded, etcd, fanout })
+}
+
+/// The value below which a share of the sorted ones is.
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((share * last as f64).round() as usize).copied().unwrap_or_default()
+}
+
+impl Report {
+    /// A table for people.
+    pub fn print(&self) {
+        let ms = |ms: f64| human(Duration::from_secs_f64(ms / 1e3));
+        println!("| what | measured |\n|---|---|");
+        println!("| start to ready, empty embedded store | {} |", ms(self.ready_ms));
+        println!("| resident memory, idle | {} |", human_bytes(self.idle_bytes));
+        println!("| resident memory with {PODS} pods | {} |", human_bytes(self.loaded_bytes));
+        println!(
+            "\n| operation, {} clients | store | p50 | p99 | per second |\n|---|---|---|---|---|",
+            load::CLIENTS
+        );
+        for (on_embedded, on_etcd) in self.embedded.iter().zip(&self.etcd) {
+            for (store, row) in [("embedded", on_embedded), ("etcd", on_etcd)] {
+                let (p50, p99) = (ms(row.p50_ms), ms(row.p99_ms));
+                println!("| {} | {store} | {p50} | {p99} | {:.0} |", row.name, row.per_second);
+            }
+        }
+        println!("\n| watchers | delay p50 | p99 | server CPU per event and watcher |\n|---|---|---|---|");
+        for row in &self.fanout {
+            let (p50, p99) = (ms(row.p50_ms), ms(row.p99_ms));
+            println!("| {} | {p50} | {p99} | {:.1} µs |", row.watchers, row.cpu_us_per_event);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! One writer and many watchers: how late each event comes, and what it costs the server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::AsyncBufReadExt;
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::process::Server;
+use super::quantile;
+
+/// Events of one round, and the time between two of them.
+const EVENTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(40);
+/// How long a round may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How many watches one connection carries.
+const WATCHES_PER_CLIENT: usize = 100;
+
+const MARK: &str = "\"at\":\"";
+
+/// What was measured of one number of watchers.
+#[derive(Debug, Serialize)]
+pub struct Fanout {
+    /// How many watchers there were.
+    pub watchers: usize,
+    /// Delay that half of the deliveries had at most: the write began until the watcher had read the line.
+    pub p50_ms: f64,
+    /// Delay that 99 of a hundred had at most.
+    pub p99_ms: f64,
+    /// Processor time of the server for each event and watcher, the write included.
+    pub cpu_us_per_event: f64,
+}
+
+/// Writes at a steady pace while so many watch.
+pub(super) async fn run(server: &Server, watchers: usize) -> Result<Fanout> {
+    let name = format!("fanout-{watchers}");
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client.clone());
+    let map = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+    let created = maps.create(&PostParams::default(), &map).await?;
+    let version = created.metadata.resource_version.context("a map without a resource version")?;
+    let path = format!(
+        "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={version}&timeoutSeconds=300&\
+         fieldSelector=metadata.name%3D{name}"
+    );
+    let epoch = Instant::now();
+    let ready = Arc::new(Barrier::new(watchers + 1));
+    let mut tasks = JoinSet::new();
+    let mut client = server.connect().await?;
+    for n in 0..watchers {
+        if n > 0 && n % WATCHES_PER_CLIENT == 0 {
+            client = server.connect().await?;
+        }
+        tasks.spawn(follow(client.clone(), path.clone(), epoch, ready.clone()));
+    }
+    ready.wait().await;
+    let before = server.cpu()?;
+    for _ in 0..EVENTS {
+        let at = epoch.elapsed().as_nanos().to_string();
+        let patch = Patch::Merge(json!({ "data": { "at": at } }));
+        maps.patch(&name, &PatchParams::default(), &patch).await?;
+        sleep(PAUSE).await;
+    }
+    let mut delays = Vec::with_capacity(watchers * EVENTS);
+    let collect = async {
+        while let Some(task) = tasks.join_next().await {
+            delays.extend(task??);
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, collect).await.context("some watchers have not seen every event")??;
+    let cpu = server.cpu()?.saturating_sub(before);
+    delays.sort_unstable();
+    let ms = |share| quantile(&delays, share).as_secs_f64() * 1e3;
+    let cpu_us_per_event = cpu.as_secs_f64() * 1e6 / (watchers * EVENTS) as f64;
+    Ok(Fanout { watchers, p50_ms: ms(0.5), p99_ms: ms(0.99), cpu_us_per_event })
+}
+
+/// One watcher: the delays of every event.
+async fn follow(
+    client: kube::Client,
+    path: String,
+    epoch: Instant,
+    ready: Arc<Barrier>,
+) -> Result<Vec<Duration>> {
+    let request = http::Request::get(path).body(Vec::new())?;
+    let stream = client.request_stream(request).await?;
+    ready.wait().await;
+    let mut lines = stream.lines();
+    let mut delays = Vec::with_capacity(EVENTS);
+    while delays.len() < EVENTS {
+        let Some(line) = lines.try_next().await? else { bail!("a watch ended early") };
+        let now = epoch.elapsed();
+        let Some(at) = line.split_once(MARK).and_then(|(_, rest)| rest.split('"').next()) else { continue };
+        delays.push(now.saturating_sub(Duration::from_nanos(at.parse()?)));
+    }
+    Ok(delays)
+}

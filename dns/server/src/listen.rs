@@ -1,0 +1,194 @@
+//! Addresses that are answered on: their sockets, bound here or inherited, and who serves them.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{DnsError, corefile::Scheme, handler::Handler};
+
+mod batch;
+mod connection;
+mod https;
+mod tcp;
+mod udp;
+mod waiting;
+
+pub(crate) use batch::{BATCH, Batch, give_back_memory, send, watch};
+
+/// Larger than any question or answer over UDP; what is longer is cut, and then malformed.
+const MESSAGE_MAX: usize = 4096;
+/// Queue of a socket in the kernel: the questions of some tenths of a second, for the time that a successor needs.
+const RECEIVE_QUEUE_BYTES: i32 = 4 << 20;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// An address to answer on.
+#[derive(Clone)]
+pub(crate) struct Listen {
+    pub(crate) address: SocketAddr,
+    pub(crate) scheme: Scheme,
+    /// Certificate and key, where the scheme needs them.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// UDP sockets, each with a thread; the kernel spreads clients over them. An inherited address has as many as there
+    /// are.
+    pub(crate) workers: usize,
+    pub(crate) inherited: Inherited,
+}
+
+/// Sockets that a predecessor or a supervisor left open, so that nothing that arrives meanwhile is lost.
+#[derive(Clone, Debug, Default)]
+pub struct Inherited(Arc<Mutex<Vec<Socket>>>);
+
+/// Sockets of one address.
+pub(crate) struct Bound {
+    listen: Listen,
+    address: SocketAddr,
+    udp: Vec<UdpSocket>,
+    tcp: TcpListener,
+}
+
+impl Inherited {
+    /// Any bound UDP sockets and listening TCP sockets.
+    pub fn new(sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
+        Self(Arc::new(Mutex::new(sockets.into_iter().map(Socket::from).collect())))
+    }
+
+    /// Takes the sockets of an address.
+    fn take(&self, address: SocketAddr, kind: Type) -> Vec<Socket> {
+        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let matches = |socket: &mut Socket| {
+            let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+            socket.r#type().is_ok_and(|own| own == kind) && bound == Some(address)
+        };
+        sockets.extract_if(.., matches).collect()
+    }
+}
+
+/// Sockets of an address for DNS servers to inherit, one after the other. Whoever holds them meanwhile loses nothing.
+pub fn open_sockets(address: SocketAddr, workers: usize) -> Result<Vec<OwnedFd>, DnsError> {
+    let inherited = Inherited::default();
+    let bound = bind(&Listen { address, scheme: Scheme::Dns, tls: None, workers, inherited })?;
+    Ok(std::iter::once(bound.tcp.into()).chain(bound.udp.into_iter().map(OwnedFd::from)).collect())
+}
+
+/// Binds the sockets of an address: TCP first, because it is the one that fails when another server is there.
+pub(crate) fn bind(listen: &Listen) -> Result<Bound, DnsError> {
+    let failure =
+        |protocol| move |source| DnsError::Bind { address: listen.address, protocol, purpose: "DNS", source };
+    let tcp = bind_tcp(listen).map_err(failure("TCP"))?;
+    let address = tcp.local_addr().map_err(failure("TCP"))?;
+    let udp = match listen.scheme {
+        Scheme::Dns => bind_udp(listen, address).map_err(failure("UDP"))?,
+        Scheme::Tls | Scheme::Https => Vec::new(),
+    };
+    Ok(Bound { listen: listen.clone(), address, udp, tcp })
+}
+
+fn bind_tcp(listen: &Listen) -> io::Result<TcpListener> {
+    let inherited = listen.inherited.take(listen.address, Type::STREAM).into_iter().next();
+    let socket = match inherited {
+        Some(socket) => socket,
+        None => {
+            let socket = Socket::new(Domain::for_address(listen.address), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            set_family(&socket, listen.address)?;
+            socket.bind(&listen.address.into())?;
+            socket.listen(BACKLOG)?;
+            socket
+        }
+    };
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn bind_udp(listen: &Listen, address: SocketAddr) -> io::Result<Vec<UdpSocket>> {
+    let mut sockets = listen.inherited.take(address, Type::DGRAM);
+    if sockets.is_empty() {
+        let bound = (0..listen.workers.max(1)).map(|_| udp_socket(address));
+        sockets = bound.collect::<io::Result<_>>()?;
+    }
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+        batch::ask_for_destination(socket.as_fd(), address.is_ipv6())?;
+        batch::set_receive_queue(socket.as_fd(), RECEIVE_QUEUE_BYTES);
+    }
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(true)?;
+    set_family(&socket, address)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Each family has sockets of its own, the wildcard addresses too.
+fn set_family(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
+}
+
+impl Bound {
+    /// The bound address; it differs from the one asked for when that had port 0.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until shutdown or until a socket fails.
+    pub(crate) async fn serve(
+        self,
+        handler: Arc<Handler>,
+        shutdown: CancellationToken,
+    ) -> Result<(), DnsError> {
+        let address = self.address;
+        let stop = shutdown.child_token();
+        // Threads cannot be dropped as tasks can: they end when this future does, however that ends.
+        let _guard = stop.clone().drop_guard();
+        let mut parts: JoinSet<Result<(), DnsError>> = JoinSet::new();
+        let workers = self.udp.len();
+        for socket in self.udp {
+            let (handler, stop) = (Arc::clone(&handler), stop.clone());
+            parts.spawn_blocking(move || {
+                udp::run(socket, workers, handler, stop).map_err(|source| DnsError::Socket {
+                    address,
+                    protocol: "UDP",
+                    source,
+                })
+            });
+        }
+        let serving = tcp::serve(self.tcp, self.listen.scheme, self.listen.tls, handler, stop.clone());
+        parts.spawn(async move {
+            serving.await.map_err(|source| DnsError::Socket { address, protocol: "TCP", source })
+        });
+        let mut result = Ok(());
+        while let Some(ended) = parts.join_next().await {
+            // A panic in one loop ends the server: its supervisor starts a whole one again.
+            let ended = match ended.map_err(tokio::task::JoinError::try_into_panic) {
+                Ok(ended) => ended,
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Err(Err(_cancelled)) => Ok(()),
+            };
+            result = result.and(ended);
+            stop.cancel();
+        }
+        result
+    }
+}
+
+/// Errors of one datagram that say nothing about the socket.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | WouldBlock
+    )
+}

@@ -1,0 +1,171 @@
+//! `kubernetes [ZONE…] [{ … }]`: the names of the cluster.
+//!
+//! The names come from the feed, whatever `endpoint`, `tls` and `kubeconfig` say. Before the first snapshot a missing
+//! name is a failure, never a denial, and never another server's business.
+
+use std::sync::Arc;
+
+use fairlead_zone::{Answer, Class, Name, Pods, Question, Rcode, Record, RecordType, ZoneConfig};
+use futures::FutureExt;
+
+use super::{Plugins, Setup};
+use crate::{
+    chain::{Message, Next, Plugin, Query, Response, Serving, Zones, ready},
+    corefile::{CorefileError, Directive, unknown},
+    sync::ClusterNames,
+};
+
+struct Kubernetes {
+    names: Arc<ClusterNames>,
+    fallthrough: Zones,
+}
+
+/// Options of CoreDNS's that are about how it reads the API; the feed does that here.
+const ABOUT_THE_API: [&str; 7] = [
+    "endpoint",
+    "tls",
+    "kubeconfig",
+    "apiserver_qps",
+    "apiserver_burst",
+    "apiserver_max_inflight",
+    "startup_timeout",
+];
+/// Options that need what the feed does not carry.
+const NOT_IN_THE_FEED: [&str; 4] = ["labels", "namespace_labels", "multicluster", "zonal"];
+
+pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<Plugins, CorefileError> {
+    directives.iter().map(|directive| plugin(setup, directive)).collect()
+}
+
+fn plugin(setup: &mut Setup<'_>, directive: &Directive) -> Result<Arc<dyn Plugin>, CorefileError> {
+    if !setup.world.config.has_cluster {
+        return Err(directive.fault(None, "there is no cluster here; give --kubeconfig, or leave it out"));
+    }
+    let mut zones = directive.words().zones()?;
+    if zones.is_empty() {
+        zones = setup.zones.to_vec();
+    }
+    let (reverse_zones, domains): (Vec<Name>, Vec<Name>) = zones.into_iter().partition(is_reverse);
+    let listen = setup.world.config.listen.iter().map(std::net::SocketAddr::ip);
+    let mut config = ZoneConfig {
+        reverse_zones,
+        dns_service: setup.world.config.dns_service.clone(),
+        addresses: listen.filter(|address| !address.is_unspecified()).collect(),
+        ..ZoneConfig::new(Name::root())
+    };
+    config.domains = domains;
+    if config.domains.is_empty() {
+        return Err(directive.fault(None, "needs a zone besides reverse zones, such as cluster.local"));
+    }
+    let mut fallthrough = Zones::default();
+    options(directive, &mut config, &mut fallthrough)?;
+    Ok(Arc::new(Kubernetes { names: setup.world.cluster.names(config), fallthrough }))
+}
+
+fn is_reverse(zone: &Name) -> bool {
+    let labels: Vec<String> =
+        zone.labels().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect();
+    matches!(
+        labels.iter().rev().map(String::as_str).take(2).collect::<Vec<_>>()[..],
+        ["arpa", "in-addr" | "ip6"]
+    )
+}
+
+fn options(
+    directive: &Directive,
+    config: &mut ZoneConfig,
+    fallthrough: &mut Zones,
+) -> Result<(), CorefileError> {
+    for (option, mut words) in directive.lines() {
+        match option {
+            "pods" => {
+                config.pods = match words.need("disabled, insecure or verified")? {
+                    "disabled" => Pods::Disabled,
+                    "insecure" => Pods::Insecure,
+                    "verified" => Pods::Verified,
+                    other => {
+                        return Err(words.fault(format!("{other:?} is not disabled, insecure or verified")));
+                    }
+                }
+            }
+            "ttl" => config.ttl_secs = words.number("a TTL", 0..=3600)?,
+            "endpoint_pod_names" => config.endpoint_pod_names = true,
+            "noendpoints" => config.no_endpoints = true,
+            "ignore" => match words.next() {
+                Some("empty_service") => config.ignore_empty = true,
+                _ => return Err(words.fault("only `ignore empty_service` is known")),
+            },
+            "namespaces" => {
+                config.namespaces.extend(words.all().into_iter().map(str::to_owned));
+                if config.namespaces.is_empty() {
+                    return Err(words.fault("needs a namespace"));
+                }
+            }
+            "fallthrough" => *fallthrough = words.zones_or_all()?,
+            _ if ABOUT_THE_API.contains(&option) => {
+                tracing::info!("kubernetes: {option} has no effect: the cluster's names come from the feed");
+                words.all();
+            }
+            _ if NOT_IN_THE_FEED.contains(&option) => {
+                return Err(words.fault(format!("{option} is not supported: the feed does not carry it")));
+            }
+            _ => return Err(unknown(&words, option)),
+        }
+        words.end()?;
+    }
+    Ok(())
+}
+
+impl Plugin for Kubernetes {
+    fn serve<'a>(&'a self, query: &'a mut Query, next: Next<'a>) -> Serving<'a> {
+        let question = &query.request.question;
+        let stamp = self.names.zone.load().stamp(question);
+        let zone = self.names.zone.load();
+        let Some(mut answer) = zone.answer(question) else { return next.serve(query) };
+        if answer.unknown && zone.is_synced() && self.fallthrough.contains(&question.name) {
+            return next.serve(query);
+        }
+        drop(zone);
+        query.answered_by = "kubernetes";
+        match answer.chase.take() {
+            Some(target) => chase(query, answer, target).boxed(),
+            None => ready(Response { stable: Some(stamp), ..Message::from(answer).into() }),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.names.zone.load().is_synced()
+    }
+
+    fn records(&self, zone: &Name) -> Option<Vec<Record>> {
+        self.names.zone.load().records(zone)
+    }
+
+    fn search_path(&self, client: std::net::IpAddr) -> Option<Vec<Name>> {
+        let zone = self.names.zone.load();
+        let namespace = zone.namespace_of(client.to_canonical())?;
+        let domain = zone.config().domains.first()?;
+        let below = |labels: &[&[u8]]| Name::join(labels, domain.as_wire()).ok();
+        let path = [below(&[namespace.as_bytes(), b"svc"]), below(&[b"svc"]), below(&[])];
+        Some(path.into_iter().flatten().collect())
+    }
+}
+
+/// Appends what is at the end of an alias; its rcode is that of the whole (RFC 6604). Where nobody may be asked, the
+/// alias alone is the answer.
+async fn chase(query: &mut Query, answer: Answer, target: Name) -> Response {
+    let rtype = query.rtype();
+    if matches!(rtype, RecordType::CNAME) {
+        return Message::from(answer).into();
+    }
+    let end = query.lookup(Question { name: target, rtype, class: Class::IN }).await.into_message();
+    let mut message = Message::from(answer);
+    if end.rcode == Rcode::REFUSED {
+        return message.into();
+    }
+    message.rcode = end.rcode;
+    message.truncated = end.truncated;
+    message.answers.extend(end.answers);
+    message.live = false;
+    message.into()
+}

@@ -1,0 +1,119 @@
+//! `transfer [ZONE…] { to ADDRESS… }`: whole zones for those who may have them (RFC 5936).
+//!
+//! An incremental transfer is answered with the whole zone, which RFC 1995 §4 allows.
+
+use std::{net::IpAddr, sync::Arc};
+
+use fairlead_zone::{Rcode, Record, RecordType};
+
+use super::{Plugins, Setup};
+use crate::{
+    chain::{Body, Message, Next, Plugin, Query, Response, Serving, Zones, ready},
+    corefile::{CorefileError, Directive, unknown},
+};
+
+/// Records in one message; with names of usual length that is some 16 KiB.
+const RECORDS_PER_MESSAGE: usize = 200;
+
+struct Transfer {
+    rules: Vec<(Zones, To)>,
+}
+
+/// Who may ask.
+enum To {
+    Everybody,
+    Hosts(Vec<IpAddr>),
+}
+
+pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<Plugins, CorefileError> {
+    let mut rules = Vec::new();
+    for directive in directives {
+        let mut zones = directive.words().zones()?;
+        if zones.is_empty() {
+            zones = setup.zones.to_vec();
+        }
+        rules.push((Zones(zones.into()), to(directive)?));
+    }
+    Ok(vec![Arc::new(Transfer { rules })])
+}
+
+fn to(directive: &Directive) -> Result<To, CorefileError> {
+    let mut hosts = Vec::new();
+    let mut everybody = false;
+    for (option, mut words) in directive.lines() {
+        if option != "to" {
+            return Err(unknown(&words, option));
+        }
+        while let Some(word) = words.next() {
+            everybody |= word == "*";
+            let host =
+                word.parse::<std::net::SocketAddr>().map(|address| address.ip()).or_else(|_| word.parse());
+            match host {
+                Ok(host) => hosts.push(host),
+                Err(_) if word == "*" => {}
+                Err(_) => return Err(words.fault(format!("{word:?} is neither an address nor *"))),
+            }
+        }
+    }
+    match (everybody, hosts.is_empty()) {
+        (true, _) => Ok(To::Everybody),
+        (false, false) => Ok(To::Hosts(hosts)),
+        (false, true) => Err(directive.fault(None, "needs `to` with addresses or *")),
+    }
+}
+
+impl Plugin for Transfer {
+    fn serve<'a>(&'a self, query: &'a mut Query, next: Next<'a>) -> Serving<'a> {
+        if !matches!(query.rtype(), RecordType::AXFR | RecordType::IXFR) {
+            return next.serve(query);
+        }
+        let name = query.name();
+        let Some((_, to)) = self.rules.iter().find(|(zones, _)| zones.contains(name)) else {
+            return next.serve(query);
+        };
+        let client = query.client.peer.ip().to_canonical();
+        let allowed = match to {
+            To::Everybody => true,
+            To::Hosts(hosts) => hosts.contains(&client),
+        };
+        if !allowed {
+            return ready(Response::status(Rcode::REFUSED));
+        }
+        let Some(records) = next.behind().find_map(|plugin| plugin.records(name)) else {
+            return ready(Response::status(Rcode::NOT_AUTH));
+        };
+        let stream = query.client.transport.base() == 1;
+        match (stream, query.rtype(), records.first()) {
+            (true, _, _) => ready(Body::Transfer(messages(records))),
+            // Over UDP the SOA says that it does not fit (RFC 1995 §4).
+            (false, RecordType::IXFR, Some(soa)) => ready(Message::found(vec![soa.clone()])),
+            (false, ..) => ready(Response::status(Rcode::REFUSED)),
+        }
+    }
+}
+
+/// The records in messages, the SOA first and last.
+fn messages(mut records: Vec<Record>) -> Vec<Message> {
+    records.extend(records.first().cloned());
+    records.chunks(RECORDS_PER_MESSAGE).map(|records| Message::found(records.to_vec())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_zone::{Name, RecordData};
+
+    use super::*;
+
+    #[test]
+    fn a_transfer_begins_and_ends_with_the_soa_in_several_messages() {
+        let record = |last: u16| Record {
+            name: Name::parse(&format!("n{last}.example.org")).unwrap(),
+            ttl_secs: 5,
+            data: RecordData::A([10, 0, last.to_be_bytes()[0], last.to_be_bytes()[1]].into()),
+        };
+        let messages = messages((0..450).map(record).collect());
+        let all: Vec<&Record> = messages.iter().flat_map(|message| &message.answers).collect();
+        assert_eq!((messages.len(), all.len()), (3, 451));
+        assert_eq!(all[0], all[450]);
+    }
+}

@@ -1,0 +1,78 @@
+//! What the socket hooks remember of a socket.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Addr16, Be16};
+
+/// A connected socket, kept in the socket itself: it is there as long as the socket is, and gone with it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SocketValue {
+    /// When the connection was established: nanoseconds of `CLOCK_MONOTONIC`; 0 until it is.
+    pub start_ns: u64,
+    /// The service address it was aimed at, or [`Addr16::UNSPECIFIED`] when it was not translated.
+    pub service: Addr16,
+    /// Address of the backend.
+    pub backend_addr: Addr16,
+    /// Port of `service`.
+    pub service_port: Be16,
+    /// Port of the backend.
+    pub backend_port: Be16,
+    /// As [`crate::event::FlowEvent::role`]; 0 until the connection is established.
+    pub role: u8,
+    /// Reserved, 0.
+    pub _pad: [u8; 3],
+    /// [`crate::service::ServiceValue::service_id`], or 0.
+    pub service_id: u32,
+    /// Index in `BACKENDS`.
+    pub backend: u32,
+    /// [`crate::service::BackendValue::generation`] when it was chosen.
+    pub generation: u32,
+    /// Reserved, 0.
+    pub _pad2: u32,
+}
+
+const _: () = assert!(size_of::<SocketValue>() == 64);
+
+/// [`OriginKey::kind`]: the key holds a backend's address, the value the service's: who a datagram's sender is.
+pub const ORIGIN_OF_BACKEND: u8 = 0;
+/// [`OriginKey::kind`]: the key holds a service's address, the value the backend's: where the socket's datagrams go.
+pub const ORIGIN_PIN: u8 = 1;
+
+/// An unconnected socket and an address that it talks to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct OriginKey {
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Address.
+    pub addr: Addr16,
+    /// Port.
+    pub port: Be16,
+    /// `ORIGIN_*`.
+    pub kind: u8,
+    /// Reserved, 0.
+    pub _pad: [u8; 5],
+}
+
+const _: () = assert!(size_of::<OriginKey>() == 32);
+
+/// The other side of the translation.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct OriginValue {
+    /// Address.
+    pub addr: Addr16,
+    /// Port.
+    pub port: Be16,
+    /// Reserved, 0.
+    pub _pad: [u8; 2],
+    /// [`crate::service::ServiceValue::service_id`].
+    pub service_id: u32,
+    /// Index in `BACKENDS` of the backend that was chosen.
+    pub backend: u32,
+    /// [`crate::service::BackendValue::generation`] at that moment; the entry is void when the backend's differs.
+    pub generation: u32,
+}
+
+const _: () = assert!(size_of::<OriginValue>() == 32);

@@ -1,0 +1,49 @@
+//! The overlay: a VXLAN interface on which each packet names its own destination (`external`, RFC 7348).
+//!
+//! The programs hand packets from outside to another node's pods over it, and with them the client's address.
+
+use rtnetlink::{LinkMessageBuilder, LinkVxlan};
+
+use super::{Link, Netlink, sysctl};
+use crate::KernelError;
+
+/// Name of the interface.
+pub const OVERLAY: &str = "fairlead-vx";
+
+/// Bytes of outer IPv4, UDP and VXLAN headers and the inner Ethernet header.
+const OVERHEAD: u32 = 20 + 8 + 8 + 14;
+
+impl Netlink {
+    /// Makes the overlay, or makes what is there right.
+    ///
+    /// # Errors
+    /// The request fails; another interface that uses the same UDP port in the same way is the usual reason.
+    pub async fn put_overlay(&self, port: u16, uplink_mtu: u32) -> Result<Link, KernelError> {
+        let mtu = uplink_mtu.saturating_sub(OVERHEAD);
+        if let Some(link) = self.link(OVERLAY).await? {
+            if link.vxlan_port == Some(port) && link.mtu == mtu {
+                self.set_up(link.index).await?;
+                return Ok(link);
+            }
+            self.delete_link(OVERLAY).await?;
+        }
+        let message = LinkMessageBuilder::<LinkVxlan>::new(OVERLAY)
+            .collect_metadata(true)
+            .learning(false)
+            .port(port)
+            .mtu(mtu)
+            .up()
+            .build();
+        self.add_link(message, format!("creating VXLAN interface {OVERLAY} on UDP port {port}")).await?;
+        sysctl::make_overlay(OVERLAY)?;
+        self.require_link(OVERLAY).await
+    }
+
+    /// Removes the overlay. Nothing happens when there is none.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub async fn delete_overlay(&self) -> Result<(), KernelError> {
+        self.delete_link(OVERLAY).await
+    }
+}

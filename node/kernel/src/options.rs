@@ -1,0 +1,140 @@
+//! How the node carries services.
+
+use std::ops::RangeInclusive;
+
+use fairlead_abi::{
+    LAYOUT_VERSION,
+    names::{self, MapSpec, globals},
+};
+use fairlead_plan::Limits;
+
+/// How connections from outside reach backends on other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Forwarding {
+    /// Over the overlay with the client's address; the replies come back the same way.
+    #[default]
+    Encapsulated,
+    /// Over the overlay, and the backend's node answers the client directly.
+    Direct,
+    /// With this node's address in place of the client's; no overlay is needed.
+    Masquerade,
+}
+
+impl Forwarding {
+    /// All of them by name.
+    pub const ALL: &[(&str, Self)] =
+        &[("encapsulated", Self::Encapsulated), ("direct", Self::Direct), ("masquerade", Self::Masquerade)];
+
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Encapsulated => globals::FORWARD_ENCAPSULATED,
+            Self::Direct => globals::FORWARD_DIRECT_RETURN,
+            Self::Masquerade => globals::FORWARD_MASQUERADED,
+        }
+    }
+
+    pub(crate) const fn needs_overlay(self) -> bool {
+        !matches!(self, Self::Masquerade)
+    }
+}
+
+/// How many entries the large maps hold. A change makes new maps, which are filled and then put into use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capacities {
+    /// Frontends: an entry for each address, port and protocol of a service.
+    pub services: u32,
+    /// Choices: an entry for each endpoint of each service port, twice over while they change.
+    pub slots: u32,
+    /// Backends: an entry for each endpoint of each service port.
+    pub backends: u32,
+    /// Clients of services with session affinity.
+    pub affinity: u32,
+    /// Connections that the link programs translate, two entries each.
+    pub conntrack: u32,
+}
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Self {
+            services: names::SERVICES.capacity,
+            slots: names::SLOTS.capacity,
+            backends: names::BACKENDS.capacity,
+            affinity: names::AFFINITY.capacity,
+            conntrack: names::CONNTRACK.capacity,
+        }
+    }
+}
+
+impl Capacities {
+    /// What a planner has to keep to.
+    pub fn limits(&self) -> Limits {
+        let Self { services, slots, backends, .. } = *self;
+        Limits { frontends: services, slots, backends, ..Limits::default() }
+    }
+
+    /// Maps whose capacity is chosen.
+    pub(crate) fn chosen(&self) -> [(MapSpec, u32); 5] {
+        [
+            (names::SERVICES, self.services),
+            (names::SLOTS, self.slots),
+            (names::BACKENDS, self.backends),
+            (names::AFFINITY, self.affinity),
+            (names::CONNTRACK, self.conntrack),
+        ]
+    }
+
+    /// What pinned maps must look like: the version of the layout and the chosen capacities.
+    pub(crate) fn layout(&self) -> String {
+        let mut layout = LAYOUT_VERSION.to_string();
+        for (map, capacity) in self.chosen().iter().filter(|(map, capacity)| map.capacity != *capacity) {
+            layout += &format!("-{}-{capacity}", map.name.to_lowercase());
+        }
+        layout
+    }
+}
+
+/// How the node carries services.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceOptions {
+    /// How connections from outside reach backends on other nodes.
+    pub forwarding: Forwarding,
+    /// UDP port of the overlay.
+    pub overlay_port: u16,
+    /// The socket hooks translate for the host's namespace only; pods' connections are left to the link programs, so
+    /// that a mesh in the pod sees the service's address.
+    pub sockets_of_host_only: bool,
+    /// Where node ports are.
+    pub node_ports: RangeInclusive<u16>,
+    /// Ports to masquerade with. They should lie outside `net.ipv4.ip_local_port_range`, and are reserved besides.
+    pub masquerade_ports: RangeInclusive<u16>,
+    /// How large maps are.
+    pub capacities: Capacities,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            forwarding: Forwarding::default(),
+            overlay_port: OVERLAY_PORT,
+            sockets_of_host_only: false,
+            node_ports: 30_000..=32_767,
+            masquerade_ports: 61_000..=65_535,
+            capacities: Capacities::default(),
+        }
+    }
+}
+
+/// VXLAN (IANA).
+const OVERLAY_PORT: u16 = 4789;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_names_its_version_and_what_was_chosen() {
+        assert_eq!(Capacities::default().layout(), LAYOUT_VERSION.to_string());
+        let larger = Capacities { conntrack: 1_000_000, ..Capacities::default() };
+        assert_eq!(larger.layout(), format!("{LAYOUT_VERSION}-conntrack-1000000"));
+    }
+}

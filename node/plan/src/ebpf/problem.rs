@@ -1,0 +1,147 @@
+//! What could not be planned as it was asked for.
+
+use std::{fmt, net::IpAddr};
+
+use fairlead_model::{ObjectName, Prefix};
+
+/// Who has blocks of backends.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Owner {
+    /// A service.
+    Service(ObjectName),
+    /// A pod of this node that has host ports.
+    Pod(ObjectName),
+    /// The node itself: addresses, which belong to nobody in particular.
+    Node,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Pod(name) => write!(f, "pod {name}"),
+            Self::Node => f.write_str("this node"),
+        }
+    }
+}
+
+/// Something that was left out or left as it was. It is looked at again with every plan.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Problem {
+    /// Two owners, or two ports of one, have the same address, port and protocol.
+    Taken {
+        /// The one that was left out.
+        owner: Owner,
+        /// Address and port.
+        frontend: String,
+        /// The one that has it.
+        by: Owner,
+    },
+    /// A map is full.
+    Full {
+        /// Whose state is not complete.
+        owner: Owner,
+        /// Name of the map.
+        map: &'static str,
+        /// How many entries did not fit.
+        missing: usize,
+    },
+    /// A port is 0.
+    PortZero {
+        /// Whose port it is.
+        owner: Owner,
+        /// Its name.
+        port: String,
+    },
+    /// Two ports have the same name and protocol.
+    SamePort {
+        /// Whose ports they are.
+        owner: Owner,
+        /// Their name.
+        port: String,
+    },
+    /// No packet can be sent to the address.
+    BadAddress {
+        /// Whose address it is.
+        owner: Owner,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The address is of a family that the service does not have.
+    ForeignFamily {
+        /// Whose address it is.
+        owner: Owner,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A cluster address is a node's.
+    NodeAddress {
+        /// Whose address it is.
+        owner: Owner,
+        /// The address.
+        address: IpAddr,
+    },
+    /// `loadBalancerSourceRanges` says nothing about a family, so everybody of that family may.
+    Unrestricted {
+        /// Whose address it is.
+        owner: Owner,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A range has no meaning.
+    BadRange {
+        /// Whose range it is.
+        owner: Owner,
+        /// The range.
+        range: Prefix,
+    },
+}
+
+impl Problem {
+    /// Whether it may end without a change of its owner.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::Full { .. } | Self::NodeAddress { .. })
+    }
+
+    /// Whether a larger map would cure it.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken { owner, frontend, by } if owner == by => {
+                write!(f, "{owner}: two of its ports are {frontend}; the first is served")
+            }
+            Self::Taken { owner, frontend, by } => {
+                write!(f, "{owner} is not served on {frontend}: {by} has that address and port")
+            }
+            Self::Full { owner, map, missing } => write!(
+                f,
+                "{owner} is served in part: {missing} more entries do not fit into the eBPF map {map}, which is full"
+            ),
+            Self::PortZero { owner, port } => write!(f, "{owner}: port {port:?} is 0 and is left out"),
+            Self::SamePort { owner, port } => {
+                write!(f, "{owner}: two ports are called {port:?}; the first is served")
+            }
+            Self::BadAddress { owner, address } => {
+                write!(f, "{owner}: {address} cannot be a service's address and is left out")
+            }
+            Self::ForeignFamily { owner, address } => {
+                write!(f, "{owner}: {address} is left out, the service has no cluster address of its family")
+            }
+            Self::NodeAddress { owner, address } => {
+                write!(f, "{owner}: its cluster address {address} is a node's address and is left out")
+            }
+            Self::Unrestricted { owner, address } => write!(
+                f,
+                "{owner}: loadBalancerSourceRanges has no range of the family of {address}, so everybody may use it"
+            ),
+            Self::BadRange { owner, range } => {
+                write!(f, "{owner}: source range {}/{} is left out", range.address, range.length)
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! How a node carries services, as flags of `fairlead node` and `fairlead proxy`.
+
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+
+use clap::Args;
+use fairlead_agent::{Capacities, Forwarding, NodePortAddresses, ServiceConfig, ServiceOptions, Timeouts};
+use fairlead_model::Prefix;
+use ipnet::IpNet;
+
+/// Flags about services.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Services")]
+pub(crate) struct ServiceArgs {
+    /// How connections from outside reach pods on other nodes: encapsulated (the pod sees the client, replies come back
+    /// by this node), direct (the pod's node answers the client), masquerade (the pod sees this node)
+    #[arg(long, value_name = "HOW", default_value = "encapsulated", value_parser = forwarding)]
+    forwarding: Forwarding,
+    /// UDP port of the VXLAN between nodes; not used with --forwarding=masquerade
+    #[arg(long, value_name = "PORT", default_value_t = 4789)]
+    overlay_port: u16,
+    /// Translate connections at the socket for the node's own processes only; a service mesh or a virtual machine in a pod
+    /// then sees the service's address
+    #[arg(long)]
+    socket_lb_host_only: bool,
+    /// Where node ports are; no socket is given such a port by chance
+    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = ports)]
+    service_node_port_range: RangeInclusive<u16>,
+    /// Addresses that serve node ports, as networks, or `primary` for the node's addresses [default: all, 127.0.0.1 and
+    /// ::1 among them]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = node_port_network)]
+    nodeport_addresses: Vec<NodePortNetwork>,
+    /// Ports to masquerade with; they should not be in net.ipv4.ip_local_port_range
+    #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = ports)]
+    masquerade_ports: RangeInclusive<u16>,
+    /// How many entries a map holds: services, slots, backends, affinity or conntrack; may be repeated
+    #[arg(long, value_name = "MAP=ENTRIES", value_parser = map_size)]
+    map_size: Vec<(usize, u32)>,
+    /// How long an idle TCP connection is remembered
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    conntrack_tcp_timeout_established: Duration,
+    /// How long an idle TCP connection is remembered that one side has closed
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
+    conntrack_tcp_timeout_close_wait: Duration,
+    /// How long a TCP connection is remembered that both sides have closed, or one has reset
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    conntrack_tcp_timeout_closing: Duration,
+    /// How long a TCP connection is remembered that nobody has answered
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = time)]
+    conntrack_tcp_timeout_half_open: Duration,
+    /// How long datagrams are remembered that nobody has answered
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    conntrack_udp_timeout: Duration,
+    /// How long datagrams are remembered that somebody has answered
+    #[arg(long, value_name = "TIME", default_value = "180s", value_parser = time)]
+    conntrack_udp_timeout_stream: Duration,
+}
+
+/// Maps that have a size, by name.
+const MAPS: [(&str, fn(&mut Capacities) -> &mut u32); 5] = [
+    ("services", |capacities| &mut capacities.services),
+    ("slots", |capacities| &mut capacities.slots),
+    ("backends", |capacities| &mut capacities.backends),
+    ("affinity", |capacities| &mut capacities.affinity),
+    ("conntrack", |capacities| &mut capacities.conntrack),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NodePortNetwork {
+    Primary,
+    Network(Prefix),
+}
+
+impl ServiceArgs {
+    /// As the agent wants it, for a node with these addresses.
+    pub(crate) fn config(&self, addresses: &[IpAddr]) -> ServiceConfig {
+        let mut capacities = Capacities::default();
+        for (map, entries) in &self.map_size {
+            *MAPS[*map].1(&mut capacities) = *entries;
+        }
+        let networks = self.nodeport_addresses.iter().map(|network| match network {
+            NodePortNetwork::Primary => addresses.iter().copied().map(single).collect(),
+            NodePortNetwork::Network(prefix) => vec![*prefix],
+        });
+        let networks: Vec<Prefix> = networks.flatten().collect();
+        ServiceConfig {
+            options: ServiceOptions {
+                forwarding: self.forwarding,
+                overlay_port: self.overlay_port,
+                sockets_of_host_only: self.socket_lb_host_only,
+                node_ports: self.service_node_port_range.clone(),
+                masquerade_ports: self.masquerade_ports.clone(),
+                capacities,
+            },
+            addresses: addresses.to_vec(),
+            node_port_addresses: match self.nodeport_addresses.as_slice() {
+                [] => NodePortAddresses::All,
+                [NodePortNetwork::Primary] => NodePortAddresses::Primary,
+                _ => NodePortAddresses::Within(networks),
+            },
+            timeouts: Timeouts {
+                tcp_established: self.conntrack_tcp_timeout_established,
+                tcp_close_wait: self.conntrack_tcp_timeout_close_wait,
+                tcp_closing: self.conntrack_tcp_timeout_closing,
+                tcp_half_open: self.conntrack_tcp_timeout_half_open,
+                udp_answered: self.conntrack_udp_timeout_stream,
+                udp: self.conntrack_udp_timeout,
+                ..Timeouts::default()
+            },
+        }
+    }
+}
+
+fn single(address: IpAddr) -> Prefix {
+    Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
+}
+
+fn forwarding(name: &str) -> Result<Forwarding, String> {
+    let found = Forwarding::ALL.iter().find(|(known, _)| *known == name);
+    found.map(|(_, forwarding)| *forwarding).ok_or_else(|| {
+        let known: Vec<_> = Forwarding::ALL.iter().map(|(known, _)| *known).collect();
+        format!("write {}", known.join(" or "))
+    })
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let range = text.split_once('-').and_then(|(first, last)| Some(number(first)?..=number(last)?));
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| "write it as FIRST-LAST, e.g. 30000-32767".to_owned())
+}
+
+fn node_port_network(text: &str) -> Result<NodePortNetwork, String> {
+    if text == "primary" {
+        return Ok(NodePortNetwork::Primary);
+    }
+    let network =
+        text.parse::<IpNet>().map_err(|_| "write a network such as 192.0.2.0/24, or primary")?.trunc();
+    Ok(NodePortNetwork::Network(Prefix { address: network.network(), length: network.prefix_len() }))
+}
+
+fn map_size(text: &str) -> Result<(usize, u32), String> {
+    let (name, entries) = text.split_once('=').ok_or("write it as MAP=ENTRIES")?;
+    let map = MAPS.iter().position(|(known, _)| *known == name).ok_or_else(|| {
+        let known: Vec<_> = MAPS.iter().map(|(known, _)| *known).collect();
+        format!("{name:?} is not one of {}", known.join(", "))
+    })?;
+    let entries = entries.parse().ok().filter(|entries| *entries > 0);
+    Ok((map, entries.ok_or("the number of entries is not a positive number")?))
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("h", 3600), ("m", 60), ("s", 1)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds).filter(|seconds| *seconds > 0)
+    });
+    parsed.map(Duration::from_secs).ok_or_else(|| "write a time such as 30s, 5m or 24h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        services: ServiceArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<ServiceConfig, String> {
+        let arguments = ["test"].iter().chain(arguments);
+        let parsed = Only::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        Ok(parsed.services.config(&["192.0.2.17".parse().expect("an address")]))
+    }
+
+    #[test]
+    fn flags_that_are_not_given_are_the_agent_s_defaults() {
+        let addresses = vec!["192.0.2.17".parse().expect("an address")];
+        assert_eq!(parse(&[]), Ok(ServiceConfig { addresses, ..ServiceConfig::default() }));
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let config = parse(&[
+            "--forwarding=direct",
+            "--socket-lb-host-only",
+            "--service-node-port-range=20000-20100",
+            "--nodeport-addresses=192.0.2.9/24,primary",
+            "--map-size=conntrack=1000000",
+            "--conntrack-tcp-timeout-established=5m",
+        ])
+        .expect("valid");
+        let options = config.options;
+        assert_eq!((options.forwarding, options.sockets_of_host_only), (Forwarding::Direct, true));
+        assert_eq!((options.node_ports, options.capacities.conntrack), (20_000..=20_100, 1_000_000));
+        let network =
+            |address: &str, length| Prefix { address: address.parse().expect("an address"), length };
+        let networks = vec![network("192.0.2.0", 24), network("192.0.2.17", 32)];
+        assert_eq!(config.node_port_addresses, NodePortAddresses::Within(networks));
+        assert_eq!(config.timeouts.tcp_established, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_a_hint() {
+        for (argument, hint) in [
+            ("--forwarding=fast", "encapsulated or direct or masquerade"),
+            ("--service-node-port-range=32767-30000", "FIRST-LAST"),
+            ("--nodeport-addresses=all", "or primary"),
+            ("--map-size=pods=3", "not one of services"),
+            ("--conntrack-udp-timeout=60", "30s, 5m or 24h"),
+        ] {
+            let refused = parse(&[argument]).expect_err(argument);
+            assert!(refused.contains(hint), "{argument}: {refused}");
+        }
+    }
+}
