@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod cost;
 pub mod dns;
 pub mod image;
 pub mod kubectl;

@@ -8,6 +8,7 @@ use console::style;
 use fairlead_bench::{
     api,
     cluster::{Cluster, ClusterSpec, folder_for},
+    cost::{self, agent::AgentArgs, guest::GuestArgs},
     dns, image, programming, scenario,
     screen::aside,
     smoke,
@@ -62,6 +63,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Measure instructions; runs inside the machine that `cargo xtask bench cost` boots
+    #[command(hide = true)]
+    CostGuest(GuestArgs),
+    /// The agent of that measurement
+    #[command(hide = true)]
+    CostAgent(AgentArgs),
 }
 
 #[tokio::main]
@@ -73,6 +80,8 @@ async fn main() -> ExitCode {
         Command::Smoke { json } => measure(json).await,
         Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
         Command::Dns { json } => measure_dns(json).await,
+        Command::CostGuest(args) => tokio::task::block_in_place(|| cost::guest::run(&args)),
+        Command::CostAgent(args) => tokio::task::block_in_place(|| cost::agent::run(&args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

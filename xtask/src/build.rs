@@ -33,9 +33,14 @@ impl Profile {
         self.folder().join("fairlead")
     }
 
+    /// The binary `fairlead-bench`.
+    pub(crate) fn fairlead_bench(self) -> PathBuf {
+        self.folder().join("fairlead-bench")
+    }
+
     /// A command that runs the demo and the benchmarks with `arguments`.
     pub(crate) fn bench(self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.folder().join("fairlead-bench"));
+        let mut command = Command::new(self.fairlead_bench());
         command.args(arguments);
         command.env("FAIRLEAD_BIN", self.fairlead()).env("FAIRLEAD_IMAGES", paths::images());
         command
@@ -88,22 +93,32 @@ pub(crate) fn clean() -> Result<()> {
 }
 
 fn workload() -> Result<()> {
+    static_binary("build the static workload", "fairlead-workload")
+}
+
+/// The first process of virtual machines.
+pub(crate) fn guest() -> Result<()> {
+    static_binary("build the guest", "fairlead-guest")
+}
+
+fn static_binary(title: &str, package: &str) -> Result<()> {
     let mut cargo = cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "fairlead-workload",
-        "--target",
-        STATIC_TARGET,
-    ]);
+    cargo.args(["build", "--release", "--locked", "--package", package, "--target", STATIC_TARGET]);
     cargo.arg("--target-dir").arg(static_target()).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    step::quiet("build the static workload", &mut cargo)
+    step::quiet(title, &mut cargo)
 }
 
 fn workload_binary() -> PathBuf {
-    static_target().join(STATIC_TARGET).join("release").join("fairlead-workload")
+    static_release().join("fairlead-workload")
+}
+
+/// Where [`guest`] leaves its binary.
+pub(crate) fn guest_binary() -> PathBuf {
+    static_release().join("fairlead-guest")
+}
+
+fn static_release() -> PathBuf {
+    static_target().join(STATIC_TARGET).join("release")
 }
 
 fn static_target() -> PathBuf {

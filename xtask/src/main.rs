@@ -2,19 +2,21 @@
 
 mod bpf;
 mod build;
+mod cost;
 mod lint;
 mod paths;
 mod requirement;
 mod setup;
 mod step;
 mod test;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{build::Profile, test::Tier};
+use crate::{build::Profile, cost::CostArgs, test::Tier};
 
 /// Build, show, test and measure Fairlead.
 #[derive(Parser)]
@@ -45,6 +47,12 @@ enum Command {
     Test {
         /// Only this tier
         tier: Option<Tier>,
+        /// With `vm`: write the instruction counts as the new budget
+        #[arg(long)]
+        bless: bool,
+        /// With `vm`: only this kernel, such as `6.1`
+        #[arg(long, value_name = "VERSION")]
+        kernel: Option<String>,
     },
     /// Measure
     Bench {
@@ -73,6 +81,8 @@ enum Bench {
     Programming,
     /// Processor time of a DNS answer beside unbound, memory, time of a change until it is answered
     Dns,
+    /// Instructions of the kernel for an operation, which no noise can touch
+    Cost,
 }
 
 impl Bench {
@@ -83,10 +93,15 @@ impl Bench {
             Self::Api => ("api", None),
             Self::Programming => ("programming", Some("the benchmark loads eBPF programs")),
             Self::Dns => ("dns", None),
+            Self::Cost => ("cost", None),
         }
     }
 
     fn run(self, arguments: &[OsString]) -> Result<()> {
+        if matches!(self, Self::Cost) {
+            let name = OsString::from("cargo xtask bench cost");
+            return cost::run(&CostArgs::parse_from(std::iter::once(&name).chain(arguments)));
+        }
         let (name, root) = self.row();
         if let Some(why) = root {
             setup::need_root(why)?;
@@ -121,7 +136,11 @@ fn run(command: &Command) -> Result<()> {
             let keep: &[&str] = if *keep { &["--keep"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["demo"], keep].concat()))
         }
-        Command::Test { tier } => test::run(*tier),
+        Command::Test { tier: Some(Tier::Vm), bless, kernel } => vm::test::run(*bless, kernel.as_deref()),
+        Command::Test { bless: true, .. } | Command::Test { kernel: Some(_), .. } => {
+            anyhow::bail!("--bless and --kernel belong to `test vm`")
+        }
+        Command::Test { tier, .. } => test::run(*tier),
         Command::Bench { what, arguments } => what.run(arguments),
         Command::Lint => lint::run(),
         Command::Ci => {

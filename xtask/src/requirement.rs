@@ -162,6 +162,14 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),
     debian!(
         Run,
+        "qemu-system-x86",
+        Check::Program("qemu-system-x86_64"),
+        "runs other kernels, and counts their instructions"
+    ),
+    debian!(Run, "xz-utils", Check::Program("xz"), "unpacks the modules of those kernels"),
+    debian!(Run, "bpftool", Check::Program("bpftool"), "shows in tests what is attached"),
+    debian!(
+        Run,
         "python3-venv",
         Check::File("/usr/share/doc/python3-venv"),
         "an environment for the Python client in tests"

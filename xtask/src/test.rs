@@ -14,7 +14,7 @@ use crate::{
     build::{self, Profile},
     paths,
     requirement::PYTHON_CLIENT,
-    setup,
+    setup, vm,
 };
 
 /// What a test needs.
@@ -26,18 +26,21 @@ pub(crate) enum Tier {
     Packet,
     /// Root: network namespaces, real sockets, real containers
     Node,
+    /// Root, qemu: the packet and node tests on other kernels
+    Vm,
     /// Root, containerd, kubectl: a whole cluster
     E2e,
 }
 
 impl Tier {
-    const ALL: [Self; 4] = [Self::Unit, Self::Packet, Self::Node, Self::E2e];
+    const ALL: [Self; 5] = [Self::Unit, Self::Packet, Self::Node, Self::Vm, Self::E2e];
 
     /// The tier of an integration-test target.
     fn of(target: &str) -> Self {
         match target.split('_').next() {
             Some("packet") => Self::Packet,
             Some("node") => Self::Node,
+            Some("vm") => Self::Vm,
             Some("e2e") => Self::E2e,
             _ => Self::Unit,
         }
@@ -46,7 +49,7 @@ impl Tier {
 
 /// Tests that passed, failed and were left out.
 #[derive(Default)]
-struct Count {
+pub(crate) struct Count {
     passed: u32,
     failed: u32,
     ignored: u32,
@@ -75,6 +78,10 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
         if tier == Tier::Unit {
             run_cargo(&["--lib", "--bins"], &names, &mut count, &mut broken)?;
             run_cargo(&["--doc"], &[], &mut count, &mut broken)?;
+        } else if tier == Tier::Vm {
+            if let Err(error) = vm::test::run(false, None) {
+                broken.push(format!("test vm: {error:#}"));
+            }
         } else if !names.is_empty() {
             run_cargo(&[], &names, &mut count, &mut broken)?;
         }
@@ -83,7 +90,7 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
     for name in &broken {
         println!("{} {name}", style("✗").red());
     }
-    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.ignored);
+    println!("{}", count.summary());
     if count.failed > 0 || !broken.is_empty() {
         bail!("tests failed");
     }
@@ -121,8 +128,19 @@ fn run_cargo(kind: &[&str], targets: &[&str], count: &mut Count, broken: &mut Ve
 }
 
 impl Count {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+
+    /// The last line of a run.
+    pub(crate) fn summary(&self) -> String {
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored)
+    }
+
     /// Adds a summary line of the test runner, such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some(rest) = line.strip_prefix("test result:") else { return };
         for part in rest.split([';', '.']) {
             let mut words = part.split_whitespace();
@@ -165,6 +183,7 @@ mod tests {
         let rows = [
             ("packet", Tier::Packet),
             ("node_services", Tier::Node),
+            ("vm_programs", Tier::Vm),
             ("e2e", Tier::E2e),
             ("kubectl", Tier::Unit),
         ];

@@ -146,6 +146,12 @@ pub mod globals {
     pub const UPLINK_IFINDEX: &str = "UPLINK_IFINDEX";
     /// `u32`: 1 when connection records are written, else 0.
     pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
+    /// `u32`: 0 where the address hooks have no `bpf_set_retval` (before Linux 6.1); a refused call then fails with
+    /// `EPERM`.
+    pub const SET_RETVAL: &str = "SET_RETVAL";
+    /// `u32`: 0 where `sock_ops` has no `bpf_get_netns_cookie` (before Linux 5.15); a socket's pod is then found by its
+    /// address alone.
+    pub const SOCK_OPS_NETNS: &str = "SOCK_OPS_NETNS";
     /// `u32`: interface index of the overlay; 0 when there is none.
     pub const OVERLAY_IFINDEX: &str = "OVERLAY_IFINDEX";
     /// `u32`: how connections from outside reach backends on other nodes, a `FORWARD_*`.

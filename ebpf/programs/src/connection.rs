@@ -23,7 +23,7 @@ use fairlead_datapath::Tables;
 
 use crate::{
     event,
-    maps::{Maps, SOCKETS, flow_events},
+    maps::{Maps, SOCKETS, flow_events, sock_ops_netns},
 };
 
 /// `AF_INET`.
@@ -152,12 +152,14 @@ impl Socket {
     /// The pod whose socket it is: by its network namespace, or by its address while the namespace is not known.
     #[inline(always)]
     fn pod_slot(&self, local: &Addr16) -> u32 {
-        // SAFETY: the kernel passes a valid context.
-        let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
-        match Maps.pod_of_netns(cookie) {
-            Some(pod) => pod.slot,
-            None => Maps.pod(local).map_or(0, |pod| pod.slot),
+        if sock_ops_netns() != 0 {
+            // SAFETY: the kernel passes a valid context.
+            let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
+            if let Some(pod) = Maps.pod_of_netns(cookie) {
+                return pod.slot;
+            }
         }
+        Maps.pod(local).map_or(0, |pod| pod.slot)
     }
 
     #[inline(always)]

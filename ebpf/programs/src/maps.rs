@@ -97,6 +97,11 @@ globals! {
     OVERLAY_IFINDEX overlay_ifindex u32 = 0;
     /// Whether connection records are written.
     FLOW_EVENTS flow_events u32 = 1;
+    /// Whether the address hooks may say with which error a call fails. The verifier drops what a constant switches off, so
+    /// that a helper which the kernel does not have is never looked at.
+    SET_RETVAL set_retval u32 = 1;
+    /// Whether `sock_ops` can tell the network namespace.
+    SOCK_OPS_NETNS sock_ops_netns u32 = 1;
     /// A `FORWARD_*`.
     FORWARDING forwarding u32 = 0;
     /// Cookie of the host's network namespace.

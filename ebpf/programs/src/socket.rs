@@ -22,7 +22,7 @@ use fairlead_datapath::{
 
 use crate::{
     event,
-    maps::{Maps, SOCKETS, flow_events, host_netns, sockets_of_host_only},
+    maps::{Maps, SOCKETS, flow_events, host_netns, set_retval, sockets_of_host_only},
 };
 
 /// The call goes on.
@@ -154,7 +154,7 @@ fn refuse(call: &Call, proto: u8, addr: &Addr16, port: Be16, refusal: &Refusal) 
             ..FlowEvent::default()
         });
     }
-    if refusal.is_told() {
+    if refusal.is_told() && set_retval() != 0 {
         // SAFETY: the helper takes a number.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }

@@ -2,6 +2,12 @@
 
 use std::path::Path;
 
+use aya::{
+    EbpfLoader,
+    programs::{ProgramError, ProgramType},
+    sys::{BpfHelper, is_helper_supported},
+};
+use fairlead_abi::names::globals;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
@@ -18,6 +24,9 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Version of the running kernel.
 const OS_RELEASE: &str = "/proc/sys/kernel/osrelease";
+
+/// First kernel that can hold the programs: `bpf_redirect_peer` and `bpf_redirect_neigh` came with it.
+const OLDEST: (u32, u32) = (5, 10);
 
 /// First kernel with TCX links (commit e420bed02507).
 const TCX_SINCE: (u32, u32) = (6, 6);
@@ -51,13 +60,19 @@ pub fn require_kernel() -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Whether interfaces take TCX links, which can be pinned; else they take filters ([`crate::bpf`]).
+pub(crate) fn has_tcx() -> bool {
+    let release = std::fs::read_to_string(OS_RELEASE).unwrap_or_default();
+    parse_release(release.trim()).is_some_and(|version| version >= TCX_SINCE)
+}
+
 fn require_release() -> Result<(), KernelError> {
     let release = std::fs::read_to_string(OS_RELEASE).map_err(KernelError::file("reading", OS_RELEASE))?;
     let release = release.trim();
     match parse_release(release) {
-        Some(version) if version < TCX_SINCE => Err(KernelError::MissingFeature {
-            feature: "TCX links",
-            remedy: format!("{release} is running, Linux 6.6 or newer is needed"),
+        Some(version) if version < OLDEST => Err(KernelError::MissingFeature {
+            feature: "redirection to a peer (`bpf_redirect_peer`)",
+            remedy: format!("{release} is running, Linux {}.{} or newer is needed", OLDEST.0, OLDEST.1),
         }),
         _ => Ok(()),
     }
@@ -93,6 +108,67 @@ fn is_bpffs(directory: &Path) -> bool {
     existing.and_then(|path| statfs(path).ok()).is_some_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }
 
+/// Lets the process make maps where the kernel counts them against the limit of locked memory (before Linux 5.11). Where
+/// it may not be raised, loading says that memory is short.
+#[expect(unsafe_code, reason = "the limit has no safe interface among our dependencies")]
+pub fn raise_memory_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: it reads the structure, which lives for the time of the call.
+    let _refused = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// A helper that only newer kernels have, the programs that call it, and the switch that leaves the call out.
+struct Helper {
+    /// A global of the object: 1 by default, 0 where the kernel lacks the helper.
+    switch: &'static str,
+    program: ProgramType,
+    helper: BpfHelper,
+}
+
+const HELPERS: &[Helper] = &[
+    // Linux 6.1 (commit 69fd337a975c).
+    Helper {
+        switch: globals::SET_RETVAL,
+        program: ProgramType::CgroupSockAddr,
+        helper: BpfHelper::BPF_FUNC_set_retval,
+    },
+    // Linux 5.15 (commit 6cf1770d63dd).
+    Helper {
+        switch: globals::SOCK_OPS_NETNS,
+        program: ProgramType::SockOps,
+        helper: BpfHelper::BPF_FUNC_get_netns_cookie,
+    },
+];
+
+/// Which helpers of [`HELPERS`] the running kernel has, in that order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Helpers(Vec<u32>);
+
+impl Helpers {
+    /// Asks the kernel, by loading programs of two instructions.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked: not root, for one.
+    pub fn of_this_kernel() -> Result<Self, KernelError> {
+        let has = |row: &Helper| is_helper_supported(row.program, row.helper).map(u32::from);
+        let probed: Result<_, ProgramError> = HELPERS.iter().map(has).collect();
+        let failed = |source| KernelError::Program { name: "of two instructions", source: Box::new(source) };
+        Ok(Self(probed.map_err(failed)?))
+    }
+
+    /// Whether the kernel has what this switch of the object leaves out.
+    pub fn has(&self, switch: &str) -> bool {
+        HELPERS.iter().zip(&self.0).any(|(row, has)| row.switch == switch && *has == 1)
+    }
+
+    /// Leaves out of the programs what the kernel would refuse.
+    pub fn switch<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        for (row, has) in HELPERS.iter().zip(&self.0) {
+            loader.override_global(row.switch, has, true);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +178,7 @@ mod tests {
         assert_eq!(parse_release("6.12.9+deb13-cloud-amd64"), Some((6, 12)));
         assert_eq!(parse_release("6.1-rc3"), Some((6, 1)));
         assert_eq!(parse_release("unknown"), None);
-        assert!(parse_release("6.1.0").is_some_and(|version| version < TCX_SINCE));
-        assert!(parse_release("6.18.44").is_some_and(|version| version >= TCX_SINCE));
+        assert!(parse_release("5.4.0").is_some_and(|version| version < OLDEST));
+        assert!(parse_release("5.10.0-32-cloud-amd64").is_some_and(|version| version >= OLDEST));
     }
 }

@@ -194,7 +194,7 @@ impl Pods {
 
 impl Inner {
     /// Says whose interface it is and attaches the programs, before a packet can pass.
-    fn admit(&mut self, spec: &PodSpec, host: &Link, cookie: u64) -> Result<(), KernelError> {
+    fn admit(&mut self, spec: &PodSpec, host: &Link, cookie: Option<u64>) -> Result<(), KernelError> {
         let address = |v4: bool| {
             let found = spec.addresses.iter().find(|address| address.is_ipv4() == v4);
             found.map_or(Addr16::UNSPECIFIED, |address| Addr16::from(*address))
@@ -202,8 +202,11 @@ impl Inner {
         let value = InterfaceValue { v4: address(true), v6: address(false), slot: spec.slot };
         let put = self.interfaces.insert(host.index, value, 0);
         put.map_err(KernelError::map(names::INTERFACES.name, "writing"))?;
-        let put = self.namespaces.insert(cookie, value, 0);
-        put.map_err(KernelError::map(names::POD_NETNS.name, "writing"))?;
+        // Without it the sockets of the pod are known by their addresses alone.
+        if let Some(cookie) = cookie {
+            let put = self.namespaces.insert(cookie, value, 0);
+            put.map_err(KernelError::map(names::POD_NETNS.name, "writing"))?;
+        }
         self.programs.lock().attach_pod(&spec.interface, host.index)
     }
 

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::filter;
 use crate::KernelError;
 
 /// Paths of everything that is pinned for one node.
@@ -132,6 +133,7 @@ pub(crate) fn remove_directory(directory: &Path) -> Result<(), KernelError> {
         Err(error) => return absent_is_fine(Err(error), directory),
     };
     for entry in entries.filter_map(Result::ok) {
+        filter::detach_noted(&entry.path());
         absent_is_fine(fs::remove_file(entry.path()), &entry.path())?;
     }
     absent_is_fine(fs::remove_dir(directory), directory)

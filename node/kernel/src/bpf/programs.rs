@@ -14,11 +14,15 @@ use aya::{
 use fairlead_abi::names::{self, MapSpec, globals};
 
 use super::{
+    filter,
     link::{self, TCX_EGRESS, TCX_INGRESS, Target},
     object,
     pins::Pins,
 };
-use crate::{KernelError, ServiceOptions};
+use crate::{
+    KernelError, ServiceOptions,
+    features::{Helpers, has_tcx, raise_memory_limit},
+};
 
 /// What the programs are told before they are loaded.
 #[derive(Clone, Debug)]
@@ -90,7 +94,10 @@ impl Programs {
             (globals::MASQUERADE_FIRST, (*options.masquerade_ports.start()).into()),
             (globals::MASQUERADE_LAST, (*options.masquerade_ports.end()).into()),
         ];
+        raise_memory_limit();
+        let helpers = Helpers::of_this_kernel()?;
         let mut loader = EbpfLoader::new();
+        helpers.switch(&mut loader);
         for (name, number) in &numbers {
             loader.override_global(name, number, true);
         }
@@ -222,9 +229,10 @@ impl Programs {
         }
     }
 
-    fn attach_now(&self, link: &WaitingLink) -> Result<(), KernelError> {
+    fn attach_now(&mut self, link: &WaitingLink) -> Result<(), KernelError> {
         let target = match &link.target {
             Ok(cgroup) => Target::Cgroup(cgroup.as_fd()),
+            Err(ifindex) if !has_tcx() => return self.attach_filter(link, *ifindex),
             Err(ifindex) => Target::Interface(*ifindex),
         };
         let attached = link::attach(self.fd(link.program)?, target, link.hook, &link.pin);
@@ -233,6 +241,17 @@ impl Programs {
             operation: "attaching",
             source,
         })
+    }
+
+    fn attach_filter(&mut self, link: &WaitingLink, ifindex: u32) -> Result<(), KernelError> {
+        let name = link.program;
+        let Some(Program::SchedClassifier(classifier)) = self.ebpf.program_mut(name) else {
+            return Err(KernelError::Missing { kind: "program of the expected type", name });
+        };
+        let interface = nix::net::if_::if_indextoname(ifindex)
+            .map_err(|errno| KernelError::file("looking up the interface of", &link.pin)(errno.into()))?;
+        let attached = filter::attach(classifier, &interface.to_string_lossy(), link.hook, &link.pin);
+        attached.map(drop).map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 
     fn load_program(&mut self, name: &'static str) -> Result<(), KernelError> {

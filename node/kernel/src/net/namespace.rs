@@ -95,11 +95,18 @@ impl Namespace {
 
     /// What the kernel calls the namespace: `bpf_get_netns_cookie` returns it for every socket in there.
     ///
+    /// `None` where the kernel does not tell it (before Linux 5.14).
+    ///
     /// # Errors
     /// The namespace cannot be entered or asked.
-    pub fn cookie(&self) -> Result<u64, KernelError> {
-        let asked = self.enter(|| netns_cookie(&UnixDatagram::unbound()?))?;
-        asked.map_err(KernelError::file("reading the cookie of network namespace", &self.path))
+    pub fn cookie(&self) -> Result<Option<u64>, KernelError> {
+        match self.enter(|| netns_cookie(&UnixDatagram::unbound()?))? {
+            Ok(cookie) => Ok(Some(cookie)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+            Err(error) => {
+                Err(KernelError::file("reading the cookie of network namespace", &self.path)(error))
+            }
+        }
     }
 
     /// Runs `act` on a thread inside the namespace and waits for it.
@@ -128,14 +135,19 @@ impl Namespace {
     }
 }
 
-/// What the kernel calls the namespace of the calling thread.
+/// What the kernel calls the namespace of the calling thread; 0 where it does not tell (before Linux 5.14).
 ///
 /// # Errors
 /// The kernel cannot be asked.
 pub fn own_cookie() -> Result<u64, KernelError> {
-    UnixDatagram::unbound()
-        .and_then(|socket| netns_cookie(&socket))
-        .map_err(KernelError::file("reading the cookie of network namespace", "/proc/thread-self/ns/net"))
+    match UnixDatagram::unbound().and_then(|socket| netns_cookie(&socket)) {
+        // A kernel that does not tell it: no namespace has cookie 0.
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(0),
+        read => read.map_err(KernelError::file(
+            "reading the cookie of network namespace",
+            "/proc/thread-self/ns/net",
+        )),
+    }
 }
 
 /// `SO_NETNS_COOKIE` of a socket (Linux 5.14).

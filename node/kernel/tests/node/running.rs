@@ -193,17 +193,19 @@ impl RunningNode {
     pub(crate) fn links(&self) -> BTreeMap<String, (u64, u64)> {
         let directory = self.footprint.bpffs_dir.join("links");
         let pins = fs::read_dir(directory).expect("pins").map(|entry| entry.expect("an entry"));
-        pins.map(|pin| {
-            let path = pin.path().display().to_string();
-            let shown = command("bpftool", &["-j", "link", "show", "pinned", &path]);
-            let number = |field: &str| {
-                let (_, rest) = shown.split_once(&format!("\"{field}\":")).expect("a field");
-                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                digits.parse().expect("a number")
-            };
-            (pin.file_name().to_string_lossy().into_owned(), (number("id"), number("prog_id")))
-        })
-        .collect()
+        // Before TCX the interfaces have filters, of which there is only a note.
+        pins.filter(|pin| fs::read_link(pin.path()).is_err())
+            .map(|pin| {
+                let path = pin.path().display().to_string();
+                let shown = command("bpftool", &["-j", "link", "show", "pinned", &path]);
+                let number = |field: &str| {
+                    let (_, rest) = shown.split_once(&format!("\"{field}\":")).expect("a field");
+                    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                    digits.parse().expect("a number")
+                };
+                (pin.file_name().to_string_lossy().into_owned(), (number("id"), number("prog_id")))
+            })
+            .collect()
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr};
 
 use aya::{
     maps::{LpmTrie, lpm_trie::Key},
-    programs::{SchedClassifier, TcAttachType},
+    programs::{SchedClassifier, TcAttachType, tc::qdisc_add_clsact},
 };
 use fairlead_abi::{
     Addr16,
@@ -181,6 +181,8 @@ impl Pod {
 fn attach(loaded: &mut Loaded, program: &str, interface: &str, side: TcAttachType) {
     let classifier: &mut SchedClassifier =
         loaded.ebpf.program_mut(program).expect(program).try_into().expect("a classifier");
+    // Before TCX a filter needs it; it may be there already.
+    let _exists = qdisc_add_clsact(interface);
     classifier.attach(interface, side).unwrap_or_else(|error| panic!("{program} on {interface}: {error}"));
 }
 

@@ -22,6 +22,7 @@ use fairlead_abi::{
     names::{self, MapSpec, globals},
     pod::{DropKey, PodCounters},
 };
+use fairlead_kernel::features::{Helpers, raise_memory_limit};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
@@ -69,7 +70,10 @@ impl Loaded {
         let path = object_path();
         let object = fs::read(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask build`", path.display()));
+        raise_memory_limit();
+        let helpers = Helpers::of_this_kernel().expect("the kernel answers what it has");
         let mut loader = EbpfLoader::new();
+        helpers.switch(&mut loader);
         for (name, value) in globals {
             loader.override_global(name, value, true);
         }

@@ -1,0 +1,56 @@
+//! Which hook costs what: the kernel's own count of each program's runs and their time, which is in instructions here.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+use fairlead_testkit::netns::run_in;
+
+use super::{
+    Row,
+    traffic::{Op, RUNS},
+};
+
+/// Makes the kernel count; it costs a little, so it is on only here.
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+/// How the paths of these rows begin.
+const PATH: &str = "hook-";
+/// What costs less, in thousand instructions, ran for something else.
+const LEAST: f64 = 0.05;
+
+/// Measures what each program costs of a connection and of a round trip, and prints a row for each.
+pub(crate) fn measure(client: &Path, to: SocketAddr, mode: &str) -> Result<()> {
+    for op in [Op::Connect, Op::RoundTrip] {
+        fs::write(SWITCH, "1").with_context(|| format!("cannot write {SWITCH}"))?;
+        let before = times()?;
+        run_in(client, || op.measure(to))?;
+        let after = times()?;
+        fs::write(SWITCH, "0").with_context(|| format!("cannot write {SWITCH}"))?;
+        for (program, time) in after {
+            let spent = time - before.get(&program).copied().unwrap_or_default();
+            let each = spent as f64 / RUNS as f64 / f64::from(op.times()) / 1e3;
+            if each >= LEAST {
+                Row::new(mode, &format!("{PATH}{program}"), 1, to, op.name(), each).print()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Instructions of each program so far, by name.
+fn times() -> Result<BTreeMap<String, u64>> {
+    let output =
+        Command::new("bpftool").args(["--json", "prog", "show"]).output().context("cannot start bpftool")?;
+    if !output.status.success() {
+        bail!("bpftool: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let programs: Vec<serde_json::Value> =
+        serde_json::from_slice(&output.stdout).context("bpftool prints no JSON")?;
+    let mut times = BTreeMap::new();
+    for program in &programs {
+        let (Some(name), Some(time)) = (program["name"].as_str(), program["run_time_ns"].as_u64()) else {
+            continue;
+        };
+        *times.entry(name.to_owned()).or_default() += time;
+    }
+    Ok(times)
+}

@@ -1,0 +1,188 @@
+//! The operations that are measured, and the server that they are done with.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    libc,
+    sys::socket::{setsockopt, sockopt},
+};
+
+/// Port of the server; that of the service is [`SERVICE_PORT`].
+pub(crate) const SERVER_PORT: u16 = 8080;
+/// Port of every service.
+pub(crate) const SERVICE_PORT: u16 = 80;
+/// What [`Op::Bulk`] sends at once.
+const CHUNK: usize = 64 * 1024;
+/// Asks the server for a byte.
+const ASK: u8 = b'?';
+/// Says that [`BULK_LEN`] bytes follow, this one included.
+const BULK: u8 = b'b';
+const BULK_LEN: usize = 8 * CHUNK;
+/// Longest wait for an answer by the machine's clock.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Something that is done again and again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Op {
+    /// A TCP connection is made, a byte goes each way, it is reset.
+    Connect,
+    /// A byte goes each way on an open TCP connection.
+    RoundTrip,
+    /// A datagram goes each way between connected sockets.
+    Udp,
+    /// A datagram goes each way from a socket that is not connected.
+    UdpUnconnected,
+    /// A KiB is sent on an open TCP connection.
+    Bulk,
+}
+
+impl Op {
+    pub(crate) const ALL: &[Self] =
+        &[Self::Connect, Self::RoundTrip, Self::Udp, Self::UdpUnconnected, Self::Bulk];
+
+    /// Its name in the results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::RoundTrip => "roundtrip",
+            Self::Udp => "udp",
+            Self::UdpUnconnected => "udp-unconnected",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// How many are counted at once.
+    pub(crate) fn times(self) -> u32 {
+        match self {
+            Self::Connect => 20,
+            Self::RoundTrip => 60,
+            Self::Udp | Self::UdpUnconnected => 40,
+            Self::Bulk => 1,
+        }
+    }
+
+    /// Thousand instructions for one, in the network namespace of this thread.
+    pub(crate) fn measure(self, to: SocketAddr) -> Result<f64> {
+        let times = self.times();
+        let measured = match self {
+            Self::Connect => count(times, || connect_once(to)),
+            Self::RoundTrip => {
+                let mut stream = TcpStream::connect(to)?;
+                count(times, || exchange(&mut stream))
+            }
+            Self::Udp => {
+                let socket = udp(to)?;
+                socket.connect(to)?;
+                count(times, || {
+                    socket.send(&[ASK])?;
+                    socket.recv(&mut [0; 8]).map(drop)
+                })
+            }
+            Self::UdpUnconnected => {
+                let socket = udp(to)?;
+                count(times, || {
+                    socket.send_to(&[ASK], to)?;
+                    socket.recv_from(&mut [0; 8]).map(drop)
+                })
+            }
+            Self::Bulk => {
+                let (mut stream, chunk) = (TcpStream::connect(to)?, vec![BULK; CHUNK]);
+                count(times, || bulk(&mut stream, &chunk)).map(|all| all / (BULK_LEN / 1_024) as f64)
+            }
+        };
+        measured.with_context(|| format!("{} to {to}", self.name()))
+    }
+}
+
+/// How often an operation is counted. The median is the result: the kernel's timers, which run every few million
+/// instructions, do not make it.
+const COUNTS: usize = 21;
+/// How many counts are thrown away first, while caches fill and windows open.
+const BEFORE: usize = 3;
+/// How often [`Op::measure`] does [`Op::times`] operations.
+pub(crate) const RUNS: usize = BEFORE + COUNTS;
+
+/// Thousand instructions of one `act`, counted `times` at once by the clock, where a nanosecond is an instruction.
+fn count(times: u32, mut act: impl FnMut() -> io::Result<()>) -> io::Result<f64> {
+    let mut counts = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        (0..times).try_for_each(|_| act())?;
+        counts.push(started.elapsed().as_nanos() as f64 / f64::from(times) / 1e3);
+    }
+    let mut counts = counts.split_off(BEFORE);
+    counts.sort_by(f64::total_cmp);
+    Ok(counts[COUNTS / 2])
+}
+
+fn connect_once(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(to)?;
+    exchange(&mut stream)?;
+    // Reset on close, or the ports are used up by connections that wait.
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    Ok(())
+}
+
+fn exchange(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&[ASK])?;
+    stream.read_exact(&mut [0])
+}
+
+fn bulk(stream: &mut TcpStream, chunk: &[u8]) -> io::Result<()> {
+    (0..BULK_LEN / CHUNK).try_for_each(|_| stream.write_all(chunk))?;
+    stream.read_exact(&mut [0])
+}
+
+fn udp(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(WAIT))?;
+    Ok(socket)
+}
+
+/// Serves on these addresses in the network namespace of this thread; the threads end with the process.
+pub(crate) fn serve(addresses: &[IpAddr]) -> Result<()> {
+    for address in addresses {
+        let at = SocketAddr::new(*address, SERVER_PORT);
+        let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
+        thread::spawn(move || {
+            let mut buffer = vec![0; CHUNK];
+            for mut stream in listener.incoming().flatten() {
+                // One at a time: a client that resets has gone on already.
+                let _reset = answer(&mut stream, &mut buffer);
+            }
+        });
+        let socket = UdpSocket::bind(at).with_context(|| format!("cannot bind to {at}"))?;
+        thread::spawn(move || {
+            let mut buffer = [0; 8];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let _unreachable = socket.send_to(&buffer[..length], from);
+            }
+        });
+    }
+    Ok(())
+}
+
+fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        let mut length = stream.read(buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        if buffer[0] == BULK {
+            while length < BULK_LEN {
+                length += match stream.read(buffer)? {
+                    0 => return Ok(()),
+                    more => more,
+                };
+            }
+        }
+        stream.write_all(&[ASK])?;
+    }
+}

@@ -1,0 +1,251 @@
+//! `cargo xtask test vm`: the packet and node tests on other kernels.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use console::style;
+
+use super::{
+    Event, Initramfs, Kernel, Machine, Step,
+    budget::Counts,
+    kernel::{RELEASES, Release},
+};
+use crate::{bpf, build, paths, setup, test::Count};
+
+/// Test targets that run in a machine, by package. The first says what the verifier made of each
+/// program.
+const TARGETS: &[(&str, &str)] = &[
+    ("fairlead-kernel", PROGRAMS),
+    ("fairlead-kernel", "packet"),
+    ("fairlead-kernel", "node"),
+    ("fairlead-agent", "node_agent"),
+];
+const PROGRAMS: &str = "vm_programs";
+/// Programs of this machine that the tests call.
+const TOOLS: &[&str] = &["ip", "nft", "bpftool", "tcpdump"];
+/// What the tests need of a kernel: links, filters, and the tables that they look into.
+const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan", "nf_tables"];
+const OBJECT: &str = "/fairlead.bpf.o";
+const MEMORY_MIB: u32 = 2_048;
+/// A machine needs about three minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Tests that cannot pass on a kernel: its version, the test, why.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("5.10", "sockets::applications_see_services_and_packets_see_backends", REFUSALS),
+    ("5.10", "a_cluster_of_two_agents_serves_tells_and_survives", REFUSALS),
+];
+/// `SO_NETNS_COOKIE` came with 5.14 and `bpf_set_retval` for the address hooks with 6.1.
+const REFUSALS: &str =
+    "it asserts that a refusal is ECONNREFUSED and counts for the pod; here it is EPERM and the host's";
+
+/// What came of it, on one kernel or on all.
+#[derive(Default)]
+struct Outcome {
+    counts: Counts,
+    tests: Count,
+    /// What does not work, in sentences.
+    broken: Vec<String>,
+}
+
+/// Runs the tier on all kernels at once, or on `only` one; `bless` writes the instruction counts as the new budget.
+pub(crate) fn run(bless: bool, only: Option<&str>) -> Result<()> {
+    let releases: Vec<&Release> =
+        RELEASES.iter().filter(|release| only.is_none_or(|only| only == release.version)).collect();
+    if releases.is_empty() {
+        let known: Vec<&str> = RELEASES.iter().map(|release| release.version).collect();
+        bail!("there is no kernel {}; there are {}", only.unwrap_or_default(), known.join(", "));
+    }
+    setup::need_root("the programs are loaded into the running kernel as well")?;
+    setup::run(setup::RUN)?;
+    bpf::build()?;
+    build::guest()?;
+    let executables = executables()?;
+    let kernels: Vec<Kernel> = releases.iter().map(|release| Kernel::of(**release)).collect::<Result<_>>()?;
+    let started = Instant::now();
+    let mut all = Outcome::default();
+    let own = running_kernel();
+    for line in programs_here(&executables[PROGRAMS])? {
+        all.note_program(&line, &own);
+    }
+    let outcomes: Vec<Result<Outcome>> = thread::scope(|scope| {
+        let executables = &executables;
+        let boot = |(release, kernel)| scope.spawn(move || one(release, kernel, executables));
+        let machines: Vec<_> = releases.iter().copied().zip(&kernels).map(boot).collect();
+        machines.into_iter().map(|machine| machine.join().expect("it does not panic")).collect()
+    });
+    for (release, outcome) in releases.iter().zip(outcomes) {
+        match outcome {
+            Ok(outcome) => all.add(outcome),
+            Err(error) => all.broken.push(format!("{}: {error:#}", release.version)),
+        }
+    }
+    println!(
+        "\n{} on {} kernels in {:.0} s",
+        all.tests.summary(),
+        releases.len(),
+        started.elapsed().as_secs_f32()
+    );
+    for (version, test, why) in EXCEPTIONS {
+        println!("not on {version}: {test}: {why}");
+    }
+    for line in &all.broken {
+        println!("{} {line}", style("✗").red());
+    }
+    if !all.broken.is_empty() {
+        bail!("not everything works on every kernel");
+    }
+    if bless {
+        return all.counts.bless();
+    }
+    all.counts.compare(&Counts::budget()?)
+}
+
+/// Boots one kernel and runs every target in it.
+fn one(release: &Release, kernel: &Kernel, executables: &BTreeMap<String, PathBuf>) -> Result<Outcome> {
+    let version = release.version;
+    println!("{version:>5} │ {}", style(&kernel.version).cyan());
+    let mut files = Initramfs::default();
+    TOOLS.iter().try_for_each(|tool| files.tool(tool))?;
+    files.file(Path::new(OBJECT), &paths::target().join("bpf").join("fairlead.bpf.o"))?;
+    let mut steps = Vec::new();
+    for (_, target) in TARGETS {
+        let inside = format!("/tests/{target}");
+        files.program(Path::new(&inside), &executables[*target])?;
+        steps.push(step(*release, target, inside));
+    }
+    let name = format!("test-{version}");
+    let machine = Machine { name: &name, kernel, memory_mib: MEMORY_MIB, patience: PATIENCE, seed: 1 };
+    let mut outcome = Outcome::default();
+    machine.run(files, MODULES, &steps, |event| {
+        match event {
+            Event::Begin { step } => println!("{version:>5} │ {step}"),
+            Event::Line(line) => {
+                if !line.trim().is_empty() {
+                    println!("{version:>5} │   {line}");
+                }
+                outcome.tests.add(&line);
+                outcome.note_program(&line, version);
+                if let Some(name) =
+                    line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
+                {
+                    outcome.broken.push(format!("{version}: {name}"));
+                }
+            }
+            Event::End { step, status, .. } if status != "ok" => {
+                outcome.broken.push(format!("{version}: {step} ended with {status}"));
+            }
+            Event::End { step, took, .. } => {
+                println!("{version:>5} │ {step} took {:.1} s by the machine's clock", took.as_secs_f32());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(outcome)
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.counts.merge(other.counts);
+        self.tests.merge(&other.tests);
+        self.broken.extend(other.broken);
+    }
+
+    /// Reads a line such as `program connect4 verified 3742` or `program connect4 refused WHY`.
+    fn note_program(&mut self, line: &str, kernel: &str) {
+        // The test runner begins a line with the test's name and does not end it.
+        let Some((_, rest)) = line.split_once("program ") else { return };
+        let mut words = rest.splitn(3, ' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some(program), Some("verified"), Some(count)) => {
+                self.counts.add(program, kernel, count.parse().unwrap_or_default());
+            }
+            (Some(program), Some("refused"), Some(why)) => {
+                self.broken.push(format!("{kernel} refuses {program}: {why}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn step(release: Release, target: &str, inside: String) -> Step {
+    let mut command = vec![inside, "--test-threads=1".to_owned()];
+    if target == PROGRAMS {
+        command.push("--nocapture".to_owned());
+    }
+    for (_, test, _) in EXCEPTIONS.iter().filter(|row| row.0 == release.version) {
+        command.extend(["--skip".to_owned(), (*test).to_owned()]);
+    }
+    let env = [("CI", "true"), ("FAIRLEAD_BPF_OBJECT", OBJECT), ("RUST_BACKTRACE", "0")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Step { name: target.to_owned(), command, env }
+}
+
+/// What the running kernel makes of the programs.
+fn programs_here(executable: &Path) -> Result<Vec<String>> {
+    let mut command = Command::new(executable);
+    command.args(["--test-threads=1", "--nocapture"]).current_dir(paths::root().join("node/kernel"));
+    let output =
+        command.stderr(Stdio::inherit()).output().context("cannot start the test of the programs")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Major and minor number of the running kernel.
+fn running_kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// Builds the targets and finds their executables.
+fn executables() -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    let mut cargo = build::cargo();
+    cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
+    for (package, target) in TARGETS {
+        cargo.args(["--package", package, "--test", target]);
+    }
+    println!("… build the tests");
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        if let (Some(name), Some(path)) = (message["target"]["name"].as_str(), message["executable"].as_str())
+        {
+            found.insert(name.to_owned(), PathBuf::from(path));
+        }
+    }
+    match TARGETS.iter().find(|(_, target)| !found.contains_key(*target)) {
+        Some((package, target)) => bail!("cargo did not build the test {target} of {package}"),
+        None => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_programs_are_read_also_behind_a_test_s_name() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "test every_program_passes_the_verifier ... program connect4 verified 3742",
+            "program to_pod verified 218",
+            "program sock_ops refused invalid func unknown#187",
+            "test result: ok. 1 passed; 0 failed",
+        ] {
+            outcome.note_program(line, "6.1");
+        }
+        let mut expected = Counts::default();
+        expected.add("connect4", "6.1", 3_742);
+        expected.add("to_pod", "6.1", 218);
+        assert_eq!(outcome.counts, expected);
+        assert_eq!(outcome.broken, ["6.1 refuses sock_ops: invalid func unknown#187"]);
+    }
+}
