@@ -1,10 +1,15 @@
 //! The node's cgroup-v2 subtree, on hybrid and on pure v2 hosts.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use crate::KernelError;
@@ -60,12 +65,13 @@ pub fn remove(path: &Path) -> Result<(), KernelError> {
     if !path.exists() {
         return Ok(());
     }
-    match fs::write(path.join("cgroup.kill"), "1") {
+    // Without making the file: cgroupfs forbids that, where it says that there is none.
+    let kill = OpenOptions::new().write(true).open(path.join("cgroup.kill"));
+    match kill.and_then(|mut file| file.write_all(b"1")) {
         // A kernel before 5.14, or it went away meanwhile.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(KernelError::file("killing the processes in cgroup", path)(error));
-        }
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => kill_each(path),
+        Err(error) => return Err(KernelError::file("killing the processes in cgroup", path)(error)),
+        Ok(()) => {}
     }
     let deadline = Instant::now() + KILL_TIMEOUT;
     loop {
@@ -77,6 +83,17 @@ pub fn remove(path: &Path) -> Result<(), KernelError> {
             result => return result.map_err(KernelError::file("removing cgroup", path)),
         }
     }
+}
+
+/// Kills every process in the cgroup and below. One that is started meanwhile is seen by whoever removes the directory.
+fn kill_each(path: &Path) {
+    let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for process in processes.lines().filter_map(|line| line.parse().ok()) {
+        // It may have ended.
+        let _gone = kill(Pid::from_raw(process), Signal::SIGKILL);
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    entries.filter(|entry| entry.is_dir()).for_each(|directory| kill_each(&directory));
 }
 
 /// Depth first; control files cannot be removed and need not be.
