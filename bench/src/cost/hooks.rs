@@ -14,6 +14,8 @@ use super::{
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// How the paths of these rows begin.
 const PATH: &str = "hook-";
+/// What costs less, in thousand instructions, ran for something else.
+const LEAST: f64 = 0.05;
 
 /// Measures what each program costs of a connection and of a round trip, and prints a row for each.
 pub(crate) fn measure(client: &Path, to: SocketAddr, mode: &str) -> Result<()> {
@@ -25,8 +27,8 @@ pub(crate) fn measure(client: &Path, to: SocketAddr, mode: &str) -> Result<()> {
         fs::write(SWITCH, "0").with_context(|| format!("cannot write {SWITCH}"))?;
         for (program, time) in after {
             let spent = time - before.get(&program).copied().unwrap_or_default();
-            if spent > 0 {
-                let each = spent as f64 / RUNS as f64 / f64::from(op.times()) / 1e3;
+            let each = spent as f64 / RUNS as f64 / f64::from(op.times()) / 1e3;
+            if each >= LEAST {
                 Row::new(mode, &format!("{PATH}{program}"), 1, to, op.name(), each).print()?;
             }
         }
