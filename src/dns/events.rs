@@ -21,7 +21,7 @@ pub(super) async fn post(identity: Identity, node: String, mut notices: mpsc::Re
             tracing::warn!("cannot post an Event about the Corefile: {error:#}");
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn post_one(identity: &Identity, node: &str, notice: &Notice) -> anyhow::Result<()> {

@@ -72,8 +72,11 @@ pub(crate) struct ServiceArgs {
     iptables_localhost_nodeports: bool,
 }
 
-/// Maps that have a size, by name.
-const MAPS: [(&str, fn(&mut Capacities) -> &mut u32); 5] = [
+/// A map that has a size: its name, and where its capacity is.
+type SizedMap = (&'static str, fn(&mut Capacities) -> &mut u32);
+
+/// Maps that have a size.
+const MAPS: [SizedMap; 5] = [
     ("services", |capacities| &mut capacities.services),
     ("slots", |capacities| &mut capacities.slots),
     ("backends", |capacities| &mut capacities.backends),

@@ -110,7 +110,6 @@ pub(crate) fn dns(
         log: paths.log(&role),
         role,
         grace: GRACE,
-        ..ChildSpec::default()
     }
 }
 

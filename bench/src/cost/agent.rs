@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fairlead_agent::{Agent, Config, FeedEndpoint, ProxyMode};
+use fairlead_agent::{Agent, Config, FeedEndpoint, FeedSource, ProxyMode, ServiceConfig};
 use fairlead_kubelet::network::{PodIdentity, PodNetwork};
 use fairlead_testkit::{netns::run_in, topology::UPLINK};
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,8 @@ fn config(args: &AgentArgs, feed: FeedEndpoint) -> Config {
     let directory = &args.directory;
     Config {
         node_name: NODES[0].into(),
-        feed,
+        feed: FeedSource::Tls(feed),
+        pod_network: true,
         bpffs_dir: Path::new("/sys/fs/bpf").join("cost"),
         cgroup_dir: "cost".into(),
         netns_dir: directory.join("netns"),
@@ -105,6 +106,7 @@ fn config(args: &AgentArgs, feed: FeedEndpoint) -> Config {
         uplink: UPLINK.into(),
         state_dir: directory.join("state"),
         proxy_mode: args.mode,
+        services: ServiceConfig::default(),
         flow_events: !args.without_flows,
         admin_socket: directory.join("admin.sock"),
         health_listen: Vec::new(),

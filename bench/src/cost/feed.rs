@@ -89,8 +89,12 @@ fn node(name: &str, octet: u8, addresses: &[IpAddr]) -> Change {
 fn service(index: u32, measured: bool, server: &[IpAddr]) -> Vec<Change> {
     let name = format!("service-{index}");
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    let port =
-        |(name, protocol): (&str, Protocol)| ServicePort { name: name.into(), protocol, port: SERVICE_PORT };
+    let port = |(name, protocol): (&str, Protocol)| ServicePort {
+        name: name.into(),
+        protocol,
+        port: SERVICE_PORT,
+        node_port: 0,
+    };
     let mut changes = vec![Change::PutService(Service {
         name: ObjectName::new("bench", &name),
         addresses: service_addresses(index).to_vec(),
@@ -106,10 +110,11 @@ fn service(index: u32, measured: bool, server: &[IpAddr]) -> Vec<Change> {
     changes.extend(addresses.iter().map(|address| {
         let family = if address.is_ipv4() { 4 } else { 6 };
         Change::PutSlice(EndpointSlice {
-            name: ObjectName::new("bench", &format!("{name}-{family}")),
+            name: ObjectName::new("bench", format!("{name}-{family}")),
             service: name.as_str().into(),
             ports: protocols.map(port).to_vec(),
             endpoints: vec![endpoint(node, *address)],
+            triggered_unix_ns: 0,
         })
     }));
     changes

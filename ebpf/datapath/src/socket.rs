@@ -162,7 +162,7 @@ pub fn may_bind<S: Services>(services: &S, addr: &Addr16, port: Be16, proto: u8)
         return !taken(Addr16::UNSPECIFIED_V4);
     }
     // A socket on `::` takes IPv4 connections, too; whether it wants to is not known here.
-    !taken(Addr16::UNSPECIFIED) && !(any && taken(Addr16::UNSPECIFIED_V4))
+    !(taken(Addr16::UNSPECIFIED) || any && taken(Addr16::UNSPECIFIED_V4))
 }
 
 const fn no_port() -> Translation {

@@ -30,8 +30,10 @@ use crate::{
 #[path = "node_agent/cluster.rs"]
 mod cluster;
 #[path = "node_agent/feed.rs"]
+#[expect(dead_code, reason = "the other test of the agent uses more of it")]
 mod feed;
 #[path = "node_agent/running.rs"]
+#[expect(dead_code, reason = "the other test of the agent uses more of it")]
 mod running;
 
 /// Each mode after one of each other kind.

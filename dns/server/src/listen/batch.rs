@@ -99,7 +99,7 @@ impl Batch {
             self.lengths[index] = (header.msg_len as usize).min(MESSAGE_MAX);
             let origin = &mut self.origins[index];
             origin.name_len = header.msg_hdr.msg_namelen;
-            origin.control_len = header.msg_hdr.msg_controllen as usize;
+            origin.control_len = header.msg_hdr.msg_controllen;
             origin.answer_by_any_interface();
         }
         self.count = read;

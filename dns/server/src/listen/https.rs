@@ -95,7 +95,7 @@ async fn read(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
                 return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             }
             let body = Limited::new(request.into_body(), MESSAGE_MAX).collect().await;
-            body.map(|body| body.to_bytes()).map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)
+            body.map(http_body_util::Collected::to_bytes).map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)
         }
         _ => Err(StatusCode::METHOD_NOT_ALLOWED),
     }

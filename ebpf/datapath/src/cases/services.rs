@@ -535,108 +535,112 @@ fn inside(family: &Family) -> Vec<Case> {
     own(cases).collect()
 }
 
+/// A packet from outside that ends here.
+fn dropped(family: &Family, text: &str, tables: Memory, to: (&str, u16), reason: DropReason) -> Vec<Case> {
+    let before = syn(family.client, to.0).ports(4_000, to.1);
+    let verdict = Verdict::Drop(reason);
+    let after = before.clone();
+    conversation(
+        tables,
+        vec![Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict, after }],
+    )
+}
+
+/// A packet from outside that is answered with an ICMP error.
+fn told(family: &Family, text: &str, tables: Memory, to: (&str, u16), reason: DropReason) -> Vec<Case> {
+    let before = syn(family.client, to.0).ports(4_000, to.1);
+    let after = PacketBuilder::unreachable(to.0, family.client, &before.build(), header_len(family) + 20)
+        .macs([0x02, 0, 0, 0, 0, 0x02], [0x02, 0, 0, 0, 0, 0x01]);
+    let verdict = Verdict::Answer(reason);
+    conversation(
+        tables,
+        vec![Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict, after }],
+    )
+}
+
 fn refused(family: &Family) -> Vec<Case> {
-    let from_client = |dst: &str, port| syn(family.client, dst).ports(4_000, port);
-    let row = |text, tables: Memory, before: PacketBuilder, reason| {
-        let turn = Turn {
-            name: name(family, text),
-            hook: Hook::FromUplink,
-            before: before.clone(),
-            verdict: Verdict::Drop(reason),
-            after: before,
-        };
-        conversation(tables, vec![turn])
-    };
-    let told = |text, tables: Memory, before: PacketBuilder, reason, dst: &str| {
-        let quoted = before.build();
-        let answer = PacketBuilder::unreachable(dst, family.client, &quoted, header_len(family) + 20)
-            .macs([0x02, 0, 0, 0, 0, 0x02], [0x02, 0, 0, 0, 0, 0x01]);
-        let turn = Turn {
-            name: name(family, text),
-            hook: Hook::FromUplink,
-            before,
-            verdict: Verdict::Answer(reason),
-            after: answer,
-        };
-        conversation(tables, vec![turn])
-    };
+    let tables = |place, flags| with(family, TCP, place, flags);
+    let balancer = (family.balancer, PORT);
+    let node = (family.node, NODE_PORT);
+    let mut full = tables(Where::Here, 0);
+    full.connections_max = 1;
+    let full = dropped(
+        family,
+        "a full table of connections refuses what is new",
+        full,
+        balancer,
+        DropReason::ConntrackFull,
+    );
+    [
+        told(
+            family,
+            "a service without endpoints refuses at once",
+            tables(Where::Nowhere, 0),
+            balancer,
+            DropReason::NoEndpoints,
+        ),
+        told(
+            family,
+            "a node port without endpoints refuses at once",
+            tables(Where::Nowhere, 0),
+            node,
+            DropReason::NoEndpoints,
+        ),
+        told(
+            family,
+            "a port that no service has of a service's address is refused",
+            tables(Where::Here, 0),
+            (family.balancer, 81),
+            DropReason::NoPort,
+        ),
+        dropped(
+            family,
+            "an external policy Local without local endpoints drops",
+            tables(Where::Elsewhere, SERVICE_EXTERNAL_LOCAL),
+            node,
+            DropReason::NoLocalEndpoints,
+        ),
+        dropped(
+            family,
+            "endpoints that this node may not use drop",
+            tables(Where::Unusable, 0),
+            balancer,
+            DropReason::NoLocalEndpoints,
+        ),
+        full.into_iter().map(|case| Case { host_only: true, ..case }).collect(),
+        restricted(family),
+    ]
+    .concat()
+}
+
+/// Source ranges, and a protocol whose checksum no difference corrects.
+fn restricted(family: &Family) -> Vec<Case> {
     let mut ranges = with(family, TCP, Where::Here, SERVICE_SOURCE_RANGES);
-    let none = row(
+    let none = dropped(
+        family,
         "a client in no source range is dropped",
         ranges.clone(),
-        from_client(family.balancer, PORT),
+        (family.balancer, PORT),
         DropReason::SourceNotAllowed,
     );
     ranges.source_ranges = vec![(SERVICE_ID, address(family.client), 128)];
-    let before = from_client(family.balancer, PORT);
-    let allowed = conversation(
-        ranges,
-        vec![Turn {
-            name: name(family, "a client in a source range is served"),
-            hook: Hook::FromUplink,
-            before: before.clone(),
-            verdict: TO_NEIGHBOUR,
-            after: delivered(before.addresses(family.client, family.here).ports(4_000, TARGET)),
-        }],
-    );
-    let mut full = with(family, TCP, Where::Here, 0);
-    full.connections_max = 1;
-    let host_only =
-        |cases: Vec<Case>| cases.into_iter().map(|case| Case { host_only: true, ..case }).collect::<Vec<_>>();
-    [
-        told(
-            "a service without endpoints refuses at once",
-            with(family, TCP, Where::Nowhere, 0),
-            from_client(family.balancer, PORT),
-            DropReason::NoEndpoints,
-            family.balancer,
-        ),
-        told(
-            "a node port without endpoints refuses at once",
-            with(family, TCP, Where::Nowhere, 0),
-            from_client(family.node, NODE_PORT),
-            DropReason::NoEndpoints,
-            family.node,
-        ),
-        told(
-            "a port that no service has of a service's address is refused",
-            with(family, TCP, Where::Here, 0),
-            from_client(family.balancer, 81),
-            DropReason::NoPort,
-            family.balancer,
-        ),
-        row(
-            "an external policy Local without local endpoints drops",
-            with(family, TCP, Where::Elsewhere, SERVICE_EXTERNAL_LOCAL),
-            from_client(family.node, NODE_PORT),
-            DropReason::NoLocalEndpoints,
-        ),
-        row(
-            "endpoints that this node may not use drop",
-            with(family, TCP, Where::Unusable, 0),
-            from_client(family.balancer, PORT),
-            DropReason::NoLocalEndpoints,
-        ),
-        none,
-        allowed,
-        host_only(row(
-            "a full table of connections refuses what is new",
-            full,
-            from_client(family.balancer, PORT),
-            DropReason::ConntrackFull,
-        )),
-        conversation(
-            with(family, SCTP, Where::Here, 0),
-            vec![Turn {
-                name: name(family, "SCTP with another port behind the service cannot be rewritten"),
-                hook: Hook::FromUplink,
-                before: PacketBuilder::sctp(family.client, family.balancer).ports(4_000, PORT),
-                verdict: Verdict::Drop(DropReason::Malformed),
-                after: PacketBuilder::sctp(family.client, family.here).ports(4_000, PORT),
-            }],
-        ),
-    ]
-    .concat()
+    let before = syn(family.client, family.balancer).ports(4_000, PORT);
+    let allowed = Turn {
+        name: name(family, "a client in a source range is served"),
+        hook: Hook::FromUplink,
+        before: before.clone(),
+        verdict: TO_NEIGHBOUR,
+        after: delivered(before.addresses(family.client, family.here).ports(4_000, TARGET)),
+    };
+    let sctp = Turn {
+        name: name(family, "SCTP with another port behind the service cannot be rewritten"),
+        hook: Hook::FromUplink,
+        before: PacketBuilder::sctp(family.client, family.balancer).ports(4_000, PORT),
+        verdict: Verdict::Drop(DropReason::Malformed),
+        after: PacketBuilder::sctp(family.client, family.here).ports(4_000, PORT),
+    };
+    let sctp = conversation(with(family, SCTP, Where::Here, 0), vec![sctp]);
+    [none, conversation(ranges, vec![allowed]), sctp].concat()
 }
 
 fn header_len(family: &Family) -> usize {
