@@ -30,7 +30,7 @@ pub struct Report {
     pub ready_ms: f64,
     /// Resident memory then.
     pub idle_bytes: u64,
-    /// Resident memory with [`PODS`] pods.
+    /// Resident memory with `PODS` pods.
     pub loaded_bytes: u64,
     /// Operations on the embedded store.
     pub embedded: Vec<Operation>,

@@ -140,7 +140,7 @@ const HELPERS: &[Helper] = &[
     },
 ];
 
-/// Which helpers of [`HELPERS`] the running kernel has, in that order.
+/// Which helpers of `HELPERS` the running kernel has, in that order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Helpers(Vec<u32>);
 
