@@ -237,7 +237,10 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     proxy.0.wait().unwrap();
     let removed = machine.says(&["proxy", "--cleanup", "--bpffs", &machine.bpffs().display().to_string()]);
     assert!(removed.contains("removed") && !machine.bpffs().exists(), "{removed}");
-    assert!(!machine.answers().contains(&Err(ErrorKind::ConnectionRefused)), "nothing translates any more");
+    // The kernel lets go of an unpinned link on its own time.
+    eventually("nothing translates any more", || {
+        (!machine.answers().contains(&Err(ErrorKind::ConnectionRefused))).then_some(())
+    });
 }
 
 fn datagrams_are_answered(machine: &Machine) {
