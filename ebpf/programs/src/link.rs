@@ -104,8 +104,8 @@ fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
     }
 }
 
-/// Size of a tunnel key, as the helpers want it.
-const TUNNEL_KEY_LEN: u32 = size_of::<bpf_tunnel_key>() as u32;
+/// How much of a tunnel key the helpers are given: without the local address, which kernels before 6.0 do not know.
+const TUNNEL_KEY_LEN: u32 = core::mem::offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
 /// Hop limit of the packets outside.
 const TUNNEL_TTL: u8 = 64;
 

@@ -249,10 +249,9 @@ fn udp(server: &Netns, at: SocketAddr, to: SocketAddr, client: &str, context: &s
                 }
                 server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
                 match server.recv_from(&mut buffer) {
-                    Ok((received, from)) => {
-                        assert_eq!(received, len, "{context}");
-                        break from;
-                    }
+                    Ok((received, from)) if received == len => break from,
+                    // A question that was asked twice because its answer was late.
+                    Ok(_) => {}
                     Err(error) => assert!(attempts < 20, "{context}, {len} bytes: {error}"),
                 }
                 attempts += 1;
@@ -264,8 +263,10 @@ fn udp(server: &Netns, at: SocketAddr, to: SocketAddr, client: &str, context: &s
                 asking.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
                 match asking.recv_from(&mut buffer) {
                     Ok((received, answered)) => {
-                        assert_eq!((received, answered), (len, to), "{context}");
-                        break;
+                        assert_eq!(answered, to, "{context}");
+                        if received == len {
+                            break;
+                        }
                     }
                     Err(error) => assert!(attempts < 20, "{context}, answer of {len} bytes: {error}"),
                 }
