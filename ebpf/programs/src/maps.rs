@@ -113,7 +113,7 @@ globals! {
     /// Last port of the node port range.
     NODE_PORT_LAST node_port_last u32 = 32767;
     /// First port of the range to masquerade with.
-    MASQUERADE_FIRST masquerade_first u32 = 61001;
+    MASQUERADE_FIRST masquerade_first u32 = 61000;
     /// Last port of the range to masquerade with.
     MASQUERADE_LAST masquerade_last u32 = 65535;
 }
