@@ -59,6 +59,9 @@ pub const EVENTS: MapSpec = MapSpec { name: "EVENTS", capacity: 1 << 20 };
 /// Events that found [`EVENTS`] full, as one `u64`. `PERCPU_ARRAY`.
 pub const EVENTS_LOST: MapSpec = MapSpec { name: "EVENTS_LOST", capacity: 1 };
 
+/// Packets that the driver's program has sent to other machines, as one `u64`. `PERCPU_ARRAY`.
+pub const CARRIED: MapSpec = MapSpec { name: "CARRIED", capacity: 1 };
+
 /// Every map that is pinned.
 pub const MAPS: &[MapSpec] = &[
     SERVICES,
@@ -82,6 +85,7 @@ pub const MAPS: &[MapSpec] = &[
     DROPS,
     EVENTS,
     EVENTS_LOST,
+    CARRIED,
 ];
 
 /// Programs on the node's cgroup.
@@ -140,6 +144,12 @@ pub mod link {
     pub const ALL: &[&str] = &[FROM_POD, TO_POD, FROM_UPLINK, TO_UPLINK, FROM_OVERLAY];
 }
 
+/// The program in the uplink's driver (XDP).
+pub mod driver {
+    /// Ingress of the uplink: what goes on to another machine leaves again from here.
+    pub const FROM_WIRE: &str = "from_wire";
+}
+
 /// `.rodata` globals that user space sets before loading.
 pub mod globals {
     /// `u32`: the uplink's interface index.
@@ -154,6 +164,8 @@ pub mod globals {
     pub const SOCK_OPS_NETNS: &str = "SOCK_OPS_NETNS";
     /// `u32`: interface index of the overlay; 0 when there is none.
     pub const OVERLAY_IFINDEX: &str = "OVERLAY_IFINDEX";
+    /// `u32`: UDP port of the overlay.
+    pub const OVERLAY_PORT: &str = "OVERLAY_PORT";
     /// `u32`: how connections from outside reach backends on other nodes, a `FORWARD_*`.
     pub const FORWARDING: &str = "FORWARDING";
     /// `u64`: cookie of the host's network namespace.

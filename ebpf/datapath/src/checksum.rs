@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
+use crate::packet::Packet;
+
 /// The checksum of `bytes`, as a number in host order, ready to be stored in network order.
 pub fn full(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
@@ -55,6 +57,24 @@ impl Difference {
         let halves = (sum & 0xffff) + (sum >> 16) + !checksum as u32;
         !fold(halves)
     }
+}
+
+/// [`Packet::correct_checksum`] of a packet whose checksum is complete: nobody is yet to add to it.
+#[inline(always)]
+pub fn correct<P: Packet + ?Sized>(
+    packet: &mut P,
+    offset: u32,
+    addresses: u32,
+    rest: u32,
+    optional: bool,
+) -> Option<()> {
+    let old = packet.load_at::<u16>(offset)?;
+    if optional && old == 0 {
+        return Some(());
+    }
+    let new = Difference::NONE.and(0, addresses).and(0, rest).apply(old);
+    // A UDP checksum of 0 says that there is none; its other representation says 0.
+    packet.store_at(offset, if optional && new == 0 { 0xffff } else { new })
 }
 
 /// Adds the carries back in (one's complement addition).

@@ -161,10 +161,34 @@ pub(crate) fn set_addresses<P: Packet + ?Sized>(
                     difference.and(network.src.0[word], src.0[word]).and(network.dst.0[word], dst.0[word]);
             }
             packet.store::<[[u32; 4]; 2], IPV6_SRC>([src.0, dst.0])?;
+            packet.header_changed(difference.sum());
         }
     }
     (network.src, network.dst) = (*src, *dst);
     Some(difference)
+}
+
+/// Hop limit of what the node itself sends.
+pub(crate) const HOPS: u8 = 64;
+
+/// The words of an IPv4 header without options, for a packet of `total` bytes that the node itself sends from the first to
+/// the second of `ends`.
+#[inline(always)]
+pub(crate) fn ipv4_words(total: u16, tos: u8, fragment: u16, protocol: u8, ends: [u32; 2]) -> [u32; 5] {
+    let mut words = [
+        u32::from_ne_bytes([0x45, tos, (total >> 8) as u8, total as u8]),
+        u32::from_ne_bytes([0, 0, (fragment >> 8) as u8, fragment as u8]),
+        u32::from_ne_bytes([HOPS, protocol, 0, 0]),
+        ends[0],
+        ends[1],
+    ];
+    let mut sum = Difference::NONE;
+    for word in words {
+        sum = sum.and(0, word);
+    }
+    let [low, high] = sum.apply(0xffff).to_ne_bytes();
+    words[2] = u32::from_ne_bytes([HOPS, protocol, low, high]);
+    words
 }
 
 /// Takes one hop off, as a router does, and corrects the IPv4 header checksum. The caller has seen that more than
@@ -179,7 +203,13 @@ pub(crate) fn decrement_hops<P: Packet + ?Sized>(packet: &mut P, network: &Netwo
             packet.store::<u16, IPV4_TTL>(new)?;
             packet.store::<u16, IPV4_CHECKSUM>(checksum::update(checksum, old, new))
         }
-        Family::V6 => packet.store::<u8, IPV6_HOP_LIMIT>(network.hops.wrapping_sub(1)),
+        Family::V6 => {
+            let hops = network.hops.wrapping_sub(1);
+            let word = |hops| u16::from_ne_bytes([network.protocol, hops]);
+            packet.store::<u8, IPV6_HOP_LIMIT>(hops)?;
+            packet.header_changed(Difference::NONE.and_half(word(network.hops), word(hops)).sum());
+            Some(())
+        }
     }
 }
 
@@ -202,6 +232,16 @@ struct Macs {
 #[inline(always)]
 pub(crate) fn set_macs<P: Packet + ?Sized>(packet: &mut P, dst: [u8; 6], src: [u8; 6]) -> Option<()> {
     packet.store::<Macs, 0>(Macs { dst, src })
+}
+
+/// Writes what the network header is.
+#[inline(always)]
+pub(crate) fn set_ethertype<P: Packet + ?Sized>(packet: &mut P, family: Family) -> Option<()> {
+    let ethertype = match family {
+        Family::V4 => ETHERTYPE_IPV4,
+        Family::V6 => ETHERTYPE_IPV6,
+    };
+    packet.store::<Be16, 12>(ethertype)
 }
 
 /// `fe80::/10` (RFC 4291 §2.5.6).

@@ -4,8 +4,8 @@ use fairlead_abi::{Addr16, service::TCP};
 
 use crate::{
     checksum::Difference,
-    header::{Family, IPV4_SRC, IPV6_SRC, Network, swap_macs},
-    packet::{ETHERNET_LEN, Packet},
+    header::{Family, HOPS, IPV4_SRC, IPV6_SRC, Network, ipv4_words, swap_macs},
+    packet::{ETHERNET_LEN, Packet, Resizable},
     transport::{FRAGMENT, ICMP, ICMPV6},
 };
 
@@ -22,9 +22,6 @@ pub(crate) enum Complaint {
 const IPV4_ROOM: usize = 20 + 8;
 /// IPv6 header and ICMPv6 header.
 const IPV6_ROOM: usize = 40 + 8;
-/// Hop limit of what the node itself sends.
-const HOPS: u8 = 64;
-
 /// How much behind its network header a packet is quoted: at least eight bytes (RFC 792); of TCP the header without options,
 /// because the kernel does not cut off a checksum that it is yet to fill in; of an IPv6 fragment as much behind the fragment
 /// header, because a sender looks there for the ports.
@@ -40,7 +37,7 @@ const fn quoted_behind(network: &Network) -> u32 {
 /// Turns a packet into the error about it: the frame goes back, the error comes from the address that was asked, and it
 /// quotes the network header and the beginning of what is behind (RFC 792, RFC 4443 §3.1).
 #[inline(always)]
-pub(crate) fn answer<P: Packet + ?Sized>(
+pub(crate) fn answer<P: Resizable + ?Sized>(
     packet: &mut P,
     network: &Network,
     complaint: Complaint,
@@ -53,7 +50,7 @@ pub(crate) fn answer<P: Packet + ?Sized>(
 }
 
 #[inline(always)]
-fn answer_v4<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: Complaint) -> Option<()> {
+fn answer_v4<P: Resizable + ?Sized>(packet: &mut P, network: &Network, complaint: Complaint) -> Option<()> {
     let words = (packet.load::<u8, ETHERNET_LEN>()? & 0x0f) as u32;
     let quoted = words * 4 + quoted_behind(network);
     packet.truncate(ETHERNET_LEN as u32 + quoted)?;
@@ -68,20 +65,7 @@ fn answer_v4<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: C
     packet.make_room::<IPV4_ROOM>()?;
     let checksum = sum.apply(0xffff);
     let total = (IPV4_ROOM as u32 + quoted) as u16;
-    let mut header = [
-        u32::from_ne_bytes([0x45, 0, (total >> 8) as u8, total as u8]),
-        0,
-        u32::from_ne_bytes([HOPS, ICMP, 0, 0]),
-        network.dst.v4_be(),
-        network.src.v4_be(),
-    ];
-    let mut header_sum = Difference::NONE;
-    for word in header {
-        header_sum = header_sum.and(0, word);
-    }
-    let [hops, proto, _, _] = header[2].to_ne_bytes();
-    let [low, high] = header_sum.apply(0xffff).to_ne_bytes();
-    header[2] = u32::from_ne_bytes([hops, proto, low, high]);
+    let header = ipv4_words(total, 0, 0, ICMP, [network.dst.v4_be(), network.src.v4_be()]);
     packet.store::<[u32; 5], ETHERNET_LEN>(header)?;
     let [low, high] = checksum.to_ne_bytes();
     let icmp = [u32::from_ne_bytes([3, code, low, high]), mtu.to_be()];
@@ -89,7 +73,7 @@ fn answer_v4<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: C
 }
 
 #[inline(always)]
-fn answer_v6<P: Packet + ?Sized>(packet: &mut P, network: &Network, complaint: Complaint) -> Option<()> {
+fn answer_v6<P: Resizable + ?Sized>(packet: &mut P, network: &Network, complaint: Complaint) -> Option<()> {
     let quoted = 40 + quoted_behind(network);
     packet.truncate(ETHERNET_LEN as u32 + quoted)?;
     // Destination unreachable (1): port unreachable (4); packet too big (2), with the MTU.

@@ -6,7 +6,8 @@
 //! [`Sockets`], [`Tables`] and [`Packet`]. Functions are `inline(always)`
 //! because the verifier follows one program better than many, and because a context may not be passed on.
 //!
-//! Start reading at [`service`], then [`socket`] for what sockets see and [`link`] for packets.
+//! Start reading at [`service`], then [`socket`] for what sockets see, [`link`] for packets and [`driver`] for those that
+//! leave again at once.
 #![no_std]
 
 #[cfg(any(test, feature = "cases"))]
@@ -14,6 +15,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod conntrack;
+pub mod driver;
 pub mod header;
 mod icmp;
 pub mod link;
@@ -28,7 +30,7 @@ pub mod cases;
 
 pub use conntrack::Connections;
 pub use link::{Tables, Verdict};
-pub use packet::Packet;
+pub use packet::{Headroom, Packet, Resizable};
 pub use service::{Client, Services};
 pub use socket::Sockets;
 

@@ -32,11 +32,10 @@ pub trait Packet {
     /// not there (UDP over IPv4; RFC 768).
     fn correct_checksum(&mut self, offset: u32, addresses: u32, rest: u32, optional: bool) -> Option<()>;
 
-    /// Cuts the packet to `len` bytes.
-    fn truncate(&mut self, len: u32) -> Option<()>;
-
-    /// Makes room of `LEN` bytes between the Ethernet header and the rest.
-    fn make_room<const LEN: usize>(&mut self) -> Option<()>;
+    /// The words of an IPv6 header have changed by `difference`, and nothing in it makes up for that as the checksum of an IPv4
+    /// header does. The kernel wants to know when it keeps the sum of a packet that it received (`CHECKSUM_COMPLETE`).
+    #[inline(always)]
+    fn header_changed(&mut self, _difference: u32) {}
 
     /// Whether there is no byte at all.
     #[inline(always)]
@@ -50,6 +49,21 @@ pub trait Packet {
     fn network_len(&self) -> u32 {
         self.len().wrapping_sub(ETHERNET_LEN as u32)
     }
+}
+
+/// A packet that can become an error about itself.
+pub trait Resizable: Packet {
+    /// Cuts the packet to `len` bytes.
+    fn truncate(&mut self, len: u32) -> Option<()>;
+
+    /// Makes room of `LEN` bytes between the Ethernet header and the rest.
+    fn make_room<const LEN: usize>(&mut self) -> Option<()>;
+}
+
+/// A packet that can be put into another one.
+pub trait Headroom: Packet {
+    /// Makes room of `LEN` bytes before the Ethernet header; offsets are counted from there then.
+    fn put_before<const LEN: usize>(&mut self) -> Option<()>;
 }
 
 /// A packet in memory.
@@ -82,22 +96,26 @@ impl Packet for std::vec::Vec<u8> {
     }
 
     fn correct_checksum(&mut self, offset: u32, addresses: u32, rest: u32, optional: bool) -> Option<()> {
-        let old = self.load_at::<u16>(offset)?;
-        if optional && old == 0 {
-            return Some(());
-        }
-        let difference = crate::checksum::Difference::NONE.and(0, addresses).and(0, rest);
-        let new = difference.apply(old);
-        // A UDP checksum of 0 says that there is none; its other representation says 0.
-        self.store_at(offset, if optional && new == 0 { 0xffff } else { new })
+        crate::checksum::correct(self, offset, addresses, rest, optional)
     }
+}
 
+#[cfg(any(test, feature = "cases"))]
+impl Resizable for std::vec::Vec<u8> {
     fn truncate(&mut self, len: u32) -> Option<()> {
         ((len as usize) <= Self::len(self)).then(|| Self::truncate(self, len as usize))
     }
 
     fn make_room<const LEN: usize>(&mut self) -> Option<()> {
         self.splice(ETHERNET_LEN..ETHERNET_LEN, std::iter::repeat_n(0, LEN));
+        Some(())
+    }
+}
+
+#[cfg(any(test, feature = "cases"))]
+impl Headroom for std::vec::Vec<u8> {
+    fn put_before<const LEN: usize>(&mut self) -> Option<()> {
+        self.splice(..0, std::iter::repeat_n(0, LEN));
         Some(())
     }
 }

@@ -1,7 +1,7 @@
 //! The eBPF hooks: context to datapath to verdict. Nothing is decided here.
 //!
 //! `socket` has the cgroup hooks that translate service addresses, `connection` the records of TCP connections, `link`
-//! the TCX programs of pod routing, `maps` the maps and globals. Built for the host, this is a program that says how
+//! the TCX programs of pod routing and services, `driver` the XDP program, `maps` the maps and globals. Built for the host, this is a program that says how
 //! to build the real one.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
@@ -11,6 +11,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod span;
 
 #[cfg(target_arch = "bpf")]
 mod event;
@@ -18,7 +20,11 @@ mod event;
 #[cfg(target_arch = "bpf")]
 mod connection;
 #[cfg(target_arch = "bpf")]
+mod driver;
+#[cfg(target_arch = "bpf")]
 mod link;
+#[cfg(target_arch = "bpf")]
+mod skb;
 #[cfg(target_arch = "bpf")]
 mod socket;
 

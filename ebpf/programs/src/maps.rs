@@ -75,6 +75,8 @@ static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::pinned(names::DROPS.c
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::pinned(names::EVENTS.capacity, 0);
 #[map]
+static CARRIED: PerCpuArray<u64> = PerCpuArray::pinned(names::CARRIED.capacity, 0);
+#[map]
 static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(names::EVENTS_LOST.capacity, 0);
 
 macro_rules! globals {
@@ -95,6 +97,8 @@ globals! {
     UPLINK_IFINDEX uplink_ifindex u32 = 0;
     /// The overlay's interface index.
     OVERLAY_IFINDEX overlay_ifindex u32 = 0;
+    /// The overlay's UDP port.
+    OVERLAY_PORT overlay_port u32 = 4789;
     /// Whether connection records are written.
     FLOW_EVENTS flow_events u32 = 1;
     /// Whether the address hooks may say with which error a call fails. The verifier drops what a constant switches off, so
@@ -142,10 +146,13 @@ impl Maps {
     /// Counts a record that found the ring full.
     #[inline(always)]
     pub(crate) fn count_lost_event(&self) {
-        if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
-            // SAFETY: as in `count`.
-            unsafe { *lost += 1 };
-        }
+        add_one(&EVENTS_LOST);
+    }
+
+    /// Counts a packet that the driver's program has sent on.
+    #[inline(always)]
+    pub(crate) fn count_carried(&self) {
+        add_one(&CARRIED);
     }
 }
 
@@ -385,6 +392,14 @@ impl Connections for Maps {
     fn node_of(&self, addr: &Addr16) -> Option<Addr16> {
         let route = self.route(addr)?;
         if is_unspecified(&route.next_hop) { None } else { Some(route.next_hop) }
+    }
+}
+
+#[inline(always)]
+fn add_one(counter: &PerCpuArray<u64>) {
+    if let Some(count) = counter.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this CPU's value; nothing else on this CPU holds a reference to it.
+        unsafe { *count += 1 };
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_abi::service::{TCP, UDP};
-use fairlead_datapath::packet::ETHERNET_LEN;
+use fairlead_datapath::{Resizable, packet::ETHERNET_LEN};
 
 use super::{FromBytes, Immutable, IntoBytes, Packet};
 
@@ -75,7 +75,9 @@ impl Packet for Bytes {
     fn correct_checksum(&mut self, _: u32, _: u32, _: u32, _: bool) -> Option<()> {
         Some(())
     }
+}
 
+impl Resizable for Bytes {
     fn truncate(&mut self, len: u32) -> Option<()> {
         self.0.truncate(len as usize);
         Some(())

@@ -4,18 +4,18 @@ use std::{fs, net::SocketAddr};
 
 use aya::{
     maps::{LpmTrie, lpm_trie::Key},
-    programs::{SchedClassifier, TcAttachType, tc::qdisc_add_clsact},
+    programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc::qdisc_add_clsact},
 };
 use fairlead_abi::{
     Addr16,
-    names::{self, globals::FORWARD_ENCAPSULATED, link},
+    names::{self, driver, globals::FORWARD_ENCAPSULATED, link},
     node::{ADDRESS_LOCAL, ADDRESS_NODE, ADDRESS_NODE_PORT, AddressValue, NodeValue},
     pod::{InterfaceValue, PodValue},
     route::RouteValue,
 };
 use zerocopy::IntoBytes;
 
-use crate::support::{Loaded, Netns, addr, ip};
+use crate::support::{Loaded, Netns, addr, fill_in_checksums, ip};
 
 const POD_MAC: [u8; 6] = [0x02, 0, 0, 0, 1, 0];
 const HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 2, 0];
@@ -47,7 +47,12 @@ pub(crate) fn nodes_and_a_client(forwarding: u32) -> (Node, Node, Netns, Netns) 
             lan.name(),
             netns.name()
         ));
-        lan.run(|| ip(&format!("link set {port} master lan up")));
+        // As on a wire: complete checksums.
+        netns.run(|| fill_in_checksums("uplink"));
+        lan.run(|| {
+            ip(&format!("link set {port} master lan up"));
+            fill_in_checksums(port);
+        });
     }
     client.run(|| {
         ip("link set uplink up");
@@ -71,7 +76,7 @@ impl Node {
             let other = 3 - number;
             ip(&format!("route add 10.244.{other}.0/24 via 172.29.0.1{other}"));
             ip(&format!("route add fd00:244:0:{other}::/64 via fd00:29::1{other}"));
-            ip("link add overlay type vxlan external dstport 4789");
+            ip("link add overlay type vxlan external dstport 4789 udp6zerocsumrx");
             ip("link set overlay up");
             (interface_index("uplink"), interface_index("overlay"))
         });
@@ -107,6 +112,15 @@ impl Node {
             }
         }
         node
+    }
+
+    /// Puts the driver's program on the uplink. What a veth's program sends is taken in at the other end when that one has
+    /// a program, too: there it is one that knows no address, until what comes back is dropped.
+    pub(crate) fn drive(&mut self, mode: XdpMode, lan: &Netns) -> Loaded {
+        let mut other_end = Loaded::with_globals(0, false);
+        lan.run(|| drive(&mut other_end, &format!("port{}", self.number), mode));
+        self.netns.run(|| drive(&mut self.loaded, "uplink", mode));
+        other_end
     }
 
     /// The node's address of a family (0 is IPv4).
@@ -176,6 +190,12 @@ impl Pod {
     pub(crate) fn at(&self, family: usize, port: u16) -> SocketAddr {
         SocketAddr::new(self.addresses[family].parse().unwrap(), port)
     }
+}
+
+fn drive(loaded: &mut Loaded, interface: &str, mode: XdpMode) {
+    let program = loaded.ebpf.program_mut(driver::FROM_WIRE).expect("the object has it");
+    let program: &mut Xdp = program.try_into().expect("an XDP program");
+    program.attach(interface, mode).unwrap_or_else(|error| panic!("{interface}, {mode:?}: {error}"));
 }
 
 fn attach(loaded: &mut Loaded, program: &str, interface: &str, side: TcAttachType) {

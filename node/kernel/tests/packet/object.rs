@@ -46,6 +46,7 @@ fn the_maps_have_the_names_types_sizes_and_capacities_of_the_contract() {
         (names::DROPS, MapType::PerCpuHash, of::<DropKey, u64>()),
         (names::EVENTS, MapType::RingBuf, (0, 0)),
         (names::EVENTS_LOST, MapType::PerCpuArray, of::<u32, u64>()),
+        (names::CARRIED, MapType::PerCpuArray, of::<u32, u64>()),
     ];
     let loaded = Loaded::new();
     for (spec, kind, (key, value)) in expected {
@@ -95,6 +96,7 @@ fn every_program_of_the_contract_passes_the_verifier_within_its_budget() {
         assert!(*verified < BUDGET, "{name}: the verifier looked at {verified} instructions");
     }
     let present: BTreeSet<&str> = programs.iter().map(|row| row.0).collect();
-    let specified: BTreeSet<&str> = names::cgroup::ALL.iter().chain(names::link::ALL).copied().collect();
+    let programs = names::cgroup::ALL.iter().chain(names::link::ALL).chain([&names::driver::FROM_WIRE]);
+    let specified: BTreeSet<&str> = programs.copied().collect();
     assert_eq!(present, specified);
 }

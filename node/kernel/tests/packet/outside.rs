@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use aya::programs::XdpMode;
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     names::{
@@ -98,7 +99,7 @@ struct World {
     b: Node,
     client: Netns,
     pods: [Pod; 2],
-    _lan: Netns,
+    lan: Netns,
 }
 
 impl World {
@@ -110,11 +111,11 @@ impl World {
             ip(&format!("route add {}/32 via {}", BALANCER[0], a.address(0)));
             ip(&format!("route add {}/128 via {}", BALANCER[1], a.address(1)));
         });
-        Self { a, b, client, pods, _lan: lan }
+        Self { a, b, client, pods, lan }
     }
 
-    /// Puts the backend of a family at a place and tells both nodes; returns its address and namespace.
-    fn serve_at(&mut self, place: Place, family: usize, flags: u32) -> (SocketAddr, Server<'_>) {
+    /// Puts the backend of a family at a place and tells both nodes; returns its address and the name of its namespace.
+    fn serve_at(&mut self, place: Place, family: usize, flags: u32) -> (SocketAddr, String) {
         let address = match place {
             Place::PodHere => self.pods[0].at(family, TARGET),
             Place::PodElsewhere => self.pods[1].at(family, TARGET),
@@ -135,13 +136,8 @@ impl World {
             Place::HostHere => &self.a.netns,
             Place::HostElsewhere => &self.b.netns,
         };
-        (address, Server { netns })
+        (address, netns.name().to_owned())
     }
-}
-
-/// The namespace of a backend.
-struct Server<'a> {
-    netns: &'a Netns,
 }
 
 fn socket(address: &str, port: u16) -> SocketAddr {
@@ -155,7 +151,7 @@ const CLIENT: [&str; 2] = ["172.29.0.7", "fd00:29::7"];
 fn a_client_outside_reaches_every_backend_and_keeps_its_address() {
     for forwarding in [FORWARD_ENCAPSULATED, FORWARD_DIRECT_RETURN] {
         let mut world = World::new(forwarding);
-        everywhere(&mut world, &|_, family, seen, context| {
+        everywhere(&mut world, &|_, family, seen, _, context| {
             assert_eq!(seen, CLIENT[family].parse::<IpAddr>().unwrap(), "{context}, forwarding {forwarding}");
         });
         // Nothing is lost but what is too long for the overlay, of which the sender is told.
@@ -170,15 +166,43 @@ fn a_client_outside_reaches_every_backend_and_keeps_its_address() {
 fn a_masqueraded_client_has_the_nodes_address() {
     let mut world = World::new(FORWARD_MASQUERADED);
     let nodes = [world.a.address(0), world.a.address(1)];
-    everywhere(&mut world, &|place, family, seen, context| {
+    everywhere(&mut world, &|place, family, seen, _, context| {
         // A process of the node would not believe that a packet from outside comes from the node.
         let expected = if place == Place::HostHere { CLIENT[family] } else { &nodes[family] };
         assert_eq!(seen, expected.parse::<IpAddr>().unwrap(), "{context}");
     });
 }
 
-/// Every backend place, family, frontend and protocol; `check` is told the client's address as the backend saw it.
-fn everywhere(world: &mut World, check: &dyn Fn(Place, usize, IpAddr, &str)) {
+/// Which backends are on another machine, for the driver's program to carry packets there.
+const ELSEWHERE: [Place; 2] = [Place::PodElsewhere, Place::HostElsewhere];
+
+#[test]
+fn the_driver_carries_what_goes_on_to_another_node_and_nothing_else() {
+    for forwarding in [FORWARD_ENCAPSULATED, FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED] {
+        for mode in [XdpMode::Driver, XdpMode::Skb] {
+            let mut world = World::new(forwarding);
+            let _driven = world.a.drive(mode, &world.lan);
+            let before = std::cell::Cell::new(0);
+            let nodes = [world.a.address(0), world.a.address(1)];
+            everywhere(&mut world, &|place, family, seen, carried, context| {
+                let context = format!("{context}, forwarding {forwarding}, {mode:?}");
+                let masqueraded = forwarding == FORWARD_MASQUERADED && place != Place::HostHere;
+                let expected = if masqueraded { &nodes[family] } else { CLIENT[family] };
+                assert_eq!(seen, expected.parse::<IpAddr>().unwrap(), "{context}");
+                let packets = carried - before.replace(carried);
+                if ELSEWHERE.contains(&place) {
+                    assert!(packets > 0, "{context}: the driver has carried nothing");
+                } else {
+                    assert_eq!(packets, 0, "{context}: what stays here is not the driver's");
+                }
+            });
+        }
+    }
+}
+
+/// Every backend place, family, frontend and protocol; `check` is told the client's address as the backend saw it, and
+/// how much the first node's driver has carried.
+fn everywhere(world: &mut World, check: &dyn Fn(Place, usize, IpAddr, u64, &str)) {
     for place in PLACES {
         for family in [0, 1] {
             let node = socket(&world.a.address(family), NODE_PORT);
@@ -187,18 +211,18 @@ fn everywhere(world: &mut World, check: &dyn Fn(Place, usize, IpAddr, &str)) {
             let (address, server) = world.serve_at(place, family, 0);
             for to in [node, balancer] {
                 let context = format!("{place:?} by {to} in {client_netns}");
-                let seen = tcp(server.netns, address, to, &client_netns, &context);
-                check(place, family, seen, &context);
-                let seen = udp(server.netns, address, to, &client_netns, &context);
-                check(place, family, seen, &context);
+                let seen = tcp(&server, address, to, &client_netns, &context);
+                check(place, family, seen, world.a.loaded.carried(), &context);
+                let seen = udp(&server, address, to, &client_netns, &context);
+                check(place, family, seen, world.a.loaded.carried(), &context);
             }
         }
     }
 }
 
 /// A conversation over TCP with a megabyte each way, in segments of full size; returns the client as the server saw it.
-fn tcp(server: &Netns, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
-    let listener = server.run(|| TcpListener::bind(at).unwrap());
+fn tcp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
+    let listener = inside(server, || TcpListener::bind(at).unwrap());
     let mut stream = inside(client, || TcpStream::connect_timeout(&to, WAIT))
         .unwrap_or_else(|error| panic!("{context}: {error}"));
     let (mut accepted, from) = listener.accept().unwrap();
@@ -226,8 +250,8 @@ fn bulk(from: &mut TcpStream, to: &mut TcpStream, context: &str) {
 
 /// Questions and answers over UDP, small and so large that they come in fragments, from a connected and an unconnected
 /// socket.
-fn udp(server: &Netns, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
-    let server = server.run(|| UdpSocket::bind(at).unwrap());
+fn udp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
+    let server = inside(server, || UdpSocket::bind(at).unwrap());
     server.set_read_timeout(Some(WAIT)).unwrap();
     let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
     let mut seen = None;
@@ -323,7 +347,7 @@ fn a_local_policy_keeps_the_clients_address_and_drops_where_no_endpoint_is() {
         let to = socket(&world.a.address(family), NODE_PORT);
         let client = world.client.name().to_owned();
         let (address, server) = world.serve_at(Place::PodHere, family, SERVICE_EXTERNAL_LOCAL);
-        let seen = tcp(server.netns, address, to, &client, "Local, endpoint here");
+        let seen = tcp(&server, address, to, &client, "Local, endpoint here");
         assert_eq!(seen, CLIENT[family].parse::<IpAddr>().unwrap());
         world.serve_at(Place::PodElsewhere, family, SERVICE_EXTERNAL_LOCAL);
         let error =
@@ -365,8 +389,8 @@ fn a_pod_whose_sockets_nobody_translates_reaches_services_with_its_own_address()
             let (address, server) = world.serve_at(place, family, 0);
             for to in frontends {
                 let context = format!("a pod to {place:?} by {to}");
-                assert_eq!(tcp(server.netns, address, to, &client, &context), own, "{context}");
-                assert_eq!(udp(server.netns, address, to, &client, &context), own, "{context}");
+                assert_eq!(tcp(&server, address, to, &client, &context), own, "{context}");
+                assert_eq!(udp(&server, address, to, &client, &context), own, "{context}");
             }
         }
     }
@@ -375,6 +399,6 @@ fn a_pod_whose_sockets_nobody_translates_reaches_services_with_its_own_address()
         let client = world.pods[0].netns.name().to_owned();
         let to = socket(CLUSTER[family], PORT);
         let (address, server) = world.serve_at(Place::PodHere, family, 0);
-        assert_eq!(tcp(server.netns, address, to, &client, "a pod to itself"), to.ip());
+        assert_eq!(tcp(&server, address, to, &client, "a pod to itself"), to.ip());
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{IpAddr, UdpSocket},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -88,6 +88,7 @@ impl Loaded {
                 Program::CgroupSock(program) => program.load(),
                 Program::SockOps(program) => program.load(),
                 Program::SchedClassifier(program) => program.load(),
+                Program::Xdp(program) => program.load(),
                 other => panic!("{name} is of an unexpected type: {other:?}"),
             };
             loaded.unwrap_or_else(|error| panic!("the verifier refuses {name}: {error}"));
@@ -120,6 +121,13 @@ impl Loaded {
             sum.retransmits += cpu.retransmits;
         }
         sum
+    }
+
+    /// How many packets the driver's program has sent on.
+    pub(crate) fn carried(&self) -> u64 {
+        let map = self.ebpf.map(names::CARRIED.name).expect("the object has it");
+        let map = PerCpuArray::<_, u64>::try_from(map).expect("a per-CPU array");
+        map.get(&0, 0).expect("it has one entry").iter().sum()
     }
 
     /// Every drop that was counted: slot, reason and how often.
@@ -303,6 +311,32 @@ fn on_a_thread<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Lets the kernel complete the checksums of what leaves by an interface in the network namespace of this thread, as if a
+/// wire were behind it.
+#[expect(unsafe_code, reason = "the ioctl has no safe interface")]
+pub(crate) fn fill_in_checksums(interface: &str) {
+    /// `ETHTOOL_STXCSUM` of `linux/ethtool.h`.
+    const TRANSMIT_CHECKSUM_OFFLOAD: u32 = 0x17;
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        value: *mut Value,
+        _rest: [u64; 2],
+    }
+    let mut value = Value { command: TRANSMIT_CHECKSUM_OFFLOAD, data: 0 };
+    let mut request = Request { name: [0; _], value: &raw mut value, _rest: [0; 2] };
+    request.name[..interface.len()].copy_from_slice(interface.as_bytes());
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("there is a free port");
+    // SAFETY: `request` is an `ifreq` (its union is 24 bytes) whose pointer is to what the command reads.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    assert_eq!(done, 0, "{interface}: {}", std::io::Error::last_os_error());
 }
 
 /// An address of the contract.

@@ -1,0 +1,292 @@
+//! Packets that may be of a connection to a service: translated if they are, and sent on their way.
+
+use fairlead_abi::{
+    Addr16, DropReason,
+    conntrack::{CT_REPLY, ConntrackValue},
+    node::{ADDRESS_NODE, ADDRESS_NODE_PORT},
+};
+
+use super::{
+    Tables, Verdict,
+    way::{Way, discard, dispatch, forward, hand_over},
+};
+use crate::{
+    conntrack::{Place, Work, begin, complete, follow, known},
+    header::{Family, Network},
+    icmp::{self, Complaint},
+    is_unspecified,
+    nat::{key, quoted, rewrite, rewrite_error},
+    packet::{ETHERNET_LEN, Packet, Resizable},
+    same,
+    service::{Frontend, Refusal, frontend},
+    transport::{Payload, payload},
+};
+
+/// What the overlay adds to a packet: Ethernet, IP, UDP and VXLAN headers (RFC 7348 §5).
+const OVERLAY_V4: u32 = 14 + 20 + 8 + 8;
+/// The same with an IPv6 header outside.
+const OVERLAY_V6: u32 = 14 + 40 + 8 + 8;
+
+/// Where a packet comes from.
+pub(crate) struct From<'a> {
+    /// The pod that sent it; 0 is none of this node.
+    pub(crate) slot: u32,
+    /// The sender is in the cluster.
+    pub(crate) inside: bool,
+    /// The sender is the host.
+    pub(crate) host: bool,
+    /// It may begin a connection to a service.
+    pub(crate) begins: bool,
+    /// It leaves by the interface that its new addresses want already: they are all that changes.
+    pub(crate) leaves: bool,
+    /// The node that handed it over.
+    pub(crate) via: Option<&'a Addr16>,
+}
+
+impl From<'_> {
+    /// A pod of this node.
+    pub(crate) const fn pod(slot: u32, begins: bool) -> Self {
+        Self { slot, inside: true, host: false, begins, leaves: false, via: None }
+    }
+
+    /// The host.
+    pub(crate) const fn host(begins: bool, leaves: bool) -> Self {
+        Self { slot: 0, inside: true, host: true, begins, leaves, via: None }
+    }
+}
+
+/// What the tables of connections say about a packet.
+pub(crate) enum Step {
+    /// It is of no connection to a service.
+    Unrelated,
+    /// It becomes what `Work::value` says.
+    Translated,
+    /// It is not let through.
+    Refused(Refusal),
+}
+
+/// A packet that may be of a connection to a service: it is translated if it is, and sent on its way.
+#[inline(always)]
+pub(crate) fn serve<P: Resizable + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    from: &From<'_>,
+    work: Option<&mut Work>,
+) -> Verdict {
+    let Some(work) = work else { return discard(tables, from.slot, DropReason::Inconsistent) };
+    work.network = *network;
+    match payload(packet, &work.network, &mut work.transport) {
+        Payload::Transport => {}
+        Payload::Error(icmp) => return error(packet, tables, from, icmp, work),
+        Payload::Other => return forward_from(packet, tables, &work.network, from),
+        Payload::Malformed => return discard(tables, from.slot, DropReason::Malformed),
+    }
+    match step(tables, from, work) {
+        Step::Unrelated => return forward_from(packet, tables, &work.network, from),
+        Step::Translated => {}
+        Step::Refused(refusal) => return reject(packet, tables, &work.network, from, &refusal),
+    }
+    if (from.slot != 0 || from.host) && !tables.is_tracked(from.slot) {
+        tables.track(from.slot);
+    }
+    forget_who_handed_over(from, &mut work.value);
+    let Work { network, transport, value, .. } = work;
+    if let Some(mtu) = too_big(packet, tables, network, &value.node) {
+        return complain(packet, tables, network, from, mtu);
+    }
+    if rewrite(packet, network, transport, value).is_none() {
+        return discard(tables, from.slot, DropReason::Malformed);
+    }
+    send(packet, tables, network, &value.node, from)
+}
+
+/// Sends a translated packet on.
+#[inline(always)]
+fn send<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    node: &Addr16,
+    from: &From<'_>,
+) -> Verdict {
+    if from.leaves {
+        return Verdict::Pass;
+    }
+    if !is_unspecified(node) {
+        return hand_over(packet, tables, network, node, from.slot);
+    }
+    dispatch(packet, tables, network, from)
+}
+
+#[inline(always)]
+fn step<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
+    if let Err(refusal) = complete(tables, work) {
+        // Only who may be talking to a service needs the ports.
+        return if from.begins { Step::Refused(refusal) } else { Step::Unrelated };
+    }
+    work.key = key(&work.network, &work.transport);
+    if goes_on(tables, from, work) { Step::Translated } else { start(tables, from, work) }
+}
+
+/// Whether the packet of `work.key` goes on with a connection.
+#[inline(always)]
+pub(crate) fn goes_on<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> bool {
+    if !known(tables, work) {
+        return false;
+    }
+    // What one node handed over is followed anew when another one does.
+    let value = &work.value;
+    let followed = value.service_id == 0 && value.flags & CT_REPLY == 0;
+    !followed || from.via.is_some_and(|via| same(&value.node, via))
+}
+
+/// What the first packet of a connection does.
+#[inline(always)]
+pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
+    let translated = |result: Result<(), Refusal>| match result {
+        Ok(()) => Step::Translated,
+        Err(refusal) => Step::Refused(refusal),
+    };
+    if from.begins {
+        // Another node hands over what came to its own node ports.
+        let serving = if from.via.is_some() { ADDRESS_NODE_PORT | ADDRESS_NODE } else { ADDRESS_NODE_PORT };
+        let key = &work.key;
+        match frontend(tables, &key.dst, key.dst_port, key.proto, serving) {
+            Frontend::Service(service) => {
+                let place = Place {
+                    inside: from.inside,
+                    host: from.host,
+                    here: from.host || from.slot != 0,
+                    sent_here: from.via.is_some(),
+                };
+                return translated(begin(tables, &service, place, work));
+            }
+            Frontend::NoPort => {
+                return Step::Refused(Refusal { reason: DropReason::NoPort, service_id: 0 });
+            }
+            Frontend::None => {}
+        }
+    }
+    match from.via {
+        // To a backend on this node: one of its pods, or the host.
+        Some(via) if from.begins || tables.pod(&work.key.dst).is_some() => {
+            translated(follow(tables, via, work))
+        }
+        _ => Step::Unrelated,
+    }
+}
+
+/// An ICMP error: one about a translated packet goes to who sent that packet, and tells of the packet that was sent.
+#[inline(always)]
+fn error<P: Resizable + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    from: &From<'_>,
+    icmp: u32,
+    work: &mut Work,
+) -> Verdict {
+    let Work { network, value, quoted: about, .. } = work;
+    let of_ours =
+        quoted(packet, network.family, icmp, about).is_some() && tables.connection(&about.answer, value);
+    if !of_ours {
+        return forward_from(packet, tables, network, from);
+    }
+    if rewrite_error(packet, network, about, value).is_none() {
+        return discard(tables, from.slot, DropReason::Malformed);
+    }
+    forget_who_handed_over(from, value);
+    send(packet, tables, network, &value.node, from)
+}
+
+/// What was handed over is not handed on; and of a connection that was, the node in the entry of the client's packets is
+/// where they came from.
+#[inline(always)]
+pub(crate) fn forget_who_handed_over(from: &From<'_>, value: &mut ConntrackValue) {
+    let is_origin = value.service_id == 0 && value.flags & CT_REPLY == 0;
+    if from.via.is_some() || is_origin {
+        value.node = Addr16::UNSPECIFIED;
+    }
+}
+
+/// Sends on a packet that is of no service: as if nobody had looked.
+#[inline(always)]
+fn forward_from<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    from: &From<'_>,
+) -> Verdict {
+    if from.host {
+        return Verdict::Pass;
+    }
+    forward(packet, tables, network, Way::of(tables, &network.dst), from.slot)
+}
+
+/// The largest packet that the overlay takes to the node, when this one is longer and may not be cut.
+#[inline(always)]
+pub(crate) fn too_big<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    network: &Network,
+    node: &Addr16,
+) -> Option<u32> {
+    if is_unspecified(node) {
+        return None;
+    }
+    let overhead = if node.is_v4() { OVERLAY_V4 } else { OVERLAY_V6 };
+    let mtu = tables.node().mtu.wrapping_sub(overhead);
+    if packet.segment_len() <= mtu {
+        return None;
+    }
+    let cuttable = match network.family {
+        // "Don't fragment" is the second highest bit (RFC 791 §3.1).
+        Family::V4 => packet.load::<u8, { ETHERNET_LEN + 6 }>()? & 0x40 == 0,
+        Family::V6 => false,
+    };
+    (!cuttable).then_some(mtu)
+}
+
+#[inline(always)]
+fn complain<P: Resizable + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    from: &From<'_>,
+    mtu: u32,
+) -> Verdict {
+    answer(packet, tables, network, from, DropReason::TooBig, Complaint::TooBig(mtu))
+}
+
+/// Refuses a connection: tells the client where it is to know, drops where it is not.
+#[inline(always)]
+fn reject<P: Resizable + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    from: &From<'_>,
+    refusal: &Refusal,
+) -> Verdict {
+    if !refusal.is_told() {
+        return discard(tables, from.slot, refusal.reason);
+    }
+    answer(packet, tables, network, from, refusal.reason, Complaint::PortUnreachable)
+}
+
+/// Answers with an ICMP error; not over the overlay, where the client is another node's.
+#[inline(always)]
+fn answer<P: Resizable + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    from: &From<'_>,
+    reason: DropReason,
+    complaint: Complaint,
+) -> Verdict {
+    let told = !from.leaves && from.via.is_none() && tables.may_answer();
+    if told && icmp::answer(packet, network, complaint).is_some() {
+        tables.count_drop(from.slot, reason);
+        return Verdict::Answer(reason);
+    }
+    discard(tables, from.slot, reason)
+}
