@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use clap::Args;
 use fairlead_agent::{
-    Capacities, Forwarding, NodePortAddresses, RuleConfig, ServiceConfig, ServiceOptions, Timeouts,
+    Capacities, Forwarding, NodePortAddresses, RuleConfig, ServiceConfig, ServiceOptions, Timeouts, Xdp,
 };
 use fairlead_model::Prefix;
 use ipnet::IpNet;
@@ -20,6 +20,10 @@ pub(crate) struct ServiceArgs {
     /// UDP port of the VXLAN between nodes; not used with --forwarding=masquerade
     #[arg(long, value_name = "PORT", default_value_t = 4789)]
     overlay_port: u16,
+    /// Send packets on to other nodes before the kernel has made anything of them: auto (in the uplink's driver where that
+    /// serves, else not), native (in the driver), generic (without one; saves nothing), off
+    #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = xdp)]
+    xdp: Xdp,
     /// Translate connections at the socket for the node's own processes only; a service mesh or a virtual machine in a pod
     /// then sees the service's address
     #[arg(long)]
@@ -106,6 +110,7 @@ impl ServiceArgs {
             options: ServiceOptions {
                 forwarding: self.forwarding,
                 overlay_port: self.overlay_port,
+                xdp: self.xdp,
                 sockets_of_host_only: self.socket_lb_host_only,
                 node_ports: self.service_node_port_range.clone(),
                 masquerade_ports: self.masquerade_ports.clone(),
@@ -143,9 +148,17 @@ fn single(address: IpAddr) -> Prefix {
 }
 
 fn forwarding(name: &str) -> Result<Forwarding, String> {
-    let found = Forwarding::ALL.iter().find(|(known, _)| *known == name);
-    found.map(|(_, forwarding)| *forwarding).ok_or_else(|| {
-        let known: Vec<_> = Forwarding::ALL.iter().map(|(known, _)| *known).collect();
+    one_of(Forwarding::ALL, name)
+}
+
+fn xdp(name: &str) -> Result<Xdp, String> {
+    one_of(Xdp::ALL, name)
+}
+
+fn one_of<T: Copy>(all: &[(&str, T)], name: &str) -> Result<T, String> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|(known, _)| *known).collect();
         format!("write {}", known.join(" or "))
     })
 }

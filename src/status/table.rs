@@ -12,7 +12,7 @@ pub(super) fn render(status: &Status) -> String {
         Some(api) => format!("API server {} NOT ready", api.address),
         None => "API server elsewhere".to_owned(),
     };
-    let header = ["NODE", "PID", "MODE", "SYNCED", "FEED", "REVISION", "LAG", "PODS", "DROPS", "MAPS"];
+    let header = ["NODE", "PID", "MODE", "SYNCED", "FEED", "REVISION", "LAG", "PODS", "XDP", "DROPS", "MAPS"];
     let mut text = format!("cluster {}: {api}\n\n", status.cluster);
     text += &columns(&header, status.nodes.iter().map(row));
     for problem in problems(status) {
@@ -35,7 +35,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
     let synced = if node.synced { "yes" } else { "no" };
     let Some(agent) = &node.agent else {
         let mut row = vec![node.node.clone(), pid, dash(), synced.to_owned()];
-        row.resize_with(10, dash);
+        row.resize_with(11, dash);
         return row;
     };
     vec![
@@ -47,6 +47,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
         agent.sequence.to_string(),
         node.lag.map_or_else(dash, |lag| lag.to_string()),
         agent.pods.to_string(),
+        agent.xdp.clone(),
         count(agent.drops.values().sum()),
         agent.maps.iter().map(fill).collect::<Vec<_>>().join("  "),
     ]

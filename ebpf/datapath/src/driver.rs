@@ -98,7 +98,7 @@ pub fn from_wire<'a, P: Headroom + ?Sized, T: Tables, W: Wire>(
     let from = From { slot: 0, inside, host: false, begins: true, leaves: false, via: None };
     work.key = key(&work.network, &work.transport);
     if !goes_on(tables, &from, work) {
-        let left = tables.random() % LEFT_ONE_IN == 0;
+        let left = tables.random().is_multiple_of(LEFT_ONE_IN);
         if left || !matches!(start(tables, &from, work), Step::Translated) {
             return Carried::Left;
         }

@@ -119,6 +119,7 @@ impl Agent {
             recent,
             network: Arc::clone(&network),
             counters: dataplane.counters,
+            driver: dataplane.driver,
             malformed,
             garbage,
             sockets_ended: Arc::clone(&sockets_ended),

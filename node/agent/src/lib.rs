@@ -28,7 +28,7 @@ pub mod sync;
 pub use agent::Agent;
 pub use config::{Config, NodePortAddresses, RuleConfig, ServiceConfig};
 pub use error::AgentError;
-pub use fairlead_kernel::{Capacities, Forwarding, ServiceOptions, Timeouts};
+pub use fairlead_kernel::{Capacities, Forwarding, ServiceOptions, Timeouts, Xdp};
 pub use fairlead_plan::{ProxyMode, UnknownMode};
 pub use fairlead_wire::client::{FeedEndpoint, FeedSource};
 pub use report::{CLIENT_PORT, MapFill, PodReport, ProgramReport, Status};

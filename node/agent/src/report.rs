@@ -12,7 +12,7 @@ use std::{
 
 use fairlead_abi::{DropReason, names};
 use fairlead_flows::Recent;
-use fairlead_kernel::{Capacities, Counters, KernelError, PodTotals};
+use fairlead_kernel::{Capacities, Counters, Driver, KernelError, PodTotals};
 use fairlead_model::{ObjectName, Prefix};
 use fairlead_plan::ProxyMode;
 use fairlead_wire::client::ConnectionState;
@@ -58,6 +58,12 @@ pub struct Status {
     pub programs: Vec<ProgramReport>,
     /// Drops on the node by reason, all pods together.
     pub drops: BTreeMap<String, u64>,
+    /// Where the uplink's driver program runs: `native`, `generic` or `off`.
+    pub xdp: String,
+    /// Why there.
+    pub xdp_reason: String,
+    /// Packets that it has sent on to other machines.
+    pub xdp_forwarded_packets: u64,
     /// Event records that were lost because nobody read them in time.
     pub events_lost: u64,
     /// Completed syncs.
@@ -141,6 +147,7 @@ pub(crate) struct Reporter {
     pub(crate) recent: Arc<Recent>,
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
+    pub(crate) driver: Driver,
     pub(crate) malformed: Arc<AtomicU64>,
     pub(crate) garbage: watch::Receiver<garbage::Totals>,
     pub(crate) sockets_ended: Arc<AtomicU64>,
@@ -176,6 +183,9 @@ impl Reporter {
             maps: self.maps(),
             programs: programs.collect(),
             drops: self.drops(None)?,
+            xdp: self.driver.mode.to_string(),
+            xdp_reason: self.driver.reason.clone(),
+            xdp_forwarded_packets: self.counters.carried()?,
             events_lost: self.events_lost()?,
             syncs: stats.syncs.count,
             last_sync_us: u64::try_from(stats.last_took.as_micros()).unwrap_or(u64::MAX),

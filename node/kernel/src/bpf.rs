@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod count;
+pub mod driver;
 pub(crate) mod filter;
 pub(crate) mod link;
 pub mod object;

@@ -21,6 +21,7 @@ pub struct Counters {
     pods: PerCpuArray<MapData, PodCounters>,
     drops: PerCpuHashMap<MapData, DropKey, u64>,
     lost: PerCpuArray<MapData, u64>,
+    carried: PerCpuArray<MapData, u64>,
 }
 
 impl Counters {
@@ -29,6 +30,7 @@ impl Counters {
             pods: open_pinned(pins, names::POD_COUNTERS)?,
             drops: open_pinned(pins, names::DROPS)?,
             lost: open_pinned(pins, names::EVENTS_LOST)?,
+            carried: open_pinned(pins, names::CARRIED)?,
         })
     }
 
@@ -61,6 +63,15 @@ impl Counters {
     /// The map cannot be read.
     pub fn events_lost(&self) -> Result<u64, KernelError> {
         let values = self.lost.get(&0, 0).map_err(KernelError::map(names::EVENTS_LOST.name, "reading"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Packets that the driver's program has sent on to other machines.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn carried(&self) -> Result<u64, KernelError> {
+        let values = self.carried.get(&0, 0).map_err(KernelError::map(names::CARRIED.name, "reading"))?;
         Ok(values.iter().sum())
     }
 }

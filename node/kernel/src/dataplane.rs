@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aya::programs::ProgramInfo;
 
 use crate::{
-    Carriage, Counters, Events, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions, Tables,
+    Carriage, Counters, Driver, Events, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions, Tables,
     bpf::{
         pins::Pins,
         programs::{Place, Programs, SharedPrograms},
@@ -47,6 +47,8 @@ pub struct Dataplane {
     pub logs: Option<ProgramLogs>,
     /// The node's cgroup, absolute.
     pub cgroup: PathBuf,
+    /// Whether the uplink's driver runs a program.
+    pub driver: Driver,
 }
 
 /// What the kernel says about one program.
@@ -110,6 +112,7 @@ impl Dataplane {
             programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
         }
         programs.attach_uplink(&config.uplink, uplink.index)?;
+        let driver = Driver::open(&mut programs, options, &config.uplink, &uplink)?;
         if let Some(overlay) = &overlay {
             programs.attach_overlay(OVERLAY, overlay.index)?;
             programs.pins().write_overlay(host_netns)?;
@@ -127,7 +130,7 @@ impl Dataplane {
         let address_changes = AddressChanges::listen()?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu, options.carriage == Carriage::Programs)?;
         give_memory_back();
-        Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup })
+        Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup, driver })
     }
 }
 

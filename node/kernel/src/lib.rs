@@ -33,6 +33,7 @@ pub mod state;
 pub mod tables;
 mod tool;
 
+pub use bpf::driver::{Driver, DriverMode};
 pub use cleanup::{NodeFootprint, remove_node};
 pub use conflict::require_no_kube_proxy;
 pub use counters::{Counters, PodTotals};
@@ -45,7 +46,7 @@ pub use garbage::{Collected, Fill, Garbage, Timeouts};
 pub use inspect::{Inspector, MapSummary};
 pub use logs::ProgramLogs;
 pub use net::AddressChanges;
-pub use options::{Capacities, Carriage, Forwarding, ServiceOptions};
+pub use options::{Capacities, Carriage, Forwarding, ServiceOptions, Xdp};
 pub use pods::{PodSpec, Pods};
 pub use retire::retire_ebpf_services;
 pub use state::{LocalState, State};

@@ -38,6 +38,26 @@ impl Forwarding {
     }
 }
 
+/// Where the driver's program runs, which sends packets on to other machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Xdp {
+    /// In the driver where that serves, else nowhere.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, at its beginning. It saves nothing there over the programs on links, but needs no driver.
+    Generic,
+    /// Nowhere.
+    Off,
+}
+
+impl Xdp {
+    /// All of them by name.
+    pub const ALL: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic), ("off", Self::Off)];
+}
+
 /// How many entries the large maps hold. A change makes new maps, which are filled and then put into use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacities {
@@ -113,6 +133,8 @@ pub struct ServiceOptions {
     pub forwarding: Forwarding,
     /// UDP port of the overlay.
     pub overlay_port: u16,
+    /// Where the driver's program runs.
+    pub xdp: Xdp,
     /// The socket hooks translate for the host's namespace only; pods' connections are left to the link programs, so
     /// that a mesh in the pod sees the service's address.
     pub sockets_of_host_only: bool,
@@ -131,6 +153,7 @@ impl Default for ServiceOptions {
         Self {
             forwarding: Forwarding::default(),
             overlay_port: OVERLAY_PORT,
+            xdp: Xdp::default(),
             sockets_of_host_only: false,
             node_ports: 30_000..=32_767,
             masquerade_ports: 61_000..=65_535,

@@ -61,10 +61,7 @@ fn run(case: &Case, kernel: Kernel, random: u32) -> Ran {
 
 /// The rows of the table whose packets come in by the uplink, with a chance that leaves nothing to the link programs.
 fn rows() -> impl Iterator<Item = Case> {
-    table().into_iter().filter(|case| case.hook == Hook::FromUplink).map(|case| {
-        case.tables.random.set(1);
-        case
-    })
+    table().into_iter().filter(|case| case.hook == Hook::FromUplink).inspect(|case| case.tables.random.set(1))
 }
 
 /// What the link programs would not let the driver do, or need not be quick about.

@@ -41,6 +41,8 @@ const CGROUP_HOOKS: &[(&str, u32)] = &[
 pub(crate) const TCX_INGRESS: u32 = 46;
 /// `BPF_TCX_EGRESS`.
 pub(crate) const TCX_EGRESS: u32 = 47;
+/// `BPF_XDP`.
+pub(crate) const XDP: u32 = 37;
 
 /// The hook of a cgroup program by the program's name.
 pub(crate) fn cgroup_hook(program: &str) -> Option<u32> {
@@ -54,6 +56,8 @@ pub(crate) enum Target<'a> {
     Cgroup(BorrowedFd<'a>),
     /// An interface of the current network namespace.
     Interface(u32),
+    /// The receiving side of an interface's driver, with `XDP_FLAGS_*`.
+    Driver { interface: u32, flags: u32 },
 }
 
 /// What attaching did.
@@ -76,7 +80,7 @@ pub(crate) fn attach(
     match open_pin(pin) {
         Ok(link) => match update(&link, program) {
             Ok(()) => return Ok(Attached::Updated),
-            // The interface or the cgroup was deleted; the link is a husk (kernel/bpf/cgroup.c, tcx.c).
+            // The interface or the cgroup was deleted; the link is a husk (kernel/bpf/cgroup.c, tcx.c, net/core/dev.c).
             Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => std::fs::remove_file(pin)?,
             Err(error) => return Err(error),
         },
@@ -122,11 +126,12 @@ fn create(program: BorrowedFd<'_>, target: Target<'_>, hook: u32) -> io::Result<
         pad: u32,
         expected_revision: u64,
     }
-    let target = match target {
-        Target::Cgroup(directory) => raw(&directory),
-        Target::Interface(ifindex) => ifindex,
+    let (target, flags) = match target {
+        Target::Cgroup(directory) => (raw(&directory), 0),
+        Target::Interface(ifindex) => (ifindex, 0),
+        Target::Driver { interface, flags } => (interface, flags),
     };
-    let mut attr = Attr { prog_fd: raw(&program), target, attach_type: hook, ..Attr::default() };
+    let mut attr = Attr { prog_fd: raw(&program), target, attach_type: hook, flags, ..Attr::default() };
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
 }
 

@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fairlead_abi::names;
+
 use super::filter;
 use crate::KernelError;
 
@@ -111,6 +113,11 @@ impl Pins {
     /// Pin of the link of a program on an interface.
     pub(crate) fn interface_link(&self, program: &str, interface: &str) -> PathBuf {
         self.links().join(format!("{program}-{}", interface.replace('.', "_")))
+    }
+
+    /// Pin of the link of the program in an interface's driver, attached with these `XDP_FLAGS_*`.
+    pub(crate) fn driver_link(&self, interface: &str, flags: u32) -> PathBuf {
+        self.interface_link(&format!("{}-{flags}", names::driver::FROM_WIRE), interface)
     }
 
     pub(crate) fn layout(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,9 +15,9 @@ use fairlead_abi::names::{self, MapSpec, globals};
 
 use super::{
     filter,
-    link::{self, TCX_EGRESS, TCX_INGRESS, Target},
+    link::{self, TCX_EGRESS, TCX_INGRESS, Target, XDP},
     object,
-    pins::Pins,
+    pins::{Pins, absent_is_fine},
 };
 use crate::{
     KernelError, ServiceOptions,
@@ -50,10 +50,27 @@ pub(crate) struct Programs {
 struct WaitingLink {
     program: &'static str,
     hook: u32,
-    /// The cgroup, or the interface.
-    target: Result<OwnedFd, u32>,
+    target: OwnTarget,
     pin: PathBuf,
     what: String,
+}
+
+/// A [`Target`] to keep.
+#[derive(Debug)]
+enum OwnTarget {
+    Cgroup(OwnedFd),
+    Interface(u32),
+    Driver { interface: u32, flags: u32 },
+}
+
+impl OwnTarget {
+    fn borrow(&self) -> Target<'_> {
+        match self {
+            Self::Cgroup(directory) => Target::Cgroup(directory.as_fd()),
+            Self::Interface(ifindex) => Target::Interface(*ifindex),
+            Self::Driver { interface, flags } => Target::Driver { interface: *interface, flags: *flags },
+        }
+    }
 }
 
 /// [`Programs`] for several owners.
@@ -86,6 +103,7 @@ impl Programs {
         let numbers = [
             (globals::UPLINK_IFINDEX, place.uplink),
             (globals::OVERLAY_IFINDEX, place.overlay),
+            (globals::OVERLAY_PORT, place.options.overlay_port.into()),
             (globals::FLOW_EVENTS, place.flow_events.into()),
             (globals::FORWARDING, options.forwarding.number()),
             (globals::SOCKETS_OF_HOST_ONLY, options.sockets_of_host_only.into()),
@@ -129,7 +147,8 @@ impl Programs {
             let pin = self.pins.cgroup_link(name);
             let what = format!("{name} of the node's cgroup");
             let directory = directory.try_clone_to_owned();
-            let target = Ok(directory.map_err(KernelError::file("opening", "the node's cgroup"))?);
+            let directory = directory.map_err(KernelError::file("opening", "the node's cgroup"))?;
+            let target = OwnTarget::Cgroup(directory);
             self.attach(WaitingLink { program: name, hook, target, pin, what })?;
         }
         Ok(())
@@ -146,6 +165,32 @@ impl Programs {
         self.attach_interface(names::link::FROM_OVERLAY, TCX_INGRESS, name, ifindex)
     }
 
+    /// Attaches the uplink's program in its driver. While the maps change their layout, only a program that is attached
+    /// already is replaced, with the others: a new one would begin connections that nobody else knows. False when it is not
+    /// attached for this reason.
+    pub(crate) fn attach_driver(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        flags: u32,
+    ) -> Result<bool, KernelError> {
+        let program = names::driver::FROM_WIRE;
+        self.load_program(program)?;
+        let pin = self.pins.driver_link(name, flags);
+        if self.waiting.is_some() && !pin.exists() {
+            return Ok(false);
+        }
+        let what = format!("{program} of {name}");
+        let target = OwnTarget::Driver { interface: ifindex, flags };
+        self.attach(WaitingLink { program, hook: XDP, target, pin, what })?;
+        Ok(true)
+    }
+
+    /// Removes the pin of the uplink's program in its driver; the link goes with it.
+    pub(crate) fn detach_driver(&mut self, name: &str, flags: u32) -> Result<(), KernelError> {
+        self.remove_link(&self.pins.driver_link(name, flags))
+    }
+
     /// Attaches the programs of a pod's host-side interface.
     pub(crate) fn attach_pod(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
         self.attach_interface(names::link::FROM_POD, TCX_INGRESS, name, ifindex)?;
@@ -154,19 +199,16 @@ impl Programs {
 
     /// Removes the pins of an interface's links; the links go with them.
     pub(crate) fn detach_interface(&mut self, name: &str) -> Result<(), KernelError> {
-        for program in names::link::ALL {
-            let pin = self.pins.interface_link(program, name);
-            if let Some(waiting) = &mut self.waiting {
-                waiting.retain(|link| link.pin != pin);
-            }
-            match std::fs::remove_file(&pin) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(KernelError::file("removing", pin)(error));
-                }
-                _ => {}
-            }
+        names::link::ALL
+            .iter()
+            .try_for_each(|program| self.remove_link(&self.pins.interface_link(program, name)))
+    }
+
+    fn remove_link(&mut self, pin: &Path) -> Result<(), KernelError> {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.retain(|link| link.pin != pin);
         }
-        Ok(())
+        absent_is_fine(std::fs::remove_file(pin), pin)
     }
 
     /// The new maps are filled: gives all links the new programs and removes the old maps. Nothing happens when there was
@@ -213,7 +255,7 @@ impl Programs {
     ) -> Result<(), KernelError> {
         let pin = self.pins.interface_link(program, name);
         let what = format!("{program} of {name}");
-        self.attach(WaitingLink { program, hook, target: Err(ifindex), pin, what })
+        self.attach(WaitingLink { program, hook, target: OwnTarget::Interface(ifindex), pin, what })
     }
 
     /// Attaches now, or later where that would take a hook from a program whose maps are filled.
@@ -230,12 +272,12 @@ impl Programs {
     }
 
     fn attach_now(&mut self, link: &WaitingLink) -> Result<(), KernelError> {
-        let target = match &link.target {
-            Ok(cgroup) => Target::Cgroup(cgroup.as_fd()),
-            Err(ifindex) if !has_tcx() => return self.attach_filter(link, *ifindex),
-            Err(ifindex) => Target::Interface(*ifindex),
-        };
-        let attached = link::attach(self.fd(link.program)?, target, link.hook, &link.pin);
+        if let OwnTarget::Interface(ifindex) = link.target
+            && !has_tcx()
+        {
+            return self.attach_filter(link, ifindex);
+        }
+        let attached = link::attach(self.fd(link.program)?, link.target.borrow(), link.hook, &link.pin);
         attached.map(drop).map_err(|source| KernelError::Link {
             name: link.what.clone(),
             operation: "attaching",
@@ -261,6 +303,7 @@ impl Programs {
             Program::CgroupSock(program) => program.load(),
             Program::SockOps(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
             _ => return Err(KernelError::Missing { kind: "program of the expected type", name }),
         };
         loaded.map_err(|source| KernelError::Program { name, source: Box::new(source) })
@@ -273,6 +316,7 @@ impl Programs {
             Program::CgroupSock(program) => program.fd(),
             Program::SockOps(program) => program.fd(),
             Program::SchedClassifier(program) => program.fd(),
+            Program::Xdp(program) => program.fd(),
             _ => return Err(KernelError::Missing { kind: "program of the expected type", name }),
         };
         Ok(fd.map_err(|source| KernelError::Program { name, source: Box::new(source) })?.as_fd())

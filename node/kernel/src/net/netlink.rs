@@ -39,7 +39,9 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
-    /// UDP port of a VXLAN interface whose packets name their own destination.
+    /// What it is (`veth`, `bridge` …); nothing when it is a network card.
+    pub kind: Option<String>,
+    /// UDP port of a VXLAN interface whose packets name their own destination and may lack a checksum.
     pub vxlan_port: Option<u16>,
 }
 
@@ -287,13 +289,22 @@ impl Netlink {
 
 impl From<&LinkMessage> for Link {
     fn from(message: &LinkMessage) -> Self {
-        let mut link =
-            Self { index: message.header.index, peer: None, mac: [0; 6], mtu: 0, vxlan_port: None };
+        let mut link = Self {
+            index: message.header.index,
+            peer: None,
+            mac: [0; 6],
+            mtu: 0,
+            kind: None,
+            vxlan_port: None,
+        };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::LinkInfo(infos) => link.vxlan_port = infos.iter().find_map(vxlan_port),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.vxlan_port = infos.iter().find_map(vxlan_port);
+                    link.kind = infos.iter().find_map(kind);
+                }
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().unwrap_or_default(),
                 _ => {}
             }
@@ -302,15 +313,23 @@ impl From<&LinkMessage> for Link {
     }
 }
 
-/// The port of an `external` VXLAN interface.
+fn kind(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+/// The port of an `external` VXLAN interface that takes IPv6 packets without a checksum.
 fn vxlan_port(info: &LinkInfo) -> Option<u16> {
     let LinkInfo::Data(InfoData::Vxlan(data)) = info else { return None };
-    let external = data.iter().any(|info| matches!(info, InfoVxlan::CollectMetadata(true)));
+    let has = |wanted: &InfoVxlan| data.contains(wanted);
+    let ours = has(&InfoVxlan::CollectMetadata(true)) && has(&InfoVxlan::UDPZeroCsumRX(true));
     let port = data.iter().find_map(|info| match info {
         InfoVxlan::Port(port) => Some(*port),
         _ => None,
     });
-    port.filter(|_| external)
+    port.filter(|_| ours)
 }
 
 fn route(prefix: Prefix) -> RouteMessageBuilder<IpAddr> {

@@ -30,6 +30,8 @@ impl Netlink {
         let message = LinkMessageBuilder::<LinkVxlan>::new(OVERLAY)
             .collect_metadata(true)
             .learning(false)
+            // What the driver's program of another node sends has none.
+            .udp_zero_csum6_rx(true)
             .port(port)
             .mtu(mtu)
             .up()

@@ -10,8 +10,8 @@ use std::{
 
 use fairlead_abi::event::FlowEvent;
 use fairlead_kernel::{
-    Capacities, Dataplane, DataplaneConfig, NodeFootprint, PodSpec, PodTotals, ServiceOptions, State, cgroup,
-    remove_node,
+    Capacities, Dataplane, DataplaneConfig, Driver, KernelError, NodeFootprint, PodSpec, PodTotals,
+    ServiceOptions, State, Xdp, cgroup, remove_node,
 };
 use fairlead_model::View;
 use fairlead_plan::{Changes, LocalNode, Planner, Scope, plan_routes};
@@ -131,6 +131,16 @@ impl RunningNode {
     pub(crate) fn restart_with(&mut self, capacities: Capacities) {
         self.config.services.capacities = capacities;
         self.restart();
+    }
+
+    /// Starts again with the driver's program elsewhere; says where it runs then, or why it cannot.
+    pub(crate) fn restart_with_xdp(&mut self, xdp: Xdp) -> Result<Driver, KernelError> {
+        drop(self.dataplane.take());
+        self.config.services.xdp = xdp;
+        let opened = self.block_on(Dataplane::open(&self.config))?;
+        let driver = opened.driver.clone();
+        self.dataplane = Some(opened);
+        Ok(driver)
     }
 
     /// Makes the kernel hold what the view asks for; returns how many operations that took.

@@ -1,0 +1,52 @@
+//! Where the driver's program runs, on a real interface.
+//!
+//! Needs root and the eBPF object.
+
+use fairlead_kernel::{Driver, DriverMode, Xdp};
+use fairlead_testkit::{TwoNodes, netns::command, topology::UPLINK};
+
+use crate::node::RunningNode;
+
+#[path = "node/running.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod node;
+
+#[test]
+fn the_drivers_program_runs_where_it_is_asked_to() {
+    let topology = TwoNodes::new();
+    let mut node = RunningNode::start("a", &topology.a);
+    let mode = |driver: Driver| driver.mode;
+    // What `ip link` says of an interface with a program.
+    let shown = || topology.a.netns.run(|| command("ip", &["link", "show", UPLINK]));
+
+    // A veth has no wire: its packets may lack a checksum, so nothing runs there unasked.
+    let driver = node.restart_with_xdp(Xdp::Auto).expect("opens");
+    assert_eq!(driver.mode, DriverMode::Off);
+    assert!(driver.reason.contains("veth"), "{}", driver.reason);
+    assert!(!shown().contains("xdp"), "{}", shown());
+
+    assert_eq!(mode(node.restart_with_xdp(Xdp::Native).expect("opens")), DriverMode::Native);
+    assert!(shown().contains(" xdp "), "{}", shown());
+    let before = node.links()["from_wire-4-uplink0"];
+    assert_eq!(mode(node.restart_with_xdp(Xdp::Native).expect("opens")), DriverMode::Native);
+    let after = node.links()["from_wire-4-uplink0"];
+    assert_eq!(before.0, after.0, "a restart keeps the link");
+    assert_ne!(before.1, after.1, "and gives it the new program");
+
+    assert_eq!(mode(node.restart_with_xdp(Xdp::Generic).expect("opens")), DriverMode::Generic);
+    assert!(shown().contains("xdpgeneric"), "{}", shown());
+    assert_eq!(mode(node.restart_with_xdp(Xdp::Off).expect("opens")), DriverMode::Off);
+    assert!(!shown().contains("xdp"), "{}", shown());
+}
+
+#[test]
+fn another_program_on_the_interface_is_named_and_left_alone() {
+    let topology = TwoNodes::new();
+    let mut other = RunningNode::start("b", &topology.a);
+    other.restart_with_xdp(Xdp::Native).expect("opens");
+    let mut node = RunningNode::start("c", &topology.a);
+    let error = node.restart_with_xdp(Xdp::Native).expect_err("the hook is taken").to_string();
+    assert!(error.contains("another XDP program"), "{error}");
+    let shown = topology.a.netns.run(|| command("ip", &["link", "show", UPLINK]));
+    assert!(shown.contains(" xdp "), "{shown}");
+}
