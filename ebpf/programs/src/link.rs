@@ -71,14 +71,11 @@ pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
     let Some(via) = sender_of_tunnel(&ctx) else { return TC_ACT_SHOT as i32 };
+    // The link-layer address inside the tunnel is nobody's here; the packet is for the host or for a pod all the same.
+    // SAFETY: the context is valid.
+    let _same_type = unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) };
     let mut skb = Skb::new(&ctx);
-    let verdict = link::from_overlay(&mut skb, &Maps, &via, work);
-    if matches!(verdict, Verdict::Pass) {
-        // The link-layer address inside the tunnel is nobody's; the packet is for the host all the same.
-        // SAFETY: the context is valid.
-        let _same_type = unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) };
-    }
-    act(&ctx, verdict)
+    act(&ctx, link::from_overlay(&mut skb, &Maps, &via, work))
 }
 
 /// Turns a verdict into what the kernel is to do.

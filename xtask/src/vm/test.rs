@@ -40,12 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("5.10", "sockets::applications_see_services_and_packets_see_backends", REFUSALS),
     ("5.10", "a_cluster_of_two_agents_serves_tells_and_survives", REFUSALS),
-    ("5.10", "outside::a_backends_closed_port_is_told_through_the_service", OVERLAY),
-    ("5.10", "outside::a_client_outside_reaches_every_backend_and_keeps_its_address", OVERLAY),
 ];
-/// Not understood yet: the tunnel key is taken, and the packet does not arrive.
-const OVERLAY: &str =
-    "the overlay carries nothing from outside to a pod of another node there; use --forwarding=masquerade";
 /// `SO_NETNS_COOKIE` came with 5.14 and `bpf_set_retval` for the address hooks with 6.1.
 const REFUSALS: &str =
     "it asserts that a refusal is ECONNREFUSED and counts for the pod; here it is EPERM and the host's";
