@@ -10,6 +10,7 @@ pub mod dns;
 pub mod image;
 pub mod kubectl;
 pub mod programming;
+pub mod report;
 pub mod scenario;
 pub mod screen;
 pub mod smoke;

@@ -24,23 +24,36 @@ use crate::{cluster, screen::Step};
 mod feed;
 mod synthetic;
 
-/// Small changes that are measured.
-const CHANGES: u32 = 1_000;
-
 /// How long a snapshot may take before the benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Time in which a process that is about to give memory back does it.
 const REST: Duration = Duration::from_millis(500);
 
-/// A way to program services: its name, and how `fairlead proxy` is told.
-type Mode = (&'static str, &'static [&'static str]);
+/// A way to program services.
+#[derive(Clone, Copy)]
+struct Mode {
+    /// As `fairlead proxy` is told.
+    name: &'static str,
+    /// Services, endpoints of each, and how many small changes are measured.
+    sizes: &'static [(u32, u32, u32)],
+    /// What the machine must have; without it the mode is left out, and that is said.
+    needs: Option<&'static str>,
+}
 
-/// Every mode that is measured.
-const MODES: &[Mode] = &[("ebpf", &["--proxy-mode", "ebpf"])];
-
-/// Size of a cluster, and whether small changes of it are measured. The last one is larger than the maps.
-const SIZES: &[(u32, u32, bool)] = &[(1_000, 10, true), (10_000, 10, true), (20_000, 50, false)];
+/// Every mode. What is programmed with maps is also measured with a cluster that is larger than they are; a change of many
+/// rules takes seconds, so fewer are made.
+const MODES: &[Mode] = &[
+    Mode {
+        name: "ebpf",
+        sizes: &[(100, 10, 1_000), (1_000, 10, 1_000), (10_000, 10, 1_000), (20_000, 50, 0)],
+        needs: None,
+    },
+    Mode { name: "nftables", sizes: RULES, needs: None },
+    Mode { name: "iptables", sizes: RULES, needs: None },
+    Mode { name: "ipvs", sizes: RULES, needs: Some("/proc/net/ip_vs") },
+];
+const RULES: &[(u32, u32, u32)] = &[(100, 10, 50), (1_000, 10, 50), (10_000, 10, 10)];
 
 /// One measured number.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -55,7 +68,7 @@ pub struct Row {
     pub services: u32,
     /// Endpoints of each.
     pub endpoints: u32,
-    /// `cold`, `change-p50`, `change-p99`, `map-memory`, `rss`, `refused`.
+    /// `cold`, `cold-cpu`, `change-p50`, `change-p99`, `change-cpu`, `map-memory`, `rss`, `refused`.
     pub op: &'static str,
     /// The number.
     pub value: f64,
@@ -63,15 +76,36 @@ pub struct Row {
     pub unit: &'static str,
 }
 
+/// Which of it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ProgrammingArgs {
+    /// Also write the numbers to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only these modes, such as `ebpf,nftables`
+    #[arg(long, value_name = "MODES", value_delimiter = ',')]
+    mode: Vec<String>,
+    /// Only sizes of at most so many services
+    #[arg(long, value_name = "NUMBER", default_value_t = u32::MAX)]
+    services_max: u32,
+}
+
 /// Measures every mode, family and size, and prints a table.
-pub fn run(json: Option<&Path>) -> Result<()> {
+pub fn run(args: &ProgrammingArgs) -> Result<()> {
     let binary = cluster::binary()?;
     let mut rows = Vec::new();
-    for mode in MODES {
+    for mode in
+        MODES.iter().filter(|mode| args.mode.is_empty() || args.mode.iter().any(|name| name == mode.name))
+    {
+        if let Some(needed) = mode.needs.filter(|needed| !Path::new(needed).exists()) {
+            println!("{} is left out: this kernel has no {needed}", mode.name);
+            continue;
+        }
         for family in [Family::Ipv4, Family::Ipv6] {
-            for (services, endpoints, changes) in SIZES {
+            for (services, endpoints, changes) in mode.sizes.iter().filter(|size| size.0 <= args.services_max)
+            {
                 let title =
-                    format!("{}, {}: {services} services × {endpoints} endpoints", mode.0, family.name());
+                    format!("{}, {}: {services} services × {endpoints} endpoints", mode.name, family.name());
                 let step = Step::begin(title);
                 let run =
                     Run { binary: &binary, mode: *mode, family, services: *services, endpoints: *endpoints };
@@ -81,7 +115,7 @@ pub fn run(json: Option<&Path>) -> Result<()> {
         }
     }
     print(&rows);
-    if let Some(path) = json {
+    if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -105,7 +139,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn measure(&self, changes: bool, step: &Step) -> Result<Vec<Row>> {
+    fn measure(&self, changes: u32, step: &Step) -> Result<Vec<Row>> {
         let directory = tempfile::tempdir().context("cannot make a folder")?;
         let topology = TwoNodes::new();
         let mut cluster = Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
@@ -114,26 +148,30 @@ impl Run<'_> {
         step.note("cold load");
         let status = agent.until_applied(1)?;
         let mut rows = vec![self.row("cold", ms(&status)?, "ms")];
+        let cold_cpu = agent.cpu_ms()?;
+        rows.push(self.row("cold-cpu", cold_cpu, "ms"));
         rows.push(self.row("rss", agent.resident_mib()?, "MiB"));
         rows.push(self.row("map-memory", agent.map_memory_mib()?, "MiB"));
         let refused = status["problems"].as_array().map_or(0, Vec::len);
         rows.push(self.row("refused", refused as f64, "objects"));
-        if changes {
-            step.note(format!("{CHANGES} changes"));
-            let mut times = Vec::new();
-            for change in 0..CHANGES {
+        if changes > 0 {
+            step.note(format!("{changes} changes"));
+            let (mut times, before) = (Vec::new(), agent.cpu_ms()?);
+            for change in 0..changes {
                 feed.send(cluster.change_one(change));
                 times.push(ms(&agent.until_applied(u64::from(change) + 2)?)?);
             }
+            let cpu = (agent.cpu_ms()? - before) / f64::from(changes);
             times.sort_by(f64::total_cmp);
             rows.push(self.row("change-p50", quantile(&times, 0.5), "ms"));
             rows.push(self.row("change-p99", quantile(&times, 0.99), "ms"));
+            rows.push(self.row("change-cpu", cpu, "ms"));
         }
         Ok(rows)
     }
 
     fn row(&self, op: &'static str, value: f64, unit: &'static str) -> Row {
-        let (mode, family) = (self.mode.0, self.family.name());
+        let (mode, family) = (self.mode.name, self.family.name());
         let (services, endpoints) = (self.services, self.endpoints);
         Row { bench: "programming", mode, family, services, endpoints, op, value, unit }
     }
@@ -174,7 +212,7 @@ impl<'a> Agent<'a> {
             "--health-listen",
             "127.0.0.1:10256",
         ]);
-        command.args(run.mode.1).arg("--cgroup").arg(&id).arg("--bpffs").arg(&bpffs);
+        command.args(["--proxy-mode", run.mode.name]).arg("--cgroup").arg(&id).arg("--bpffs").arg(&bpffs);
         for address in &topology.a.addresses {
             command.arg("--node-ip").arg(address.to_string());
         }
@@ -212,6 +250,16 @@ impl<'a> Agent<'a> {
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").context("the agent answered with no HTTP")?;
         Ok(serde_json::from_str(body)?)
+    }
+
+    /// CPU time so far, of the programs that it has run too (`proc_pid_stat(5)`), in steps of 10 ms.
+    fn cpu_ms(&self) -> Result<f64> {
+        let file = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+        // The name, in parentheses, may hold anything; the times are the 12th to 15th field after it, in hundredths.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u32 = fields.skip(11).take(4).filter_map(|field| field.parse::<u32>().ok()).sum();
+        Ok(f64::from(ticks) * 10.0)
     }
 
     /// What it holds when it has come to rest.

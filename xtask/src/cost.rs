@@ -141,7 +141,12 @@ fn one(kernel: &Kernel, bench: &Path, steps: &[Step], seed: u32) -> Result<Rows>
                         }
                         rows.push(row);
                     }
-                    None => other.push(line),
+                    None => {
+                        if seed == SEEDS[0] {
+                            println!("  {}", style(&line).dim());
+                        }
+                        other.push(line);
+                    }
                 }
             }
             Event::End { step, status, .. } if status != "ok" => {
