@@ -42,7 +42,7 @@ const FULL: &str = "1,10,100,1000,10000";
 #[derive(Parser)]
 #[command(name = "cargo xtask bench cost")]
 pub(crate) struct CostArgs {
-    /// Few services, in under two minutes
+    /// Few services
     #[arg(long)]
     quick: bool,
     /// Only these modes, such as `loopback,ebpf`
