@@ -3,7 +3,10 @@
 //! Of a hundred thousand endpoints the zone needs addresses and names. What else the feed says of them, and what the zone
 //! would need again when one slice of a service changes, is kept as bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fairlead_model::{Change, EndpointSlice, ObjectName, Revision, Update, View};
 use fairlead_wire::proto;
@@ -92,7 +95,7 @@ impl Catalog {
                 let service = ObjectName::new(&slice.name.namespace, &slice.service);
                 self.owners.insert(slice.name.clone(), slice.service.as_str().into());
                 let slices = &mut self.services.entry(service.clone()).or_default().slices;
-                let name: Box<str> = slice.name.name.as_str().into();
+                let name: Box<str> = (&*slice.name.name).into();
                 let at = slices.partition_point(|(other, _)| *other < name);
                 slices.insert(at, (name, pack(Change::PutSlice(lean(slice)))));
                 slices.shrink_to_fit();
@@ -132,10 +135,10 @@ impl Catalog {
 /// A slice without what no name needs.
 fn lean(mut slice: EndpointSlice) -> EndpointSlice {
     for endpoint in &mut slice.endpoints {
-        endpoint.node.clear();
-        endpoint.zone.clear();
-        endpoint.hint_nodes.clear();
-        endpoint.hint_zones.clear();
+        endpoint.node = Arc::default();
+        endpoint.zone = Arc::default();
+        endpoint.hint_nodes = Box::default();
+        endpoint.hint_zones = Box::default();
     }
     slice
 }
@@ -166,12 +169,12 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
-            node: String::new(),
-            zone: String::new(),
-            hostname: format!("h{number}"),
-            pod: format!("p{number}"),
-            hint_nodes: Vec::new(),
-            hint_zones: Vec::new(),
+            node: "".into(),
+            zone: "".into(),
+            hostname: format!("h{number}").into(),
+            pod: format!("p{number}").into(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
         };
         Change::PutSlice(EndpointSlice {
             name: name(number),

@@ -68,8 +68,8 @@ impl Entry {
             let ready = slice.endpoints.iter().filter(|end| end.ready || service.publish_not_ready);
             endpoints.extend(ready.map(|end| Endpoint {
                 address: end.address,
-                hostname: (!end.hostname.is_empty()).then(|| end.hostname.as_str().into()),
-                pod: (1..=63).contains(&end.pod.len()).then(|| end.pod.as_str().into()),
+                hostname: (!end.hostname.is_empty()).then(|| end.hostname.clone()),
+                pod: (1..=63).contains(&end.pod.len()).then(|| end.pod.clone()),
                 slice: index,
             }));
         }

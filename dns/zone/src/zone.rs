@@ -157,7 +157,7 @@ impl Zone {
         for address in addresses {
             let shard = self.pods.shard_mut(&address);
             match view.pod_by_address(address) {
-                Some(pod) => shard.insert(address, pod.name.namespace.as_str().into()),
+                Some(pod) => shard.insert(address, (&*pod.name.namespace).into()),
                 None => shard.remove(&address),
             };
         }

@@ -192,12 +192,12 @@ pub(crate) fn slice(service: &str, addresses: impl IntoIterator<Item = IpAddr>) 
         ready: true,
         serving: true,
         terminating: false,
-        node: String::new(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        node: "".into(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     };
     Change::PutSlice(EndpointSlice {
         name: ObjectName::new("demo", format!("{service}-1")),

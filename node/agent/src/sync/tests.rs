@@ -91,12 +91,12 @@ fn echo(octets: &[u8]) -> Vec<Change> {
         ready: true,
         serving: true,
         terminating: false,
-        node: String::new(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        node: "".into(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     };
     vec![
         Change::PutService(Service {

@@ -217,11 +217,11 @@ fn endpoint(last: u8, state: char) -> Endpoint {
         serving: state != 'u',
         terminating: state == 't',
         node: if last.is_multiple_of(2) { "here".into() } else { "there".into() },
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     }
 }
 
