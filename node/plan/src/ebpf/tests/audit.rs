@@ -12,7 +12,9 @@ fn first_backend(maps: &mut Maps) -> &mut BackendValue {
 #[test]
 fn what_others_change_is_noticed_and_put_right() {
     let deeds: [(&str, Deed); 10] = [
-        ("SERVICES", |maps| drop(maps.services.pop_first())),
+        ("SERVICES", |maps| {
+            maps.services.pop_first();
+        }),
         ("SERVICES", |maps| maps.services.clear()),
         ("SERVICES", |maps| maps.services.values_mut().for_each(|(_, value)| value.active = 0)),
         ("SERVICES", |maps| {
@@ -24,7 +26,9 @@ fn what_others_change_is_noticed_and_put_right() {
         ("BACKENDS", |maps| maps.backends.clear()),
         ("BACKENDS", |maps| first_backend(maps).port = Be16::new(1)),
         ("SOURCE_RANGES", |maps| maps.source_ranges.clear()),
-        ("ADDRESSES", |maps| drop(maps.addresses.pop_first())),
+        ("ADDRESSES", |maps| {
+            maps.addresses.pop_first();
+        }),
         ("NODE", |maps| maps.node.mtu = 1),
     ];
     for (number, (map, deed)) in deeds.into_iter().enumerate() {
