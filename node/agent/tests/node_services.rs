@@ -229,19 +229,18 @@ fn every_kind_of_service_serves_everybody() {
     for client in CLIENTS {
         let _inside = world.enter(client);
         for kind in KINDS {
-            for place in 0..2 {
-                for family in 0..2 {
+            for (place, node) in NODES.iter().enumerate() {
+                for (family, family_name) in FAMILIES.iter().enumerate() {
                     for socket in SOCKETS {
                         cells += 1;
                         let port = if socket == Socket::Tcp { HTTP } else { DNS };
                         let to = world.target(kind, place, family, port);
-                        let expected = format!("backend-{} {}", NODES[place], world.seen(client, family));
+                        let expected = format!("backend-{node} {}", world.seen(client, family));
                         let found = run_in(&world.netns(client), || ask(socket, to));
                         if found.as_ref().ok() != Some(&expected) {
-                            let family = FAMILIES[family];
                             wrong.push(format!(
-                                "{client:?}, {socket:?} over {family} to {kind:?} {to} of backend {}: {found:?} instead of {expected}",
-                                NODES[place]
+                                "{client:?}, {socket:?} over {family_name} to {kind:?} {to} of backend-{node}: \
+                                 {found:?} instead of {expected}"
                             ));
                         }
                     }
