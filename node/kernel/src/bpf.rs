@@ -1,6 +1,7 @@
 //! The eBPF side: the object, its pins, its programs and links.
 
 pub(crate) mod batch;
+mod carry;
 pub(crate) mod count;
 pub mod driver;
 pub(crate) mod filter;

@@ -41,6 +41,7 @@ use crate::{
 
 mod addresses;
 mod adopt;
+mod audit;
 mod backends;
 mod block;
 mod desired;

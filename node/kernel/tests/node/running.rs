@@ -133,6 +133,15 @@ impl RunningNode {
         self.restart();
     }
 
+    /// Starts again with maps that another version is said to have left.
+    pub(crate) fn restart_from_layout(&mut self, layout: &str) {
+        drop(self.dataplane.take());
+        let note = self.footprint.bpffs_dir.join("layout");
+        fs::remove_file(&note).expect("it was noted");
+        std::os::unix::fs::symlink(layout, note).expect("notes it");
+        self.restart();
+    }
+
     /// Starts again with the driver's program elsewhere; says where it runs then, or why it cannot.
     pub(crate) fn restart_with_xdp(&mut self, xdp: Xdp) -> Result<Driver, KernelError> {
         drop(self.dataplane.take());

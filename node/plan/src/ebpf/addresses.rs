@@ -58,6 +58,16 @@ impl Addresses {
         }
     }
 
+    /// Whether `ADDRESSES` is this.
+    pub(super) fn are(&self, observed: &BTreeMap<IpAddr, u32>) -> bool {
+        self.current == *observed
+    }
+
+    /// Whether `NODE` is this.
+    pub(super) fn is_node(&self, observed: &NodeValue) -> bool {
+        self.node == *observed
+    }
+
     fn flags(&self, address: &IpAddr, place: &KnownPlace) -> u32 {
         let (local, node) = (place.local.addresses.get(address), place.node_addresses.contains(address));
         match local {

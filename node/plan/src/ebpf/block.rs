@@ -38,11 +38,11 @@ pub(super) struct Block {
     pub(super) name: BlockName,
     pub(super) frontends: Vec<ServiceKey>,
     /// Sorted by target.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// One range, or none; several when a commit was interrupted.
-    placed: Vec<Placed>,
-    tables: Vec<Placed>,
-    source_ranges: BTreeSet<Prefix>,
+    pub(super) placed: Vec<Placed>,
+    pub(super) tables: Vec<Placed>,
+    pub(super) source_ranges: BTreeSet<Prefix>,
 }
 
 /// Where new connections look.

@@ -14,6 +14,7 @@ use fairlead_model::{
 
 use super::{slots::GRACE_MS, *};
 
+mod audit;
 mod bad_input;
 mod blocks;
 mod histories;
