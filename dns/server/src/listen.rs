@@ -78,8 +78,27 @@ pub fn open_sockets(address: SocketAddr, workers: usize) -> Result<Vec<OwnedFd>,
     Ok(std::iter::once(bound.tcp.into()).chain(bound.udp.into_iter().map(OwnedFd::from)).collect())
 }
 
-/// Binds the sockets of an address: TCP first, because it is the one that fails when another server is there.
+/// How often a port of the kernel's choice is chosen anew.
+const CHOICES_MAX: usize = 32;
+
+/// Binds the sockets of an address. A port that the kernel chose for TCP may be somebody's for UDP: then it chooses again.
 pub(crate) fn bind(listen: &Listen) -> Result<Bound, DnsError> {
+    let taken = |result: &Result<Bound, DnsError>| {
+        matches!(result, Err(DnsError::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse)
+    };
+    let choices = if listen.address.port() == 0 { CHOICES_MAX } else { 1 };
+    let mut bound = bind_once(listen);
+    for _ in 1..choices {
+        if !taken(&bound) {
+            break;
+        }
+        bound = bind_once(listen);
+    }
+    bound
+}
+
+/// TCP first, because it is the one that fails when another server is there.
+fn bind_once(listen: &Listen) -> Result<Bound, DnsError> {
     let failure =
         |protocol| move |source| DnsError::Bind { address: listen.address, protocol, purpose: "DNS", source };
     let tcp = bind_tcp(listen).map_err(failure("TCP"))?;
