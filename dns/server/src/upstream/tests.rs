@@ -201,8 +201,7 @@ async fn where_nobody_listens_is_known_at_once() {
 async fn silence_is_a_timeout_and_leaves_nothing_behind() {
     let (_server, address) = udp_server().await;
     let short = Duration::from_millis(1);
-    let upstream =
-        with(UpstreamConfig { read_timeout: short, ..(*upstream(address).config).clone() });
+    let upstream = with(UpstreamConfig { read_timeout: short, ..(*upstream(address).config).clone() });
     let error = upstream.exchange(&inquiry("a.example"), Via::Udp).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout(limit) if limit == short), "{error}");
     assert_eq!(upstream.lane().ports.waiting(), 0);

@@ -103,7 +103,8 @@ impl Zone {
             }
             let endpoints = entry.endpoints.iter().filter(|_| !self.config.no_endpoints);
             for endpoint in endpoints.filter(|end| end.address == address) {
-                let name = host_name(entry, Some(&entry.label_of(endpoint, self.config.endpoint_pod_names)), domain);
+                let name =
+                    host_name(entry, Some(&entry.label_of(endpoint, self.config.endpoint_pod_names)), domain);
                 if !names.contains(&name) {
                     names.push(name);
                 }
