@@ -1,15 +1,17 @@
 //! The scenario that the demo shows and the end-to-end tests check, and the benchmarks.
 //!
-//! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API; [`programming`] also speaks the feed.
+//! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API; [`programming`] also speaks the [`feed`].
 //! Start reading at [`scenario`].
 
 pub mod api;
 pub mod cluster;
 pub mod cost;
 pub mod dns;
+pub mod feed;
 pub mod image;
 pub mod kubectl;
 pub mod programming;
+pub mod proxy;
 pub mod report;
 pub mod scenario;
 pub mod screen;

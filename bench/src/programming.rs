@@ -6,29 +6,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use fairlead_testkit::{TwoNodes, topology::UPLINK};
+use anyhow::{Context, Result};
+use fairlead_testkit::TwoNodes;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::{
-    feed::ScriptedFeed,
-    synthetic::{Family, Synthetic},
-};
-use crate::{cluster, screen::Step};
+use self::synthetic::{Family, Synthetic};
+use crate::{cluster, feed::ScriptedFeed, proxy::Proxy, screen::Step};
 
-mod feed;
 mod synthetic;
-
-/// How long a snapshot may take before the benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(900);
-
-/// Time in which a process that is about to give memory back does it.
-const REST: Duration = Duration::from_millis(500);
 
 /// A way to program services.
 #[derive(Clone, Copy)]
@@ -144,7 +132,8 @@ impl Run<'_> {
         let topology = TwoNodes::new();
         let mut cluster = Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
         let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), cluster.snapshot())?;
-        let agent = Agent::start(self, &topology, directory.path())?;
+        let flags = ["--proxy-mode", self.mode.name];
+        let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, &flags, directory.path())?;
         step.note("cold load");
         let status = agent.until_applied(1)?;
         let mut rows = vec![self.row("cold", ms(&status)?, "ms")];
@@ -186,126 +175,6 @@ fn ms(status: &Value) -> Result<f64> {
 fn quantile(sorted: &[f64], part: f64) -> f64 {
     let index = (part * sorted.len() as f64).ceil() as usize;
     sorted.get(index.saturating_sub(1)).copied().unwrap_or_default()
-}
-
-/// `fairlead proxy` in the namespace of a node. Ends and leaves nothing when it is dropped.
-struct Agent<'a> {
-    binary: &'a Path,
-    child: Child,
-    /// With a directory of sockets and one of pins.
-    directory: PathBuf,
-    bpffs: PathBuf,
-    cgroup: PathBuf,
-}
-
-impl<'a> Agent<'a> {
-    fn start(run: &Run<'a>, topology: &TwoNodes, directory: &Path) -> Result<Self> {
-        let id = format!("flbench-programming-{}", std::process::id());
-        let bpffs = Path::new("/sys/fs/bpf").join(&id);
-        let mut command = Command::new(run.binary);
-        command.args([
-            "proxy",
-            "--node",
-            synthetic::NODE,
-            "--uplink",
-            UPLINK,
-            "--health-listen",
-            "127.0.0.1:10256",
-        ]);
-        command.args(["--proxy-mode", run.mode.name]).arg("--cgroup").arg(&id).arg("--bpffs").arg(&bpffs);
-        for address in &topology.a.addresses {
-            command.arg("--node-ip").arg(address.to_string());
-        }
-        command.arg("--run-dir").arg(directory).arg("--state-dir").arg(directory.join("state"));
-        command.arg("--feed-socket").arg(directory.join("feed.sock"));
-        let log = fs::File::create(directory.join("log")).context("cannot make the log")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = topology.a.netns.run(|| command.spawn()).context("cannot start `fairlead proxy`")?;
-        let cgroup = fairlead_testkit::cgroup::mount_point().join(&id);
-        Ok(Self { binary: run.binary, child, directory: directory.to_owned(), bpffs, cgroup })
-    }
-
-    /// The status once the update with this number is applied.
-    fn until_applied(&self, sequence: u64) -> Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Ok(status) = self.status()
-                && status["sequence"].as_u64() >= Some(sequence)
-            {
-                return Ok(status);
-            }
-            if Instant::now() > deadline || !Path::new(&format!("/proc/{}/exe", self.child.id())).exists() {
-                let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-                bail!("the agent did not apply update {sequence}; it says:\n{log}");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn status(&self) -> Result<Value> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::os::unix::net::UnixStream::connect(self.directory.join("admin.sock"))?;
-        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("the agent answered with no HTTP")?;
-        Ok(serde_json::from_str(body)?)
-    }
-
-    /// CPU time so far, of the programs that it has run too (`proc_pid_stat(5)`), in steps of 10 ms.
-    fn cpu_ms(&self) -> Result<f64> {
-        let file = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        // The name, in parentheses, may hold anything; the times are the 12th to 15th field after it, in hundredths.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u32 = fields.skip(11).take(4).filter_map(|field| field.parse::<u32>().ok()).sum();
-        Ok(f64::from(ticks) * 10.0)
-    }
-
-    /// What it holds when it has come to rest.
-    fn resident_mib(&self) -> Result<f64> {
-        let mut last = self.resident_now_mib()?;
-        loop {
-            std::thread::sleep(REST);
-            let now = self.resident_now_mib()?;
-            if now >= last {
-                return Ok(now);
-            }
-            last = now;
-        }
-    }
-
-    fn resident_now_mib(&self) -> Result<f64> {
-        let file = format!("/proc/{}/status", self.child.id());
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-        Ok(kib.with_context(|| format!("{file} has no VmRSS"))? / 1024.0)
-    }
-
-    /// What all maps of the node take; nothing in a mode without maps.
-    fn map_memory_mib(&self) -> Result<f64> {
-        if !self.bpffs.exists() {
-            return Ok(0.0);
-        }
-        let mut command = Command::new(self.binary);
-        let output = command.args(["bpf", "maps", "-o", "json", "--bpffs"]).arg(&self.bpffs).output()?;
-        ensure!(output.status.success(), "`fairlead bpf maps`: {}", String::from_utf8_lossy(&output.stderr));
-        let maps: Value = serde_json::from_slice(&output.stdout)?;
-        let maps = maps["maps"].as_array().context("`fairlead bpf maps` has no list of maps")?;
-        let bytes: u64 = maps.iter().filter_map(|map| map["memory_bytes"].as_u64()).sum();
-        Ok(bytes as f64 / f64::from(1 << 20))
-    }
-}
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let mut command = Command::new(self.binary);
-        let _ = command.args(["proxy", "--cleanup", "--bpffs"]).arg(&self.bpffs).output();
-        let _ = fs::remove_dir(&self.cgroup);
-    }
 }
 
 #[cfg(test)]

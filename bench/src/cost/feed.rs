@@ -149,11 +149,11 @@ fn endpoint(node: &str, address: IpAddr) -> Endpoint {
         serving: true,
         terminating: false,
         node: node.into(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     }
 }
 

@@ -111,16 +111,16 @@ impl Synthetic {
             serving: true,
             terminating: false,
             // A tenth of the endpoints is here.
-            node: if index == 0 { NODE.into() } else { format!("other-{index}") },
-            zone: String::new(),
-            hostname: String::new(),
-            pod: format!("web-{number}-{}", pod(index)),
-            hint_nodes: Vec::new(),
-            hint_zones: Vec::new(),
+            node: if index == 0 { NODE.into() } else { format!("other-{index}").into() },
+            zone: "".into(),
+            hostname: "".into(),
+            pod: format!("web-{number}-{}", pod(index)).into(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
         };
         EndpointSlice {
             name: ObjectName::new("bench", format!("service-{number}-1")),
-            service: name(number).name,
+            service: name(number).name.to_string(),
             ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
             endpoints: (0..self.endpoints).map(endpoint).collect(),
             triggered_unix_ns: 0,

@@ -11,7 +11,6 @@ use crate::objects::{Kind, corefile_name};
 
 /// What a watch on one kind can report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are changes")]
 pub enum Observation {
     /// An object was put or deleted.
     Changed(Change),

@@ -93,8 +93,8 @@ impl Kind {
             Self::Service => Change::DeleteService(name),
             Self::Slice => Change::DeleteSlice(name),
             Self::Pod => Change::DeletePod(name),
-            Self::Node => Change::DeleteNode(name.name),
-            Self::Namespace => Change::DeleteNamespace(name.name),
+            Self::Node => Change::DeleteNode(name.name.to_string()),
+            Self::Namespace => Change::DeleteNamespace(name.name.to_string()),
             Self::Corefile => Change::DeleteCorefile,
         }
     }
@@ -292,10 +292,10 @@ fn endpoint(endpoint: &Endpoint) -> Option<model::Endpoint> {
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        node: endpoint.node_name.clone().unwrap_or_default(),
-        zone: endpoint.zone.clone().unwrap_or_default(),
-        hostname: endpoint.hostname.clone().unwrap_or_default(),
-        pod: pod.and_then(|target| target.name.clone()).unwrap_or_default(),
+        node: endpoint.node_name.as_deref().unwrap_or_default().into(),
+        zone: endpoint.zone.as_deref().unwrap_or_default().into(),
+        hostname: endpoint.hostname.as_deref().unwrap_or_default().into(),
+        pod: pod.and_then(|target| target.name.as_deref()).unwrap_or_default().into(),
         hint_nodes: hints.for_nodes.into_iter().flatten().map(|hint| hint.name).collect(),
         hint_zones: hints.for_zones.into_iter().flatten().map(|hint| hint.name).collect(),
     })

@@ -179,7 +179,7 @@ async fn a_reader_on_the_same_machine_reads_from_a_socket_and_of_one_nodes_pods(
     let mut subscription = Subscription::new(FeedSource::Unix(path), "n1");
     let mut view = View::default();
     view.apply(next(&mut subscription).await);
-    let names: Vec<_> = view.pods().map(|pod| pod.name.name.as_str()).collect();
+    let names: Vec<_> = view.pods().map(|pod| &*pod.name.name).collect();
     assert_eq!(names, ["on-n1"]);
     assert!(view.service(&ObjectName::new("default", "kubernetes")).is_some());
     drop(subscription);

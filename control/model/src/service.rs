@@ -1,22 +1,22 @@
 //! Services and their endpoints.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::Prefix;
 
-/// Namespace and name of an object.
+/// Namespace and name of an object. Copies share the text: every reader of a large cluster holds a name many times over.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ObjectName {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name inside the namespace.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectName {
     /// From its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self { namespace: namespace.as_ref().into(), name: name.as_ref().into() }
     }
 }
 
@@ -189,16 +189,16 @@ pub struct Endpoint {
     pub serving: bool,
     /// Its pod is being deleted.
     pub terminating: bool,
-    /// Node it runs on; empty when unknown.
-    pub node: String,
-    /// Zone it runs in; empty when unknown.
-    pub zone: String,
+    /// Node it runs on; empty when unknown. A view holds each node's name once.
+    pub node: Arc<str>,
+    /// Zone it runs in; empty when unknown. A view holds each zone's name once.
+    pub zone: Arc<str>,
     /// `hostname` of the endpoint for DNS; empty when unset.
-    pub hostname: String,
+    pub hostname: Box<str>,
     /// Name of the pod behind it, in the slice's namespace; empty when it is not a pod.
-    pub pod: String,
+    pub pod: Box<str>,
     /// Nodes that should prefer this endpoint (`hints.forNodes`).
-    pub hint_nodes: Vec<String>,
+    pub hint_nodes: Box<[String]>,
     /// Zones that should prefer this endpoint (`hints.forZones`).
-    pub hint_zones: Vec<String>,
+    pub hint_zones: Box<[String]>,
 }

@@ -3,9 +3,38 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crate::{Change, EndpointSlice, Node, ObjectName, Pod, Revision, Service, Update};
+
+/// Texts that many endpoints have.
+#[derive(Clone, Debug, Default)]
+struct Shared(BTreeSet<Arc<str>>);
+
+impl Shared {
+    /// Puts the copy in place that the others have.
+    fn share(&mut self, text: &mut Arc<str>) {
+        match self.0.get(text) {
+            Some(known) => text.clone_from(known),
+            None => drop(self.0.insert(text.clone())),
+        }
+    }
+
+    /// Forgets what nobody has any more.
+    fn forget(&mut self) {
+        self.0.retain(|text| Arc::strong_count(text) > 1);
+    }
+}
+
+impl PartialEq for Shared {
+    /// How a view keeps its texts is no part of what it says.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Shared {}
 
 /// The cluster as of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,12 +42,15 @@ pub struct View {
     revision: Revision,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Names of a service's slices, in order.
+    slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     nodes: BTreeMap<String, Node>,
     pods: BTreeMap<ObjectName, Pod>,
     pods_by_address: BTreeMap<IpAddr, ObjectName>,
     namespaces: BTreeSet<String>,
     corefile: Option<String>,
+    /// Names of nodes and zones.
+    shared: Shared,
 }
 
 impl View {
@@ -152,10 +184,17 @@ impl View {
                 self.services.remove(&name);
                 touched.insert(name);
             }
-            Change::PutSlice(slice) => {
+            Change::PutSlice(mut slice) => {
+                for endpoint in &mut slice.endpoints {
+                    self.shared.share(&mut endpoint.node);
+                    self.shared.share(&mut endpoint.zone);
+                }
                 self.remove_slice(&slice.name, touched);
                 let service = ObjectName::new(&slice.name.namespace, &slice.service);
-                self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
+                let slices = self.slices_of.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
+                if let Err(place) = slices.binary_search(&slice.name) {
+                    slices.insert(place, slice.name.clone());
+                }
                 touched.insert(service);
                 self.slices.insert(slice.name.clone(), slice);
             }
@@ -165,6 +204,7 @@ impl View {
             }
             Change::DeleteNode(name) => {
                 self.nodes.remove(&name);
+                self.shared.forget();
             }
             Change::PutPod(pod) => {
                 self.remove_pod(&pod.name);
@@ -190,7 +230,7 @@ impl View {
         let Some(old) = self.slices.remove(name) else { return };
         let service = ObjectName::new(&name.namespace, &old.service);
         if let Some(slices) = self.slices_of.get_mut(&service) {
-            slices.remove(name);
+            slices.retain(|slice| slice != name);
             if slices.is_empty() {
                 self.slices_of.remove(&service);
             }
@@ -246,7 +286,7 @@ mod tests {
         let mut view = View::default();
         view.apply(delta(1, vec![pod("a"), pod("b"), Change::DeletePod(ObjectName::new("demo", "a"))]));
         let found = view.pod_by_address(IpAddr::from([10, 244, 0, 5])).expect("b has it");
-        assert_eq!(found.name.name, "b");
+        assert_eq!(&*found.name.name, "b");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl From<proto::Revision> for model::Revision {
 
 impl From<proto::ObjectName> for model::ObjectName {
     fn from(name: proto::ObjectName) -> Self {
-        Self { namespace: name.namespace, name: name.name }
+        Self::new(name.namespace, name.name)
     }
 }
 
@@ -143,12 +143,12 @@ impl TryFrom<proto::Endpoint> for model::Endpoint {
             ready: wire.ready,
             serving: wire.serving,
             terminating: wire.terminating,
-            node: wire.node,
-            zone: wire.zone,
-            hostname: wire.hostname,
-            pod: wire.pod,
-            hint_nodes: wire.hint_nodes,
-            hint_zones: wire.hint_zones,
+            node: wire.node.into(),
+            zone: wire.zone.into(),
+            hostname: wire.hostname.into(),
+            pod: wire.pod.into(),
+            hint_nodes: wire.hint_nodes.into(),
+            hint_zones: wire.hint_zones.into(),
         })
     }
 }

@@ -26,7 +26,7 @@ impl From<model::Revision> for proto::Revision {
 
 impl From<model::ObjectName> for proto::ObjectName {
     fn from(name: model::ObjectName) -> Self {
-        Self { namespace: name.namespace, name: name.name }
+        Self { namespace: name.namespace.to_string(), name: name.name.to_string() }
     }
 }
 
@@ -124,12 +124,12 @@ impl From<model::Endpoint> for proto::Endpoint {
             ready: endpoint.ready,
             serving: endpoint.serving,
             terminating: endpoint.terminating,
-            node: endpoint.node,
-            zone: endpoint.zone,
-            hostname: endpoint.hostname,
-            pod: endpoint.pod,
-            hint_nodes: endpoint.hint_nodes,
-            hint_zones: endpoint.hint_zones,
+            node: endpoint.node.to_string(),
+            zone: endpoint.zone.to_string(),
+            hostname: endpoint.hostname.into(),
+            pod: endpoint.pod.into(),
+            hint_nodes: endpoint.hint_nodes.into(),
+            hint_zones: endpoint.hint_zones.into(),
         }
     }
 }

@@ -3,18 +3,24 @@
 //! Of a hundred thousand endpoints the zone needs addresses and names. What else the feed says of them, and what the zone
 //! would need again when one slice of a service changes, is kept as bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fairlead_model::{Change, EndpointSlice, ObjectName, Revision, Update, View};
 use fairlead_wire::proto;
 use prost::Message;
 
+/// `NAMESPACE/NAME`, in one allocation.
+type Key = Box<str>;
+
 /// Everything but pods and nodes.
 #[derive(Default)]
 pub(crate) struct Catalog {
-    services: BTreeMap<ObjectName, Packed>,
+    services: BTreeMap<Key, Packed>,
     /// The service of each slice.
-    owners: BTreeMap<ObjectName, Box<str>>,
+    owners: BTreeMap<Key, Box<str>>,
     namespaces: BTreeSet<String>,
     revision: Revision,
 }
@@ -42,7 +48,7 @@ impl Catalog {
     pub(crate) fn apply(&mut self, update: Update) -> BTreeSet<ObjectName> {
         let mut touched = BTreeSet::new();
         if update.snapshot {
-            touched.extend(std::mem::take(self).services.into_keys());
+            touched.extend(std::mem::take(self).services.keys().map(|key| object_name(key)));
         }
         self.revision = update.revision;
         for change in update.changes {
@@ -53,7 +59,7 @@ impl Catalog {
 
     /// Some services as they are, and all namespaces.
     pub(crate) fn view<'a>(&self, services: impl IntoIterator<Item = &'a ObjectName>) -> View {
-        let found = services.into_iter().filter_map(|name| self.services.get(name));
+        let found = services.into_iter().filter_map(|name| self.services.get(&key(name)));
         let packed = found.flat_map(|packed| {
             packed
                 .slices
@@ -76,12 +82,12 @@ impl Catalog {
         match change {
             Change::PutService(service) => {
                 let name = service.name.clone();
-                let packed = self.services.entry(name.clone()).or_default();
+                let packed = self.services.entry(key(&name)).or_default();
                 packed.service = Some(pack(Change::PutService(service)));
                 touched.insert(name);
             }
             Change::DeleteService(name) => {
-                if let Some(packed) = self.services.get_mut(&name) {
+                if let Some(packed) = self.services.get_mut(&key(&name)) {
                     packed.service = None;
                 }
                 self.tidy(&name);
@@ -90,9 +96,9 @@ impl Catalog {
             Change::PutSlice(slice) => {
                 self.remove_slice(&slice.name, touched);
                 let service = ObjectName::new(&slice.name.namespace, &slice.service);
-                self.owners.insert(slice.name.clone(), slice.service.as_str().into());
-                let slices = &mut self.services.entry(service.clone()).or_default().slices;
-                let name: Box<str> = slice.name.name.as_str().into();
+                self.owners.insert(key(&slice.name), slice.service.as_str().into());
+                let slices = &mut self.services.entry(key(&service)).or_default().slices;
+                let name: Box<str> = (&*slice.name.name).into();
                 let at = slices.partition_point(|(other, _)| *other < name);
                 slices.insert(at, (name, pack(Change::PutSlice(lean(slice)))));
                 slices.shrink_to_fit();
@@ -111,9 +117,9 @@ impl Catalog {
     }
 
     fn remove_slice(&mut self, name: &ObjectName, touched: &mut BTreeSet<ObjectName>) {
-        let Some(service) = self.owners.remove(name) else { return };
+        let Some(service) = self.owners.remove(&key(name)) else { return };
         let service = ObjectName::new(&name.namespace, &*service);
-        if let Some(packed) = self.services.get_mut(&service) {
+        if let Some(packed) = self.services.get_mut(&key(&service)) {
             packed.slices.retain(|(other, _)| **other != *name.name);
         }
         self.tidy(&service);
@@ -122,20 +128,31 @@ impl Catalog {
 
     /// Forgets a service of which nothing is left.
     fn tidy(&mut self, name: &ObjectName) {
-        if self.services.get(name).is_some_and(|packed| packed.service.is_none() && packed.slices.is_empty())
-        {
-            self.services.remove(name);
+        let key = key(name);
+        let is_gone = |packed: &Packed| packed.service.is_none() && packed.slices.is_empty();
+        if self.services.get(&key).is_some_and(is_gone) {
+            self.services.remove(&key);
         }
     }
+}
+
+fn key(name: &ObjectName) -> Key {
+    format!("{}/{}", name.namespace, name.name).into()
+}
+
+/// A namespace has no slash in its name.
+fn object_name(key: &str) -> ObjectName {
+    let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+    ObjectName::new(namespace, name)
 }
 
 /// A slice without what no name needs.
 fn lean(mut slice: EndpointSlice) -> EndpointSlice {
     for endpoint in &mut slice.endpoints {
-        endpoint.node.clear();
-        endpoint.zone.clear();
-        endpoint.hint_nodes.clear();
-        endpoint.hint_zones.clear();
+        endpoint.node = Arc::default();
+        endpoint.zone = Arc::default();
+        endpoint.hint_nodes = Box::default();
+        endpoint.hint_zones = Box::default();
     }
     slice
 }
@@ -166,12 +183,12 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
-            node: String::new(),
-            zone: String::new(),
-            hostname: format!("h{number}"),
-            pod: format!("p{number}"),
-            hint_nodes: Vec::new(),
-            hint_zones: Vec::new(),
+            node: "".into(),
+            zone: "".into(),
+            hostname: format!("h{number}").into(),
+            pod: format!("p{number}").into(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
         };
         Change::PutSlice(EndpointSlice {
             name: name(number),

@@ -171,7 +171,7 @@ mod tests {
 
     fn names(update: &Update) -> Vec<String> {
         let name = |change: &Change| match change {
-            Change::PutService(service) => Some(service.name.name.clone()),
+            Change::PutService(service) => Some(service.name.name.to_string()),
             _ => None,
         };
         update.changes.iter().filter_map(name).collect()

@@ -80,7 +80,7 @@ mod tests {
         owners.remove(address(1), &a);
         owners.remove(address(3), &a);
         let names = |owners: &Owners, last| -> Vec<String> {
-            owners.of(address(last)).map(|name| name.name.clone()).collect()
+            owners.of(address(last)).map(|name| name.name.to_string()).collect()
         };
         assert_eq!((names(&copy, 1), names(&owners, 1)), (vec!["a".into(), "b".into()], vec!["b".into()]));
         assert_eq!((names(&owners, 2), names(&owners, 3)), (vec!["a".into()], Vec::new()));

@@ -223,7 +223,7 @@ async fn answer(State((health, port)): State<(Arc<Health>, u16)>) -> Response {
         (WEIGHT, HeaderValue::from(ready)),
     ];
     let body = json!({
-        "service": { "namespace": name.namespace, "name": name.name },
+        "service": { "namespace": &*name.namespace, "name": &*name.name },
         "localEndpoints": ready,
         "serviceProxyHealthy": healthy,
     });

@@ -191,7 +191,7 @@ fn frontends(service: &Service) -> impl Iterator<Item = (ServiceKey, ServiceRef)
     let ObjectName { namespace, name } = service.name.clone();
     service.ports.iter().flat_map(move |port| {
         let reference =
-            ServiceRef { namespace: namespace.clone(), name: name.clone(), port: port.name.clone() };
+            ServiceRef { namespace: namespace.to_string(), name: name.to_string(), port: port.name.clone() };
         let key = |addr, number, scope| ServiceKey {
             addr,
             port: fairlead_abi::Be16::new(number),

@@ -87,7 +87,7 @@ impl Local {
         }
         let slices: Vec<&EndpointSlice> = view.slices_of(&service.name).collect();
         let endpoints = || slices.iter().flat_map(|slice| &slice.endpoints);
-        let here = || endpoints().filter(|endpoint| endpoint.node == node);
+        let here = || endpoints().filter(|endpoint| *endpoint.node == *node);
         let ready: BTreeSet<IpAddr> = here().filter(|e| e.ready).map(|e| e.address).collect();
         let v4 = ready.iter().filter(|address| address.is_ipv4()).count();
         let none_here = endpoints().any(|e| e.ready || e.serving) && !here().any(|e| e.ready || e.serving);
@@ -121,11 +121,11 @@ mod tests {
             serving,
             terminating: serving && !ready,
             node: node.into(),
-            zone: String::new(),
-            hostname: String::new(),
-            pod: String::new(),
-            hint_nodes: Vec::new(),
-            hint_zones: Vec::new(),
+            zone: "".into(),
+            hostname: "".into(),
+            pod: "".into(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
             locals.update(&view, &touched, "here");
             answers.push((
                 locals.ports().into_iter().collect::<Vec<_>>(),
-                locals.at_port(30_100).map(|(name, _)| name.name.clone()),
+                locals.at_port(30_100).map(|(name, _)| name.name.to_string()),
             ));
         }
         let name = |name: &str| Some(name.to_owned());

@@ -22,6 +22,8 @@ pub(crate) struct SyncStats {
     /// Time from the change of a pod or service to the kernel.
     pub(crate) programming: Histogram,
     pub(crate) failures: u64,
+    /// How often somebody else had changed the maps.
+    pub(crate) repairs: u64,
     /// Since when something waits to be applied.
     pub(crate) pending_since: Option<Instant>,
     /// From the arrival of the last update until it was applied.
@@ -82,6 +84,7 @@ impl Default for SyncStats {
             syncs: Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power))),
             programming: Histogram::new(programming_bounds()),
             failures: 0,
+            repairs: 0,
             pending_since: None,
             last_took: Duration::ZERO,
             last_success: None,

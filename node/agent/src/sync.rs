@@ -31,7 +31,7 @@ use crate::{
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often routes and addresses are compared with what the kernel holds: others change them, too.
+/// How often maps, routes and addresses are compared with what the kernel holds: others change them, too.
 const AUDIT: Duration = Duration::from_secs(30);
 
 /// What the loop tells the rest of the agent.
@@ -74,8 +74,9 @@ pub(crate) struct SyncLoop<S> {
     routing: bool,
     /// Carries services in place of the maps.
     rules: Option<Rules>,
-    /// Rules are to be compared with what the kernel holds.
+    /// Rules or maps are to be compared with what the kernel holds.
     audit: bool,
+    audit_every: Duration,
     /// What other modes left, until this one has taken over.
     leftovers: Option<(Leftovers, Arc<Network>)>,
     pending: Pending,
@@ -98,6 +99,7 @@ impl<S: State> SyncLoop<S> {
             routing: true,
             rules: None,
             audit: false,
+            audit_every: AUDIT,
             leftovers: None,
             pending: Pending::default(),
             retry_at: None,
@@ -130,7 +132,7 @@ impl<S: State> SyncLoop<S> {
 
     /// Runs until it is told to stop or the sender of updates is gone.
     pub(crate) async fn run(mut self, mut updates: mpsc::Receiver<Update>, shutdown: CancellationToken) {
-        let mut audit = interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
+        let mut audit = interval_at(tokio::time::Instant::now() + self.audit_every, self.audit_every);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wake = self.next_wake();
@@ -277,6 +279,9 @@ impl<S: State> SyncLoop<S> {
             None => local_node(&self.state.observe_local().await?, &self.services),
         };
         let now_ms = self.now_ms();
+        if std::mem::take(&mut self.audit) {
+            self.audit_maps()?;
+        }
         let fresh = self.planner.is_none();
         let planner = match &mut self.planner {
             Some(planner) => planner,
@@ -298,6 +303,19 @@ impl<S: State> SyncLoop<S> {
             let _ = self.outputs.stopped.send(plan.stopped);
         }
         Ok(plan.problems)
+    }
+
+    /// Lets go of the planner when somebody else has written to the maps, so that what they hold is observed anew.
+    fn audit_maps(&mut self) -> Result<(), KernelError> {
+        let Some(planner) = &self.planner else { return Ok(()) };
+        let observed = self.state.observe_services()?;
+        if let Some(map) = planner.map_that_differs(&observed) {
+            tracing::warn!("somebody else has changed the eBPF map {map}; putting services right");
+            self.planner = None;
+            self.outputs.stats.update(|stats| stats.repairs += 1);
+        }
+        give_memory_back();
+        Ok(())
     }
 
     async fn sync_routes(&mut self, pending: &Pending) -> Result<(), KernelError> {

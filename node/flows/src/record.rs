@@ -130,8 +130,8 @@ impl FlowFilter {
     /// Whether the reader wants this one.
     pub fn admits(&self, flow: &Flow) -> bool {
         let pod = |end: &FlowEnd, wanted: &str| match (&end.pod, wanted.split_once('/')) {
-            (Some(pod), Some((namespace, name))) => pod.namespace == namespace && pod.name == name,
-            (Some(pod), None) => pod.name == wanted,
+            (Some(pod), Some((namespace, name))) => *pod.namespace == *namespace && *pod.name == *name,
+            (Some(pod), None) => *pod.name == *wanted,
             (None, _) => false,
         };
         let pods = self.pod.as_deref().is_none_or(|w| pod(&flow.source, w) || pod(&flow.destination, w));
@@ -142,7 +142,7 @@ impl FlowFilter {
 }
 
 fn parts(name: Option<&ObjectName>) -> (Option<String>, Option<String>) {
-    (name.map(|n| n.namespace.clone()), name.map(|n| n.name.clone()))
+    (name.map(|n| n.namespace.to_string()), name.map(|n| n.name.to_string()))
 }
 
 /// Microseconds are what a person can use and what sorts as text.

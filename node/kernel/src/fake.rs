@@ -60,6 +60,11 @@ impl FakeState {
         self.with(|inner| inner.applied)
     }
 
+    /// Somebody else removes a frontend.
+    pub fn remove(&self, key: &ServiceKey) {
+        self.with(|inner| inner.services.remove(key));
+    }
+
     /// The next `apply` stops with an error after this many operations.
     pub fn fail_after(&self, operations: usize) {
         self.with(|inner| inner.fail_next = Some(operations));

@@ -1,7 +1,8 @@
 //! Removes what connections and clients have left in maps that grow.
 //!
 //! The programs write when a connection was last seen and never scan; this does. A full table refuses what is new, so the
-//! fuller it is the more often it is looked through.
+//! fuller it is the more often it is looked through, and the sooner goes what nobody would miss: connections that have ended
+//! and those that nobody has answered.
 
 use std::{
     collections::{HashMap as StdHashMap, HashSet},
@@ -73,6 +74,27 @@ impl Timeouts {
             UDP if flags & CT_ANSWERED != 0 => self.udp_answered,
             UDP => self.udp,
             _ => self.other,
+        }
+    }
+}
+
+/// How full a table may be before [`Timeouts::under_pressure`] shortens anything.
+const PRESSURE: f64 = 0.5;
+
+/// What is left of the time of ended and unanswered connections in a full table.
+const LEAST: f64 = 1.0 / 30.0;
+
+impl Timeouts {
+    /// Shorter ones for what nobody would miss, the shorter the fuller the table is; all of them for an established
+    /// connection.
+    fn under_pressure(&self, ratio: f64) -> Self {
+        let part = ((1.0 - ratio) / (1.0 - PRESSURE)).clamp(LEAST, 1.0);
+        Self {
+            tcp_closing: self.tcp_closing.mul_f64(part),
+            tcp_half_open: self.tcp_half_open.mul_f64(part),
+            udp: self.udp.mul_f64(part),
+            other: self.other.mul_f64(part),
+            ..*self
         }
     }
 }
@@ -166,8 +188,10 @@ impl Garbage {
         let takes_port = |flags: u16| flags & (CT_MASQUERADED | CT_REPLY) == CT_MASQUERADED;
         let masqueraded = entries.iter().filter(|(_, value)| takes_port(value.flags)).count() as u64;
         let found = entries.len() as u64;
+        let capacity = self.capacities.conntrack.into();
+        let timeouts = timeouts.under_pressure(Fill { entries: found, capacity, removed: 0 }.ratio());
         let mut removed = 0;
-        for (key, seen_ns) in expired_connections(entries, now_ns, timeouts) {
+        for (key, seen_ns) in expired_connections(entries, now_ns, &timeouts) {
             // A packet may have come since.
             let same = self.conntrack.get(&key, 0).is_ok_and(|value| value.seen_ns == seen_ns);
             if same {
@@ -176,7 +200,6 @@ impl Garbage {
                 removed += 1;
             }
         }
-        let capacity = self.capacities.conntrack.into();
         Ok((Fill { entries: found.saturating_sub(removed), capacity, removed }, masqueraded))
     }
 
@@ -306,6 +329,26 @@ mod tests {
                 assert_eq!(expired((10 + seconds) * SECOND), 0, "{name}: one direction keeps the other");
                 assert_eq!(expired((10 + seconds) * SECOND + 1), 2, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn in_a_full_table_ended_and_unanswered_connections_go_soon_and_no_other() {
+        let timeouts = Timeouts::default();
+        let seconds = |timeouts: Timeouts| {
+            [timeouts.tcp_closing, timeouts.tcp_half_open, timeouts.udp, timeouts.other].map(|t| t.as_secs())
+        };
+        let table = [
+            (0.0, [60, 120, 60, 30]),
+            (0.5, [60, 120, 60, 30]),
+            (0.75, [30, 60, 30, 15]),
+            (1.0, [2, 4, 2, 1]),
+        ];
+        for (ratio, expected) in table {
+            let pressed = timeouts.under_pressure(ratio);
+            assert_eq!(seconds(pressed), expected, "{ratio}");
+            let kept = |t: Timeouts| [t.tcp_established, t.tcp_close_wait, t.udp_answered];
+            assert_eq!(kept(pressed), kept(timeouts), "{ratio}");
         }
     }
 

@@ -41,6 +41,7 @@ use crate::{
 
 mod addresses;
 mod adopt;
+mod audit;
 mod backends;
 mod block;
 mod desired;
@@ -158,7 +159,8 @@ struct Frontend {
 #[derive(Clone, Debug, Default)]
 struct Owned {
     blocks: Vec<u32>,
-    addresses: BTreeSet<IpAddr>,
+    /// In order.
+    addresses: Vec<IpAddr>,
 }
 
 impl Planner {
@@ -306,7 +308,8 @@ impl Planner {
     fn put_owner(&mut self, owner: Owner, desired: Desired, draft: &mut Draft) {
         let mut problems = desired.problems;
         let before = self.owned.remove(&owner).unwrap_or_default();
-        let mut kept = Owned { blocks: Vec::new(), addresses: desired.addresses };
+        let addresses = desired.addresses.into_iter().collect();
+        let mut kept = Owned { blocks: Vec::with_capacity(desired.blocks.len()), addresses };
         for want in &desired.blocks {
             kept.blocks.extend(self.put_block(&owner, &before.blocks, want, draft, &mut problems));
         }

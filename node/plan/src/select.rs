@@ -82,7 +82,7 @@ pub fn select<'a>(
     place: Place<'_>,
 ) -> Selection {
     let endpoints = join(port, v4, slices);
-    let here = |endpoint: &Endpoint| !endpoint.node.is_empty() && endpoint.node == place.node;
+    let here = |endpoint: &Endpoint| !endpoint.node.is_empty() && *endpoint.node == *place.node;
     let some_ready = endpoints.values().any(|endpoint| endpoint.ready);
     let some_ready_here = endpoints.values().any(|endpoint| endpoint.ready && here(endpoint));
     let topology = Topology::from_hints(&endpoints, place);

@@ -1,4 +1,5 @@
-//! Servers in a pod: each byte of a connection and each datagram is answered with the pod's name.
+//! Servers in a pod: each byte of a connection and each datagram is answered with the pod's name, or, when it is [`WHO`], with
+//! the name and the address that it came from.
 
 use std::{
     io::{self, Read, Write},
@@ -14,6 +15,9 @@ use crate::netns::run_in;
 pub const TCP_PORT: u16 = 8080;
 /// Where datagrams are answered.
 pub const UDP_PORT: u16 = 5353;
+
+/// Asks also who is asking.
+pub const WHO: u8 = b'@';
 
 /// Longest wait for one answer.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -50,9 +54,21 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 /// # Errors
 /// Nobody does.
 pub fn ask(stream: &mut TcpStream) -> io::Result<String> {
+    put(stream, b'?')
+}
+
+/// Who answers on a connection, and whom that one sees.
+///
+/// # Errors
+/// Nobody does.
+pub fn ask_who(stream: &mut TcpStream) -> io::Result<String> {
+    put(stream, WHO)
+}
+
+fn put(stream: &mut TcpStream, question: u8) -> io::Result<String> {
     stream.set_read_timeout(Some(ANSWER_WAIT))?;
-    stream.write_all(b"?")?;
-    let mut name = [0; 32];
+    stream.write_all(&[question])?;
+    let mut name = [0; 64];
     let length = stream.read(&mut name)?;
     Ok(String::from_utf8_lossy(&name[..length]).into_owned())
 }
@@ -60,15 +76,23 @@ pub fn ask(stream: &mut TcpStream) -> io::Result<String> {
 fn answer(mut stream: TcpStream, name: &str) {
     let mut byte = [0];
     while stream.read_exact(&mut byte).is_ok() {
-        if stream.write_all(name.as_bytes()).is_err() {
+        let Ok(from) = stream.peer_addr() else { return };
+        if stream.write_all(said(byte[0], name, from).as_bytes()).is_err() {
             return;
         }
+    }
+}
+
+fn said(asked: u8, name: &str, from: SocketAddr) -> String {
+    match asked {
+        WHO => format!("{name} {}", from.ip()),
+        _ => name.to_owned(),
     }
 }
 
 fn answer_datagrams(socket: &UdpSocket, name: &str) {
     let mut buffer = [0; 64];
     while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-        let _ = socket.send_to(name.as_bytes(), from);
+        let _ = socket.send_to(said(buffer[0], name, from).as_bytes(), from);
     }
 }

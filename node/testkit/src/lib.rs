@@ -14,4 +14,4 @@ pub use capture::Capture;
 pub use cgroup::InCgroup;
 pub use eventually::eventually;
 pub use netns::Netns;
-pub use topology::{Node, TwoNodes};
+pub use topology::{Node, NodesAndClient, TwoNodes};

@@ -1,4 +1,4 @@
-//! Two nodes joined by a wire.
+//! Two nodes joined by a wire, and a client beside them.
 
 use std::net::IpAddr;
 
@@ -54,6 +54,48 @@ impl TwoNodes {
 }
 
 impl Default for TwoNodes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Two nodes and a client that is none of them, on one link, and no way out.
+#[derive(Debug)]
+pub struct NodesAndClient {
+    /// 172.29.0.11, fd00:29::b.
+    pub a: Node,
+    /// 172.29.0.12, fd00:29::c.
+    pub b: Node,
+    /// 172.29.0.7, fd00:29::7.
+    pub client: Node,
+    _lan: Netns,
+}
+
+impl NodesAndClient {
+    /// Makes them.
+    ///
+    /// # Panics
+    /// They cannot be made.
+    pub fn new() -> Self {
+        let lan = Netns::new("lan");
+        lan.ip(&["link", "add", "lan", "type", "bridge"]);
+        lan.ip(&["link", "set", "lan", "up"]);
+        let join = |name: &str, v4: &str, v6: &str| {
+            let netns = Netns::new(name);
+            let port = format!("to-{name}");
+            let veth = ["link", "add", &port, "type", "veth", "peer", "name", UPLINK, "netns", netns.name()];
+            lan.ip(&veth);
+            lan.ip(&["link", "set", &port, "master", "lan", "up"]);
+            Node::up(netns, v4, v6)
+        };
+        let a = join("a", "172.29.0.11", "fd00:29::b");
+        let b = join("b", "172.29.0.12", "fd00:29::c");
+        let client = join("client", "172.29.0.7", "fd00:29::7");
+        Self { a, b, client, _lan: lan }
+    }
+}
+
+impl Default for NodesAndClient {
     fn default() -> Self {
         Self::new()
     }

@@ -59,7 +59,7 @@ fn unset_endpoint_conditions_mean_ready() {
         let Change::PutSlice(slice) = put::<EndpointSlice>(slice) else { panic!("not a slice") };
         let found = &slice.endpoints[0];
         assert_eq!((found.ready, found.serving, found.terminating), expected);
-        assert_eq!(found.pod, "echo-x");
+        assert_eq!(&*found.pod, "echo-x");
     }
 }
 

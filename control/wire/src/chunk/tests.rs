@@ -13,7 +13,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn name() -> impl Strategy<Value = ObjectName> {
-    (text(), text()).prop_map(|(namespace, name)| ObjectName { namespace, name })
+    (text(), text()).prop_map(|(namespace, name)| ObjectName::new(namespace, name))
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -71,12 +71,12 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             ready: flags.0,
             serving: flags.1,
             terminating: flags.2,
-            node: names.0,
-            zone: names.1,
-            hostname: names.2,
-            pod: names.3,
-            hint_nodes: names.4,
-            hint_zones: names.5,
+            node: names.0.into(),
+            zone: names.1.into(),
+            hostname: names.2.into(),
+            pod: names.3.into(),
+            hint_nodes: names.4.into(),
+            hint_zones: names.5.into(),
         });
     let port = (text(), protocol(), any::<u16>()).prop_map(|(name, protocol, port)| EndpointPort {
         name,

@@ -141,12 +141,12 @@ pub(crate) fn slice(name: &str, service: &str, ports: &[&str], endpoints: &[&str
             ready,
             serving: ready,
             terminating: false,
-            node: String::new(),
-            zone: String::new(),
+            node: "".into(),
+            zone: "".into(),
             hostname,
-            pod: String::new(),
-            hint_nodes: Vec::new(),
-            hint_zones: Vec::new(),
+            pod: "".into(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
         }
     };
     Change::PutSlice(EndpointSlice {

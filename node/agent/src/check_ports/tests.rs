@@ -64,11 +64,11 @@ fn endpoint(ready: bool) -> Change {
             serving: true,
             terminating: !ready,
             node: "here".into(),
-            zone: String::new(),
-            hostname: String::new(),
-            pod: String::new(),
-            hint_nodes: Vec::new(),
-            hint_zones: Vec::new(),
+            zone: "".into(),
+            hostname: "".into(),
+            pod: "".into(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
         }],
         ..EndpointSlice::default()
     })

@@ -40,7 +40,8 @@ impl Running {
         };
         let (updates, receiver) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, ServiceConfig::default());
+        let mut sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, ServiceConfig::default());
+        sync.audit_every = Duration::from_millis(5);
         let addresses = sync.addresses();
         let task = tokio::spawn(sync.run(receiver, stop.clone()));
         Self { kernel, stats, ready, networks, addresses, stopped, updates, stop, task, sequence: 0 }
@@ -63,15 +64,24 @@ impl Running {
     }
 
     fn backends_of(&self, address: IpAddr) -> Option<Vec<u8>> {
-        let key = ServiceKey { addr: address.into(), port: Be16::new(80), proto: 6, scope: 0 };
         let last = |ip: IpAddr| ip.to_string().rsplit('.').next().and_then(|octet| octet.parse().ok());
-        Some(self.kernel.active(&key)?.iter().filter_map(|backend| last(backend.addr.to_ip())).collect())
+        Some(
+            self.kernel
+                .active(&key(address))?
+                .iter()
+                .filter_map(|backend| last(backend.addr.to_ip()))
+                .collect(),
+        )
     }
 
     async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("no panic");
     }
+}
+
+fn key(address: IpAddr) -> ServiceKey {
+    ServiceKey { addr: address.into(), port: Be16::new(80), proto: 6, scope: 0 }
 }
 
 fn echo(octets: &[u8]) -> Vec<Change> {
@@ -81,12 +91,12 @@ fn echo(octets: &[u8]) -> Vec<Change> {
         ready: true,
         serving: true,
         terminating: false,
-        node: String::new(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        node: "".into(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     };
     vec![
         Change::PutService(Service {
@@ -141,6 +151,22 @@ async fn an_operation_that_fails_is_followed_by_an_observation_and_a_full_plan()
     assert_eq!(running.backends(), Some(vec![1, 2, 3]));
     let stats = running.stats.read();
     assert_eq!((stats.failures, stats.last_error), (1, None));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_removes_comes_back_without_a_failure() {
+    let mut running = Running::start(FakeState::default());
+    running.send(true, echo(&[1, 2])).await;
+    running.settled().await;
+    running.kernel.remove(&key(VIP));
+    while running.backends().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(running.backends(), Some(vec![1, 2]));
+    let mut stats = running.stats.subscribe();
+    let repaired = stats.wait_for(|stats| stats.repairs == 1).await.expect("the loop runs").clone();
+    assert_eq!((repaired.failures, repaired.last_error), (0, None));
     running.stop().await;
 }
 

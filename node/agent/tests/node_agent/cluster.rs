@@ -46,15 +46,29 @@ pub(crate) fn pod(name: &str, node: &str, addresses: &[IpAddr]) -> Change {
 
 /// The slices of the service: one per family.
 pub(crate) fn endpoints(of: &[(&str, &[IpAddr])]) -> Vec<Change> {
+    slices("echo", &[("http", Protocol::Tcp, TCP_PORT)], of)
+}
+
+/// The slices of a service with these ports of its endpoints: one per family.
+pub(crate) fn slices(
+    service: &str,
+    ports: &[(&str, Protocol, u16)],
+    of: &[(&str, &[IpAddr])],
+) -> Vec<Change> {
     let slice = |v4: bool| {
         let endpoints = of.iter().flat_map(|(node, addresses)| {
             let of_family = addresses.iter().filter(move |address| address.is_ipv4() == v4);
             of_family.map(|address| endpoint(node, *address))
         });
+        let ports = ports.iter().map(|(name, protocol, port)| EndpointPort {
+            name: (*name).into(),
+            protocol: *protocol,
+            port: *port,
+        });
         Change::PutSlice(EndpointSlice {
-            name: ObjectName::new("demo", if v4 { "echo-4" } else { "echo-6" }),
-            service: "echo".into(),
-            ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: TCP_PORT }],
+            name: ObjectName::new("demo", format!("{service}-{}", if v4 { 4 } else { 6 })),
+            service: service.into(),
+            ports: ports.collect(),
             endpoints: endpoints.collect(),
             triggered_unix_ns: 0,
         })
@@ -69,10 +83,10 @@ fn endpoint(node: &str, address: IpAddr) -> Endpoint {
         serving: true,
         terminating: false,
         node: node.into(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     }
 }

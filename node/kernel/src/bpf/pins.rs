@@ -14,6 +14,30 @@ use fairlead_abi::names;
 use super::filter;
 use crate::KernelError;
 
+/// How the pinned maps differ from those that this build asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Difference {
+    /// They do not, or there are none.
+    None,
+    /// Some have another capacity.
+    Capacities,
+    /// They are of another version.
+    Version,
+}
+
+impl Difference {
+    /// A layout begins with the version; what follows are capacities.
+    fn between(pinned: Option<&Path>, layout: &str) -> Self {
+        let version = |layout: &str| layout.split('-').next().map(str::to_owned);
+        match pinned.map(Path::to_string_lossy) {
+            None => Self::None,
+            Some(pinned) if pinned == layout => Self::None,
+            Some(pinned) if version(&pinned) == version(layout) => Self::Capacities,
+            Some(_) => Self::Version,
+        }
+    }
+}
+
 /// Paths of everything that is pinned for one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Pins {
@@ -29,15 +53,15 @@ impl Pins {
         Self { root: root.collect(), next: false }
     }
 
-    /// Makes the directories. Maps of another layout are left alone, and from here on these pins are about a new set;
-    /// true if so.
-    pub(crate) fn prepare(&mut self, layout: &str) -> Result<bool, KernelError> {
+    /// Makes the directories. Maps of another layout are left alone, and from here on these pins are about a new set.
+    pub(crate) fn prepare(&mut self, layout: &str) -> Result<Difference, KernelError> {
         let pinned = match fs::read_link(self.layout()) {
             Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(KernelError::file("reading", self.layout())(error)),
         };
-        self.next = pinned.as_deref().is_some_and(|found| found != Path::new(layout));
+        let difference = Difference::between(pinned.as_deref(), layout);
+        self.next = difference != Difference::None;
         // Whoever left it behind did not get to use it, or was about to be followed by us.
         remove_directory(&self.root.join(NEXT))?;
         for directory in [self.maps(), self.links()] {
@@ -46,7 +70,7 @@ impl Pins {
         if pinned.is_none() {
             self.write_layout(layout)?;
         }
-        Ok(self.next)
+        Ok(difference)
     }
 
     /// The new set of maps is in use: it takes the place of the old one. Interrupted at any point, this is made up for by
@@ -99,6 +123,11 @@ impl Pins {
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
+    }
+
+    /// The map that is to be replaced.
+    pub(crate) fn old_map(&self, name: &str) -> PathBuf {
+        self.root.join(MAPS).join(name)
     }
 
     pub(crate) fn links(&self) -> PathBuf {
@@ -157,6 +186,22 @@ pub(crate) fn absent_is_fine(result: io::Result<()>, path: &Path) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layout_differs_by_its_version_or_by_capacities() {
+        let table = [
+            (None, "2", Difference::None),
+            (Some("2"), "2", Difference::None),
+            (Some("2-conntrack-9"), "2-conntrack-9", Difference::None),
+            (Some("2"), "2-conntrack-9", Difference::Capacities),
+            (Some("2-slots-9"), "2", Difference::Capacities),
+            (Some("1"), "2", Difference::Version),
+            (Some("20"), "2", Difference::Version),
+        ];
+        for (pinned, layout, expected) in table {
+            assert_eq!(Difference::between(pinned.map(Path::new), layout), expected, "{pinned:?}, {layout}");
+        }
+    }
 
     #[test]
     fn names_with_dots_become_names_that_the_bpf_file_system_takes() {

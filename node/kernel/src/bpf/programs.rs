@@ -14,10 +14,11 @@ use aya::{
 use fairlead_abi::names::{self, MapSpec, globals};
 
 use super::{
+    carry::Carried,
     filter,
     link::{self, TCX_EGRESS, TCX_INGRESS, Target, XDP},
-    object,
-    pins::{Pins, absent_is_fine},
+    load, object,
+    pins::{Difference, Pins, absent_is_fine},
 };
 use crate::{
     KernelError, ServiceOptions,
@@ -44,6 +45,8 @@ pub(crate) struct Programs {
     layout: String,
     /// Links that shall get these programs once the new maps are filled; none without a change of layout.
     waiting: Option<Vec<WaitingLink>>,
+    /// What goes from the old maps to the new ones.
+    carried: Carried,
 }
 
 #[derive(Debug)]
@@ -89,10 +92,11 @@ impl SharedPrograms {
 
 impl Programs {
     /// Loads every program; maps that are pinned are used again, others are made and pinned. Where the pinned maps are
-    /// of another layout, all are made anew and no link changes until [`Self::switch`].
+    /// of another layout, those that differ are made anew and no link changes until [`Self::switch`].
     pub(crate) fn load(mut pins: Pins, place: &Place<'_>) -> Result<Self, KernelError> {
         let layout = place.options.capacities.layout();
-        let other = pins.prepare(&layout)?;
+        let difference = pins.prepare(&layout)?;
+        let other = difference != Difference::None;
         if other {
             tracing::info!(
                 layout,
@@ -100,6 +104,10 @@ impl Programs {
             );
         }
         let options = place.options;
+        let carried = match difference {
+            Difference::Capacities => Carried::keep(&pins, &options.capacities.chosen())?,
+            Difference::None | Difference::Version => Carried::default(),
+        };
         let numbers = [
             (globals::UPLINK_IFINDEX, place.uplink),
             (globals::OVERLAY_IFINDEX, place.overlay),
@@ -127,7 +135,7 @@ impl Programs {
             loader.map_pin_path(map.name, pins.map(map.name));
         }
         let ebpf = loader.load(object::embedded()?).map_err(Box::new)?;
-        let mut programs = Self { ebpf, pins, layout, waiting: other.then(Vec::new) };
+        let mut programs = Self { ebpf, pins, layout, waiting: other.then(Vec::new), carried };
         for name in names::cgroup::ALL.iter().chain(names::link::ALL) {
             programs.load_program(name)?;
         }
@@ -215,13 +223,23 @@ impl Programs {
     /// no change of layout.
     pub(crate) fn switch(&mut self) -> Result<(), KernelError> {
         let Some(mut waiting) = self.waiting.take() else { return Ok(()) };
+        let switched = self.switch_links(&mut waiting);
+        if switched.is_err() {
+            self.waiting = Some(waiting);
+        }
+        switched
+    }
+
+    fn switch_links(&mut self, waiting: &mut Vec<WaitingLink>) -> Result<(), KernelError> {
+        self.carried.copy(&self.pins)?;
         while let Some(link) = waiting.pop() {
             if let Err(error) = self.attach_now(&link) {
                 waiting.push(link);
-                self.waiting = Some(waiting);
                 return Err(error);
             }
         }
+        // What has begun between the two.
+        self.carried.copy(&self.pins)?;
         tracing::info!(layout = self.layout, "the new maps are in use");
         self.pins.finish(&self.layout)
     }
@@ -298,14 +316,7 @@ impl Programs {
 
     fn load_program(&mut self, name: &'static str) -> Result<(), KernelError> {
         let missing = KernelError::Missing { kind: "program", name };
-        let loaded = match self.ebpf.program_mut(name).ok_or(missing)? {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            Program::Xdp(program) => program.load(),
-            _ => return Err(KernelError::Missing { kind: "program of the expected type", name }),
-        };
+        let loaded = load::load(self.ebpf.program_mut(name).ok_or(missing)?);
         loaded.map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 

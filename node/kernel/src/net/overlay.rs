@@ -22,6 +22,7 @@ impl Netlink {
         let mtu = uplink_mtu.saturating_sub(OVERHEAD);
         if let Some(link) = self.link(OVERLAY).await? {
             if link.vxlan_port == Some(port) && link.mtu == mtu {
+                sysctl::make_overlay(OVERLAY)?;
                 self.set_up(link.index).await?;
                 return Ok(link);
             }
@@ -34,11 +35,12 @@ impl Netlink {
             .udp_zero_csum6_rx(true)
             .port(port)
             .mtu(mtu)
-            .up()
             .build();
         self.add_link(message, format!("creating VXLAN interface {OVERLAY} on UDP port {port}")).await?;
         sysctl::make_overlay(OVERLAY)?;
-        self.require_link(OVERLAY).await
+        let link = self.require_link(OVERLAY).await?;
+        self.set_up(link.index).await?;
+        Ok(link)
     }
 
     /// Removes the overlay. Nothing happens when there is none.

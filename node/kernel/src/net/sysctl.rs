@@ -39,12 +39,16 @@ pub fn make_router(uplink: &str) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Prepares the overlay: it carries packets between programs and has no addresses.
+/// Prepares the overlay: it carries packets between programs, and from them to processes of this node. It has no addresses;
+/// without IPv6 the kernel would drop what is for a process.
 ///
 /// # Errors
 /// A parameter cannot be set.
 pub fn make_overlay(interface: &str) -> Result<(), KernelError> {
-    set(&format!("ipv6/conf/{interface}/disable_ipv6"), "1")?;
+    // No link-local address: `IN6_ADDR_GEN_MODE_NONE` of `linux/if_link.h`.
+    for (name, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
+        set(&format!("ipv6/conf/{interface}/{name}"), value)?;
+    }
     set(&format!("ipv4/conf/{interface}/rp_filter"), "0")
 }
 

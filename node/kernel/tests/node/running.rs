@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use zerocopy::FromBytes;
 
 /// How long to wait for a batch of records.
-const BATCH: std::time::Duration = std::time::Duration::from_millis(100);
+const BATCH: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A pod's place.
 #[derive(Clone)]
@@ -130,6 +130,15 @@ impl RunningNode {
     /// Starts again with maps of other sizes.
     pub(crate) fn restart_with(&mut self, capacities: Capacities) {
         self.config.services.capacities = capacities;
+        self.restart();
+    }
+
+    /// Starts again with maps that another version is said to have left.
+    pub(crate) fn restart_from_layout(&mut self, layout: &str) {
+        drop(self.dataplane.take());
+        let note = self.footprint.bpffs_dir.join("layout");
+        fs::remove_file(&note).expect("it was noted");
+        std::os::unix::fs::symlink(layout, note).expect("notes it");
         self.restart();
     }
 

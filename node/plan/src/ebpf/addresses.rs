@@ -33,14 +33,17 @@ impl Addresses {
         self.current.len()
     }
 
-    /// Counts an owner's addresses; notes those for which something changed.
+    /// Counts an owner's addresses, both lists in order; notes those for which something changed.
     pub(super) fn change_owner(
         &mut self,
-        before: &BTreeSet<IpAddr>,
-        after: &BTreeSet<IpAddr>,
+        before: &[IpAddr],
+        after: &[IpAddr],
         changed: &mut BTreeSet<IpAddr>,
     ) {
-        for address in before.difference(after) {
+        let only_in = |these: &[IpAddr], those: &[IpAddr]| -> Vec<IpAddr> {
+            these.iter().filter(|address| those.binary_search(address).is_err()).copied().collect()
+        };
+        for address in &only_in(before, after) {
             if let Some(count) = self.services.get_mut(address) {
                 *count -= 1;
                 if *count == 0 {
@@ -49,10 +52,20 @@ impl Addresses {
             }
             changed.insert(*address);
         }
-        for address in after.difference(before) {
+        for address in &only_in(after, before) {
             *self.services.entry(*address).or_default() += 1;
             changed.insert(*address);
         }
+    }
+
+    /// Whether `ADDRESSES` is this.
+    pub(super) fn are(&self, observed: &BTreeMap<IpAddr, u32>) -> bool {
+        self.current == *observed
+    }
+
+    /// Whether `NODE` is this.
+    pub(super) fn is_node(&self, observed: &NodeValue) -> bool {
+        self.node == *observed
     }
 
     fn flags(&self, address: &IpAddr, place: &KnownPlace) -> u32 {

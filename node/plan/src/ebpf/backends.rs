@@ -30,14 +30,18 @@ impl Entry {
 
     /// Writes the entry with these flags.
     pub(super) fn write(&self, proto: u8, flags: u8) -> Op {
-        let value = BackendValue {
+        Op::WriteBackend { index: self.index, value: self.value(proto, flags) }
+    }
+
+    /// What the entry holds with these flags.
+    pub(super) fn value(&self, proto: u8, flags: u8) -> BackendValue {
+        BackendValue {
             addr: Addr16::from(self.target.address),
             port: Be16::new(self.target.port),
             proto,
             flags,
             generation: self.generation,
-        };
-        Op::WriteBackend { index: self.index, value }
+        }
     }
 }
 

@@ -38,11 +38,11 @@ pub(super) struct Block {
     pub(super) name: BlockName,
     pub(super) frontends: Vec<ServiceKey>,
     /// Sorted by target.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// One range, or none; several when a commit was interrupted.
-    placed: Vec<Placed>,
-    tables: Vec<Placed>,
-    source_ranges: BTreeSet<Prefix>,
+    pub(super) placed: Vec<Placed>,
+    pub(super) tables: Vec<Placed>,
+    pub(super) source_ranges: BTreeSet<Prefix>,
 }
 
 /// Where new connections look.
@@ -210,6 +210,7 @@ impl Planner {
         // Both lists are sorted.
         let mut old = std::mem::take(&mut block.entries).into_iter().peekable();
         let (mut gone, mut missing) = (Vec::new(), 0);
+        block.entries.reserve_exact(want.selection.serving.len());
         for serving in &want.selection.serving {
             let (target, flags) = (serving.target, flags_of(serving));
             gone.extend(std::iter::from_fn(|| old.next_if(|entry| entry.target < target)));
@@ -259,7 +260,8 @@ impl Planner {
             let of = move |entry: &&Entry| entry.flags & (BACKEND_LOCAL | BACKEND_CLUSTER) == wanted;
             block.entries.iter().filter(of).map(|entry| entry.index)
         };
-        let mut all: Vec<u32> = ids(BACKEND_LOCAL).collect();
+        let mut all = Vec::with_capacity(block.entries.len());
+        all.extend(ids(BACKEND_LOCAL));
         let skip = all.len();
         all.extend(ids(BACKEND_LOCAL | BACKEND_CLUSTER));
         let local = all.len();
@@ -326,6 +328,7 @@ impl Planner {
             self.slots.quarantine(placed.first, placed.length(), draft.now_ms);
         }
         if !chosen.ids.is_empty() {
+            placed.reserve_exact(1);
             placed.push(chosen.clone());
         }
         chosen

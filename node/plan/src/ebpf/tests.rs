@@ -14,6 +14,7 @@ use fairlead_model::{
 
 use super::{slots::GRACE_MS, *};
 
+mod audit;
 mod bad_input;
 mod blocks;
 mod histories;
@@ -216,11 +217,11 @@ fn endpoint(last: u8, state: char) -> Endpoint {
         serving: state != 'u',
         terminating: state == 't',
         node: if last.is_multiple_of(2) { "here".into() } else { "there".into() },
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     }
 }
 

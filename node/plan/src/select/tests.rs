@@ -12,18 +12,18 @@ fn endpoint(text: &str) -> Endpoint {
         ready: matches!(state, "ready" | "published"),
         serving: matches!(state, "ready" | "draining" | "serving"),
         terminating: matches!(state, "draining" | "dead"),
-        node: String::new(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        node: "".into(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     };
     for word in words {
         match word.split_at(1) {
             ("@", node) => endpoint.node = node.into(),
-            ("z", zone) => endpoint.hint_zones.push(zone.into()),
-            ("n", node) => endpoint.hint_nodes.push(node.into()),
+            ("z", zone) => endpoint.hint_zones = [zone.into()].into(),
+            ("n", node) => endpoint.hint_nodes = [node.into()].into(),
             _ => panic!("unknown word {word}"),
         }
     }

@@ -31,11 +31,11 @@ pub(crate) fn endpoint(at: &str, node: &str) -> Endpoint {
         serving: true,
         terminating: false,
         node: node.into(),
-        zone: String::new(),
-        hostname: String::new(),
-        pod: String::new(),
-        hint_nodes: Vec::new(),
-        hint_zones: Vec::new(),
+        zone: "".into(),
+        hostname: "".into(),
+        pod: "".into(),
+        hint_nodes: Box::default(),
+        hint_zones: Box::default(),
     }
 }
 

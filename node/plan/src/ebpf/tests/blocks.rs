@@ -9,7 +9,7 @@ fn each_policy_has_its_window_and_the_frontend_is_written_last() {
     let mut hinted: Vec<Endpoint> = [1, 2, 3, 4].map(|last| endpoint(last, 'r')).into();
     for endpoint in &mut hinted {
         endpoint.hint_nodes =
-            vec![if endpoint.address == ip("10.244.0.4") { "there" } else { "here" }.into()];
+            [if endpoint.address == ip("10.244.0.4") { "there" } else { "here" }.into()].into();
     }
     let plan =
         world.change(vec![Change::PutService(service("echo", &[VIP])), slice_of("echo", hinted.clone())]);

@@ -163,7 +163,7 @@ proptest! {
         }
     }
 
-    /// No two blocks share an entry, no two ranges a slot, and what is in use is what is counted.
+    /// No two blocks share an entry, no two ranges a slot, what is in use is what is counted, and an audit finds no fault.
     #[test]
     fn blocks_never_overlap_and_nothing_leaks(steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::new();
@@ -185,6 +185,7 @@ proptest! {
             let live = world.maps.backends.values().filter(|backend| backend.flags != 0).count();
             let usage = world.planner.usage();
             prop_assert_eq!((usage.slots as usize, usage.backends as usize), (seen.len(), live));
+            prop_assert_eq!(world.planner.map_that_differs(&world.maps.observe()), None);
         }
     }
 }
