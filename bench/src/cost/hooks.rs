@@ -13,8 +13,8 @@ use super::{
 
 /// Makes the kernel count; it costs a little, so it is on only here.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
-/// Between a path and the name of a program.
-const PATH: &str = " hook ";
+/// In the path of a row, before the name of the program.
+const PATH: &str = "hook";
 /// What costs less, in thousand instructions, ran for something else.
 const LEAST: f64 = 0.05;
 
@@ -30,8 +30,8 @@ pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> 
             let spent = time - before.get(&program).copied().unwrap_or_default();
             let each = spent as f64 / RUNS as f64 / f64::from(op.times()) / 1e3;
             if each >= LEAST {
-                let path = format!("{}{PATH}{program}", case.path);
-                Row::new(case.mode, &path, 1, to, op.name(), each).print()?;
+                let path = format!("{} {PATH} {program}", case.path);
+                Row::new(case.mode, path.trim_start(), 1, to, op.name(), each).print()?;
             }
         }
     }

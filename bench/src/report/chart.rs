@@ -12,7 +12,7 @@ const BOTTOM: f64 = 44.0;
 const BAR: f64 = 18.0;
 const BAR_STEP: f64 = 26.0;
 /// Left of the bars, for their names.
-const NAMES: f64 = 230.0;
+const NAMES: f64 = 270.0;
 
 /// Colours that people who do not see all colours tell apart (Okabe and Ito).
 const COLOURS: &[&str] =

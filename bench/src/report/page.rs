@@ -17,7 +17,7 @@ td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-sp
 /// The floor of `bench cost`.
 const FLOOR: &str = "loopback";
 /// In paths of rows that are about one program.
-const HOOK: &str = " hook ";
+const HOOK: &str = "hook";
 const RANDOM: &str = "random-target";
 
 /// A chart over the number of services.
@@ -59,7 +59,12 @@ fn section(title: &str, body: &str) -> String {
 
 /// Whether a row is of a path from end to end, and not of a part or a variant of one.
 fn is_whole(row: &Row) -> bool {
-    !row.path.contains(HOOK) && !row.path.ends_with(RANDOM)
+    !is_hook(row) && !row.path.ends_with(RANDOM)
+}
+
+/// Whether a row is about one program.
+fn is_hook(row: &Row) -> bool {
+    row.path.split(' ').any(|word| word == HOOK)
 }
 
 fn curves(rows: &[Row]) -> String {
@@ -115,7 +120,7 @@ fn overheads(rows: &[Row]) -> String {
 fn hooks(rows: &[Row]) -> String {
     let parts: Vec<_> = rows
         .iter()
-        .filter(|row| row.path.contains(HOOK))
+        .filter(|row| is_hook(row))
         .map(|row| (format!("{} {}", row.name(), row.op), row.value))
         .collect();
     if parts.is_empty() {

@@ -21,6 +21,7 @@ fn report() -> Report {
         row("iptables", "", 1, "connect", 200.0),
         row("iptables", "", 1_000, "connect", 1_250.0),
         row("ebpf", "socket hook connect4", 1, "connect", 1.3),
+        row("iptables", "hook from_pod", 1, "connect", 5.7),
     ];
     Report { rows, machine: vec![("kernel", "6.<1>".into())] }
 }
@@ -48,6 +49,14 @@ fn a_curve_is_a_line_for_each_mode_and_leaves_parts_out() {
 }
 
 #[test]
+fn a_program_s_part_is_no_bar_among_whole_ways() {
+    let html = report().html().expect("a page");
+    let (_, bars) = html.split_once("Over loopback").expect("the chart");
+    let (bars, rest) = bars.split_once("</svg>").expect("its end");
+    assert!(!bars.contains("hook") && rest.contains("iptables hook from_pod connect"));
+}
+
+#[test]
 fn tables_have_a_line_for_each_place_and_a_column_for_each_operation() {
     let markdown = report().markdown();
     assert!(
@@ -56,7 +65,7 @@ fn tables_have_a_line_for_each_place_and_a_column_for_each_operation() {
     );
     assert!(markdown.contains("| iptables | 1\u{202f}000 | 1\u{202f}250 |"), "{markdown}");
     let csv = report().csv();
-    assert_eq!(csv.lines().count(), 7);
+    assert_eq!(csv.lines().count(), 8);
     assert!(csv.contains("cost,ebpf,ipv4,socket,1,connect,150,kinsn"), "{csv}");
 }
 
