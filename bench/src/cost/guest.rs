@@ -81,7 +81,8 @@ fn node(case: &Case, services: u32, first: bool) -> Result<()> {
     }
     if first && case.closer {
         hooks::measure(&client.netns, last[0], case)?;
-        measure(&Place { path: DIRECT, services: 0, ..place }, at(server, SERVER_PORT), Op::ALL)?;
+        let path = format!("{} {DIRECT}", case.path);
+        measure(&Place { path: path.trim_start(), services: 0, ..place }, at(server, SERVER_PORT), Op::ALL)?;
     }
     drop(inside);
     Ok(())
