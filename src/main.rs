@@ -32,8 +32,10 @@ mod up;
 
 fn main() -> ExitCode {
     let cli = cli::parse();
-    logging::start(cli.log_level.as_deref(), cli.command.default_log_level());
-    match cli.command.run() {
+    let log = logging::start(cli.log_level.as_deref(), cli.command.default_log_level());
+    let outcome = cli.command.run();
+    drop(log);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => error::report(&failure),
     }

@@ -5,10 +5,13 @@
 //! something is measured, so that what is counted is the way of the packets: the client, the server and the kernel.
 
 pub mod agent;
+mod case;
 mod feed;
 pub mod guest;
 mod hooks;
+mod machines;
 mod place;
+pub mod running;
 mod traffic;
 
 use std::net::SocketAddr;

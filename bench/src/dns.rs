@@ -75,7 +75,7 @@ const CHANGE_MAX: Duration = Duration::from_millis(20);
 /// Measures; everything that runs is in `folder` and ends with it.
 pub async fn run(folder: &Path) -> Result<Report> {
     let step = Step::begin("API server, resolver, upstream server, unbound");
-    let upstream = Upstream::start().await?;
+    let upstream = Upstream::start()?;
     let control = ControlPlane::start(folder).await?;
     let resolver = Resolver::start(folder, &control, upstream.address).await?;
     let idle_bytes = resolver.process.settled_bytes().await?;

@@ -8,7 +8,7 @@ use console::style;
 use fairlead_bench::{
     api,
     cluster::{Cluster, ClusterSpec, folder_for},
-    cost::{self, agent::AgentArgs, guest::GuestArgs},
+    cost::{self, agent::AgentArgs, guest::GuestArgs, running::ServeArgs},
     dns, image, programming, scenario,
     screen::aside,
     smoke,
@@ -69,6 +69,9 @@ enum Command {
     /// The agent of that measurement
     #[command(hide = true)]
     CostAgent(AgentArgs),
+    /// A server of that measurement
+    #[command(hide = true)]
+    CostServe(ServeArgs),
 }
 
 #[tokio::main]
@@ -81,6 +84,7 @@ async fn main() -> ExitCode {
         Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
         Command::Dns { json } => measure_dns(json).await,
         Command::CostGuest(args) => tokio::task::block_in_place(|| cost::guest::run(&args)),
+        Command::CostServe(args) => tokio::task::block_in_place(|| cost::running::serve(&args)),
         Command::CostAgent(args) => tokio::task::block_in_place(|| cost::agent::run(&args)),
     };
     match outcome {

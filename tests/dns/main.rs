@@ -4,6 +4,7 @@
 
 mod support;
 
+mod ending;
 mod plugins;
 mod records;
 mod upstream;

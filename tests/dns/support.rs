@@ -3,9 +3,9 @@
 use std::{
     fmt::Write as _,
     io::{BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -43,10 +43,7 @@ impl Server {
 
     /// The same with a directory that holds files of the Corefile.
     pub(crate) fn start_in(dir: TempDir, corefile: &str, objects: &str) -> Self {
-        let mut command = command(&dir, corefile, objects);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (mut server, stderr) = Self::start_unread(dir, corefile, objects);
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
@@ -55,14 +52,23 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, addresses: Vec::new(), dir, log };
-        let line = server.wait_for_log("answering");
-        let list = line.split_once('[').and_then(|(_, rest)| rest.rsplit_once(']')).unwrap().0;
-        // Colours of the log, if any, are outside the list.
-        let list = list.rsplit_once("addresses").map_or(list, |(_, list)| list);
-        server.addresses = addresses(list);
-        assert!(!server.addresses.is_empty(), "{line}");
+        server.log = log;
         server
+    }
+
+    /// The same with its log from where it answers on, for whoever wants to read it.
+    pub(crate) fn start_unread(
+        dir: TempDir,
+        corefile: &str,
+        objects: &str,
+    ) -> (Self, BufReader<ChildStderr>) {
+        let mut command = command(&dir, corefile, objects);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let addresses = read_addresses(&mut stderr);
+        let (_, log) = mpsc::channel();
+        (Self { child, addresses, dir, log }, stderr)
     }
 
     /// The first line of the log from now on with a text in it.
@@ -123,6 +129,12 @@ impl Server {
         std::fs::rename(new, self.dir.path().join(name)).unwrap();
     }
 
+    /// Tells it to end.
+    pub(crate) fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
     /// Waits for its end; says whether it was a success.
     pub(crate) fn ends(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
@@ -169,6 +181,23 @@ pub(crate) fn refuses(corefile: &str) -> String {
 /// The binary with some arguments, to its end.
 pub(crate) fn fairlead(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fairlead")).args(arguments).output().unwrap()
+}
+
+/// Reads a log up to the line that says where the server answers.
+fn read_addresses(log: &mut impl std::io::BufRead) -> Vec<SocketAddr> {
+    let mut seen = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended:\n{seen}");
+        if line.contains("answering") {
+            let list = line.split_once('[').and_then(|(_, rest)| rest.rsplit_once(']')).unwrap().0;
+            // Colours of the log, if any, are outside the list.
+            let found = addresses(list.rsplit_once("addresses").map_or(list, |(_, list)| list));
+            assert!(!found.is_empty(), "{line}");
+            return found;
+        }
+        seen.push_str(&line);
+    }
 }
 
 fn addresses(list: &str) -> Vec<SocketAddr> {
@@ -235,6 +264,18 @@ fn record(line: &str) -> String {
         [owner, _, _, "SOA", ..] => format!("{owner} SOA"),
         [owner, _, _, rest @ ..] => format!("{owner} {}", rest.join(" ")),
         _ => line.to_owned(),
+    }
+}
+
+/// A port of the loopback address, for UDP and TCP.
+pub(crate) fn loaned_address() -> (TcpListener, UdpSocket, SocketAddr) {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        // The port may be somebody's for UDP.
+        if let Ok(udp) = UdpSocket::bind(address) {
+            return (tcp, udp, address);
+        }
     }
 }
 

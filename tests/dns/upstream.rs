@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::support::{Server, fairlead};
+use super::support::{Server, fairlead, loaned_address};
 
 /// What an upstream server does with a question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,9 +39,7 @@ struct Upstream {
 
 impl Upstream {
     fn start(does: Does) -> Self {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = tcp.local_addr().unwrap();
-        let udp = UdpSocket::bind(address).unwrap();
+        let (tcp, udp, address) = loaned_address();
         let (does, asked) = (Arc::new(Mutex::new(does)), Arc::new(AtomicUsize::new(0)));
         let upstream = Self { address, does: Arc::clone(&does), asked: Arc::clone(&asked) };
         let of_udp = (Arc::clone(&does), Arc::clone(&asked));

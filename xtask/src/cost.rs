@@ -1,6 +1,6 @@
 //! `cargo xtask bench cost`: instructions of the kernel for an operation, in every mode, with any number of services.
 //!
-//! Two machines are booted at once, with random numbers of different seeds: what they count must agree. The measuring is
+//! Two machines are booted at once, with random numbers of different seeds: what they count must agree (unless `--once`). The measuring is
 //! in `fairlead-bench` (`bench/src/cost.rs`), which runs inside them.
 
 use std::{
@@ -20,7 +20,7 @@ use crate::{
     bpf,
     build::{self, Profile},
     setup, step,
-    vm::{Event, Initramfs, Kernel, Machine, Step, kernel::RELEASES},
+    vm::{self, Event, Initramfs, Kernel, Machine, Step, kernel::RELEASES},
 };
 
 /// The kernel that is measured.
@@ -28,8 +28,10 @@ const KERNEL: &str = "6.1";
 const SEEDS: [u32; 2] = [1, 2];
 /// How far the two may be apart, in percent.
 const AGREEMENT: f64 = 0.5;
+/// Programs of this machine that the agent and the benchmark call; those of the modes with rules are in
+/// [`vm::classic`].
 const TOOLS: &[&str] = &["ip", "bpftool"];
-const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf"];
+const MODULES: &[&str] = &["veth", "bridge", "vxlan", "sch_ingress", "cls_bpf", "act_bpf"];
 const BENCH: &str = "/bin/fairlead-bench";
 const MEMORY_MIB: u32 = 3_072;
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -52,6 +54,9 @@ pub(crate) struct CostArgs {
     /// Write the numbers into this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Boot one machine only, with nothing to compare its numbers with
+    #[arg(long)]
+    once: bool,
     /// Measure the binaries that the tests use; the numbers are those of the kernel all the same
     #[arg(long, hide = true)]
     dev: bool,
@@ -75,11 +80,12 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
     step::quiet("build the benchmark", &mut cargo)?;
     let release = RELEASES.iter().find(|row| row.version == KERNEL).expect("a row of the table");
     let kernel = Kernel::of(*release)?;
-    println!("… count instructions on kernel {}, twice at once", kernel.version);
+    let seeds = if args.once { &SEEDS[..1] } else { &SEEDS };
+    println!("… count instructions on kernel {}, in {} machines at once", kernel.version, seeds.len());
     let started = Instant::now();
-    let rows = both(&kernel, &profile.fairlead_bench(), &steps(args))?;
+    let machines = machines(&kernel, &profile.fairlead_bench(), &steps(args), seeds)?;
     println!("{} measured in {:.0} s", style("✓").green(), started.elapsed().as_secs_f32());
-    let [first, second] = &rows;
+    let first = machines.first().context("no machine")?;
     print_table(first);
     if let Some(file) = &args.json {
         let rows = Value::Array(first.iter().map(|(_, row)| row.clone()).collect());
@@ -87,7 +93,7 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         println!("wrote {}", file.display());
     }
-    agree(first, second)
+    machines.get(1).map_or(Ok(()), |second| agree(first, second))
 }
 
 fn steps(args: &CostArgs) -> Vec<Step> {
@@ -100,23 +106,31 @@ fn steps(args: &CostArgs) -> Vec<Step> {
     vec![Step { name: "cost".into(), command, env: vec![("RUST_BACKTRACE".into(), "0".into())] }]
 }
 
-/// The rows of two machines, in the order in which they were measured.
-fn both(kernel: &Kernel, bench: &Path, steps: &[Step]) -> Result<[Vec<(Key, Value)>; 2]> {
+/// The rows of a machine, in the order in which they were measured.
+type Rows = Vec<(Key, Value)>;
+
+/// What machines with these seeds measure, all at once.
+fn machines(kernel: &Kernel, bench: &Path, steps: &[Step], seeds: &[u32]) -> Result<Vec<Rows>> {
     thread::scope(|scope| {
-        let machines = SEEDS.map(|seed| scope.spawn(move || one(kernel, bench, steps, seed)));
-        let [first, second] = machines.map(|machine| machine.join().expect("it does not panic"));
-        Ok([first?, second?])
+        let start = |seed: &u32| {
+            let seed = *seed;
+            scope.spawn(move || one(kernel, bench, steps, seed))
+        };
+        let machines: Vec<_> = seeds.iter().map(start).collect();
+        machines.into_iter().map(|machine| machine.join().expect("it does not panic")).collect()
     })
 }
 
-fn one(kernel: &Kernel, bench: &Path, steps: &[Step], seed: u32) -> Result<Vec<(Key, Value)>> {
+fn one(kernel: &Kernel, bench: &Path, steps: &[Step], seed: u32) -> Result<Rows> {
     let mut files = Initramfs::default();
     TOOLS.iter().try_for_each(|tool| files.tool(tool))?;
+    vm::classic::add_tools(&mut files)?;
     files.program(Path::new(BENCH), bench)?;
     let name = format!("cost-{seed}");
     let machine = Machine { name: &name, kernel, memory_mib: MEMORY_MIB, patience: PATIENCE, seed };
     let (mut rows, mut other) = (Vec::new(), Vec::new());
-    machine.run(files, MODULES, steps, |event| {
+    let modules = [MODULES, vm::classic::MODULES].concat();
+    machine.run(files, &modules, steps, |event| {
         match event {
             Event::Line(line) => {
                 match serde_json::from_str(&line).ok().and_then(|row| Some((key(&row)?, row))) {

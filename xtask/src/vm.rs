@@ -5,6 +5,7 @@
 //! system is made here with what it shall run and the libraries of that, and its results come back over a serial line.
 
 pub(crate) mod budget;
+pub(crate) mod classic;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod machine;

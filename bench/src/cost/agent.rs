@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use fairlead_agent::{Agent, Config, FeedEndpoint, FeedSource, ProxyMode, ServiceConfig};
+use fairlead_kernel::NodeFootprint;
 use fairlead_kubelet::network::{PodIdentity, PodNetwork};
+use fairlead_model::Prefix;
 use fairlead_testkit::{netns::run_in, topology::UPLINK};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     feed::{Feed, NODES},
     place::Spot,
+    running::footprint,
 };
 
 const FEED_PORT: u16 = 6444;
@@ -40,6 +43,9 @@ pub struct AgentArgs {
     /// Write no flow records
     #[arg(long)]
     without_flows: bool,
+    /// Leave the pods' connections to the programs on links
+    #[arg(long)]
+    sockets_of_host_only: bool,
     /// The node's network namespace
     #[arg(long)]
     netns: PathBuf,
@@ -49,6 +55,9 @@ pub struct AgentArgs {
     /// Addresses of the other node
     #[arg(long)]
     other: Vec<IpAddr>,
+    /// Its network namespace, if it is to have an agent as well
+    #[arg(long)]
+    other_netns: Option<PathBuf>,
     /// Directory for its files
     #[arg(long)]
     directory: PathBuf,
@@ -61,52 +70,127 @@ pub(crate) struct Ready {
     pub(crate) cgroup: PathBuf,
     pub(crate) client: Spot,
     pub(crate) server: Spot,
+    /// What there is on the other node, if that has an agent.
+    pub(crate) remote: Option<Remote>,
 }
+
+/// A server on the other node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Remote {
+    /// That node's cgroup.
+    pub(crate) cgroup: PathBuf,
+    pub(crate) server: Spot,
+}
+
+/// How the nodes' directories and cgroups are called.
+pub(crate) const NODES_DIRECTORIES: [&str; 2] = ["cost-a", "cost-b"];
 
 /// Serves until it is killed; prints a line of JSON when it is ready.
 pub fn run(args: &AgentArgs) -> Result<()> {
-    run_in(&args.netns, || {
+    in_namespace(&args.netns, serve(args.clone()))
+}
+
+/// Runs a future with a runtime in a network namespace.
+fn in_namespace(netns: &Path, future: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    run_in(netns, || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         // The runtime's own thread is in the namespace as well, and it is there that sockets are made.
-        runtime.block_on(async { tokio::spawn(serve(args.clone())).await? })
+        runtime.block_on(async { tokio::spawn(future).await? })
     })
 }
 
 async fn serve(args: AgentArgs) -> Result<()> {
     let first = *args.address.first().context("the node has no address")?;
     let feed = Feed::start(SocketAddr::new(first, FEED_PORT), [&args.address, &args.other]).await?;
-    let config = config(&args, feed.endpoint.clone());
-    let admin = config.admin_socket.clone();
-    let agent = Agent::new(config).await?;
-    let network = agent.network();
-    let cgroup = agent.cgroup().to_owned();
-    let running = tokio::spawn(agent.run(CancellationToken::new()));
-    let client = attach(&*network, "client").await?;
-    let server = attach(&*network, "server").await?;
-    let sequence = feed.tell_services(args.services, &server.addresses);
-    tokio::time::timeout(PATIENCE, applied(&admin, sequence))
-        .await
-        .context("the services were not applied")??;
-    let ready = Ready { cgroup, client, server };
+    let mut node = Node::start(config(&args, 0, feed.endpoint.clone()), &["client", "server"]).await?;
+    let mut other = match &args.other_netns {
+        Some(netns) => Some(start_other(netns.clone(), config(&args, 1, feed.endpoint.clone())).await?),
+        None => None,
+    };
+    let server = node.pods.pop().context("no pod")?;
+    let remote = other.as_mut().and_then(|other| other.pods.pop());
+    let remote_addresses = remote.as_ref().map(|server| &server.addresses[..]);
+    let sequence = feed.tell_services(args.services, &server.addresses, remote_addresses);
+    for node in std::iter::once(&node).chain(&other) {
+        let applied = tokio::time::timeout(PATIENCE, applied(&node.admin, sequence)).await;
+        applied.context("the services were not applied")??;
+    }
+    let remote = remote.zip(other).map(|(server, other)| Remote { cgroup: other.cgroup, server });
+    let client = node.pods.pop().context("no pod")?;
+    let ready = Ready { cgroup: node.cgroup, client, server, remote };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&ready)?)?;
-    running.await??;
-    Ok(())
+    std::future::pending().await
 }
 
-fn config(args: &AgentArgs, feed: FeedEndpoint) -> Config {
-    let directory = &args.directory;
+/// A node with an agent and pods.
+struct Node {
+    admin: PathBuf,
+    cgroup: PathBuf,
+    pods: Vec<Spot>,
+}
+
+impl Node {
+    /// Starts the agent on this runtime; should it end, so does this process.
+    async fn start(config: Config, pods: &[&str]) -> Result<Self> {
+        let admin = config.admin_socket.clone();
+        let agent = Agent::new(config).await?;
+        let network = agent.network();
+        let cgroup = agent.cgroup().to_owned();
+        tokio::spawn(async {
+            let ended = agent.run(CancellationToken::new()).await;
+            eprintln!("the agent ended: {ended:?}");
+            std::process::exit(1);
+        });
+        let mut spots = Vec::new();
+        for name in pods {
+            spots.push(attach(&*network, name).await?);
+        }
+        Ok(Self { admin, cgroup, pods: spots })
+    }
+}
+
+/// The other node's agent, on a thread and a runtime in its namespace.
+async fn start_other(netns: PathBuf, config: Config) -> Result<Node> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _killed = in_namespace(&netns, async {
+            let _nobody_waits = tell.send(Node::start(config, &["server"]).await);
+            std::future::pending().await
+        });
+    });
+    told.await.context("the other node's thread ended")?
+}
+
+/// Networks of all pods of the cluster.
+fn pod_networks() -> Vec<Prefix> {
+    let v6 = Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 0);
+    vec![
+        Prefix { address: IpAddr::from([10, 244, 0, 0]), length: 16 },
+        Prefix { address: v6.into(), length: 56 },
+    ]
+}
+
+/// Settings of the agent of a node, by its number.
+fn config(args: &AgentArgs, index: usize, feed: FeedEndpoint) -> Config {
+    let NodeFootprint { bpffs_dir, cgroup_dir, netns_dir, netns_prefix } =
+        footprint(NODES_DIRECTORIES[index], &args.directory);
+    let directory = args.directory.join(NODES_DIRECTORIES[index]);
+    let mut services = ServiceConfig::default();
+    services.options.sockets_of_host_only = args.sockets_of_host_only;
+    services.addresses = [&args.address, &args.other][index].clone();
+    services.rules.pod_networks = pod_networks();
     Config {
-        node_name: NODES[0].into(),
+        node_name: NODES[index].into(),
         feed: FeedSource::Tls(feed),
         pod_network: true,
-        bpffs_dir: Path::new("/sys/fs/bpf").join("cost"),
-        cgroup_dir: "cost".into(),
-        netns_dir: directory.join("netns"),
-        netns_prefix: "pod-".into(),
+        bpffs_dir,
+        cgroup_dir,
+        netns_dir,
+        netns_prefix,
         uplink: UPLINK.into(),
         state_dir: directory.join("state"),
         proxy_mode: args.mode,
-        services: ServiceConfig::default(),
+        services,
         flow_events: !args.without_flows,
         admin_socket: directory.join("admin.sock"),
         health_listen: Vec::new(),

@@ -53,14 +53,30 @@ impl Feed {
         Ok(Self { endpoint, updates })
     }
 
-    /// Tells of `count` services; the last one has `server` behind it. Returns the revision.
-    pub(crate) fn tell_services(&self, count: u32, server: &[IpAddr]) -> u64 {
-        let changes = (0..count).flat_map(|index| service(index, index + 1 == count, server)).collect();
+    /// Tells of `count` services; the last one and a random one have `server` behind them. With a server on the other
+    /// node as well there are node ports. Returns the revision.
+    pub(crate) fn tell_services(&self, count: u32, server: &[IpAddr], remote: Option<&[IpAddr]>) -> u64 {
+        let random = random_target(count);
+        let behind = |index| (index + 1 == count || Some(index) == random).then_some((NODES[0], server));
+        let mut changes: Vec<_> = (0..count).flat_map(|index| service(index, behind(index), 0)).collect();
+        if let Some(remote) = remote {
+            let servers = [(NODES[0], server), (NODES[1], remote)];
+            let more = servers.into_iter().zip(NODE_PORTS).zip(count..);
+            changes.extend(more.flat_map(|((behind, port), index)| service(index, Some(behind), port)));
+        }
         let sequence = 2;
         let update = Update { revision: Revision { epoch: EPOCH, sequence }, snapshot: false, changes };
         self.updates.send_modify(|updates| updates.push(update));
         sequence
     }
+}
+
+/// Node ports of the services with the server on the node that is asked, and on the other.
+pub(crate) const NODE_PORTS: [u16; 2] = [30_001, 30_002];
+
+/// A service in no particular place; none where there are so few that it would be the last.
+pub(crate) fn random_target(count: u32) -> Option<u32> {
+    (count >= 10).then_some(count * 37 / 100)
 }
 
 /// Address of a service, IPv4 first.
@@ -85,34 +101,40 @@ fn node(name: &str, octet: u8, addresses: &[IpAddr]) -> Change {
     })
 }
 
-/// A service of both families and protocols with one backend: the server, or a pod of the other node that is not there.
-fn service(index: u32, measured: bool, server: &[IpAddr]) -> Vec<Change> {
-    let name = format!("service-{index}");
+/// A service of both families with one backend: what is `behind` it, of which node, by both protocols; or by TCP a pod of
+/// the other node that is not there.
+fn service(index: u32, behind: Option<(&str, &[IpAddr])>, node_port: u16) -> Vec<Change> {
+    // In the order of their names, which is that of rules.
+    let name = format!("service-{index:05}");
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    let port = |(name, protocol): (&str, Protocol)| ServicePort {
-        name: name.into(),
-        protocol,
+    let protocols = if behind.is_some() { &protocols[..] } else { &protocols[..1] };
+    let port = |(name, protocol): &(&str, Protocol)| ServicePort {
+        name: (*name).into(),
+        protocol: *protocol,
         port: SERVICE_PORT,
-        node_port: 0,
+        node_port,
     };
     let mut changes = vec![Change::PutService(Service {
         name: ObjectName::new("bench", &name),
         addresses: service_addresses(index).to_vec(),
-        ports: protocols.map(port).to_vec(),
+        ports: protocols.iter().map(port).collect(),
         ..Service::default()
     })];
     let low = (index % 250 + 1) as u8;
     let elsewhere: [IpAddr; 2] =
         [[10, 244, 2, low].into(), Ipv6Addr::new(0xfd00, 0x244, 0, 2, 0, 0, 0, u16::from(low)).into()];
-    let (node, addresses) = if measured { (NODES[0], server) } else { (NODES[1], &elsewhere[..]) };
-    let port =
-        |(name, protocol): (&str, Protocol)| EndpointPort { name: name.into(), protocol, port: SERVER_PORT };
+    let (node, addresses) = behind.unwrap_or((NODES[1], &elsewhere));
+    let port = |(name, protocol): &(&str, Protocol)| EndpointPort {
+        name: (*name).into(),
+        protocol: *protocol,
+        port: SERVER_PORT,
+    };
     changes.extend(addresses.iter().map(|address| {
         let family = if address.is_ipv4() { 4 } else { 6 };
         Change::PutSlice(EndpointSlice {
             name: ObjectName::new("bench", format!("{name}-{family}")),
             service: name.as_str().into(),
-            ports: protocols.map(port).to_vec(),
+            ports: protocols.iter().map(port).collect(),
             endpoints: vec![endpoint(node, *address)],
             triggered_unix_ns: 0,
         })

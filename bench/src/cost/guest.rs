@@ -1,28 +1,20 @@
 //! Every measurement, one after the other.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fairlead_kernel::{NodeFootprint, remove_node};
-use fairlead_testkit::{InCgroup, TwoNodes, netns::run_in};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use fairlead_testkit::{InCgroup, netns::run_in};
 
 use super::{
     Row,
     agent::Ready,
-    feed::service_addresses,
+    case::{CASES, Case, Way},
+    feed::{NODE_PORTS, random_target, service_addresses},
     hooks,
+    machines::Machines,
     place::{Pair, Spot},
+    running::{Running, ServerProcess},
     traffic::{Op, SERVER_PORT, SERVICE_PORT, serve},
 };
 
@@ -37,34 +29,21 @@ pub struct GuestArgs {
     mode: Vec<String>,
 }
 
-/// How client and server reach each other.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Loopback,
-    Routed,
-    /// Through a service, which the agent programs.
-    Agent,
-}
-
-/// Every mode; those of the agent have its names.
-const MODES: &[(&str, Way)] = &[("loopback", Way::Loopback), ("none", Way::Routed), ("ebpf", Way::Agent)];
-/// Tier and what else is on, the agent's flag for it, and whether it is measured for every number of services.
-const PATHS: &[(&str, &[&str], bool)] =
-    &[("socket", &[], true), ("socket-without-flows", &["--without-flows"], false)];
 /// Without a service, from pod to pod.
 const DIRECT: &str = "pod";
 
 /// Measures everything and prints a row of JSON for each number.
 pub fn run(args: &GuestArgs) -> Result<()> {
-    let wanted = |name: &str| args.mode.is_empty() || args.mode.iter().any(|mode| mode == name);
-    for (mode, way) in MODES.iter().filter(|(mode, _)| wanted(mode)) {
-        match way {
-            Way::Loopback => pair(mode, &Pair::on_loopback())?,
-            Way::Routed => pair(mode, &Pair::routed())?,
+    let wanted = |case: &&Case| args.mode.is_empty() || args.mode.iter().any(|mode| mode == case.mode);
+    for case in CASES.iter().filter(wanted) {
+        match case.way {
+            Way::Pair(make) => pair(case, &make())?,
             Way::Agent => {
-                for (path, flags, every) in PATHS {
-                    let sizes = if *every { &args.services[..] } else { &args.services[..1] };
-                    sizes.iter().try_for_each(|services| node(mode, path, flags, *services))?;
+                for (index, services) in case.sizes.of(&args.services).into_iter().enumerate() {
+                    node(case, services, index == 0)?;
+                    if index == 0 && case.closer {
+                        outside(case, services)?;
+                    }
                 }
             }
         }
@@ -73,110 +52,81 @@ pub fn run(args: &GuestArgs) -> Result<()> {
 }
 
 /// Client and server with nothing of ours between them.
-fn pair(mode: &str, pair: &Pair) -> Result<()> {
+fn pair(case: &Case, pair: &Pair) -> Result<()> {
     run_in(&pair.server.netns, || serve(&pair.server.addresses))?;
-    let to = pair.server.addresses.iter().map(|address| SocketAddr::new(*address, SERVER_PORT)).collect();
-    measure(Place { mode, path: "", services: 0, client: &pair.client, to })
+    measure(
+        &Place { case, path: case.path, services: 0, client: &pair.client },
+        at(&pair.server, SERVER_PORT),
+        Op::ALL,
+    )
 }
 
 /// Client and server as pods of a node with an agent.
-fn node(mode: &str, path: &str, flags: &[&str], services: u32) -> Result<()> {
-    let topology = TwoNodes::new();
-    let running = Running::start(mode, services, flags, &topology)?;
-    let Ready { cgroup, client, server } = &running.ready;
+fn node(case: &Case, services: u32, first: bool) -> Result<()> {
+    let machines = Machines::new();
+    let running = Running::start(case, services, false, &machines)?;
+    let Ready { cgroup, client, server, .. } = &running.ready;
     let inside = InCgroup::enter(&cgroup.join("pods"));
     run_in(&server.netns, || serve(&server.addresses))?;
-    let service = service_addresses(services - 1);
-    let to = service.iter().map(|address| SocketAddr::new(*address, SERVICE_PORT)).collect();
-    running.signal(Signal::SIGSTOP)?;
-    measure(Place { mode, path, services, client, to })?;
-    if services == 1 && flags.is_empty() {
-        hooks::measure(&client.netns, SocketAddr::new(service[0], SERVICE_PORT), mode)?;
-        let to = server.addresses.iter().map(|address| SocketAddr::new(*address, SERVER_PORT)).collect();
-        measure(Place { mode, path: DIRECT, services: 0, client, to })?;
+    running.stop()?;
+    let place = Place { case, path: case.path, services, client };
+    let service =
+        |index| service_addresses(index).map(|address| SocketAddr::new(address, SERVICE_PORT)).to_vec();
+    let last = service(services - 1);
+    measure(&place, last.clone(), Op::ALL)?;
+    if let Some(index) = random_target(services) {
+        let path =
+            [case.path, "random-target"].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
+        measure(&Place { path: &path.join("-"), ..place }, service(index), &[Op::Connect])?;
+    }
+    if first && case.closer {
+        hooks::measure(&client.netns, last[0], case)?;
+        measure(&Place { path: DIRECT, services: 0, ..place }, at(server, SERVER_PORT), Op::ALL)?;
     }
     drop(inside);
     Ok(())
 }
 
-struct Place<'a> {
-    mode: &'a str,
-    path: &'a str,
-    services: u32,
-    client: &'a Spot,
-    to: Vec<SocketAddr>,
-}
-
-fn measure(place: Place<'_>) -> Result<()> {
-    for to in place.to {
-        for op in Op::ALL {
-            let value = run_in(&place.client.netns, || op.measure(to));
-            let value = value.with_context(|| format!("{} {} {}", place.mode, place.path, place.services))?;
-            Row::new(place.mode, place.path, place.services, to, op.name(), value).print()?;
-        }
+/// A client outside of the cluster, which asks node `a` for a service on a node port: once with the server there, once
+/// with it on node `b`.
+fn outside(case: &Case, services: u32) -> Result<()> {
+    let machines = Machines::new();
+    let running = Running::start(case, services, true, &machines)?;
+    let Ready { cgroup, server, remote: Some(remote), .. } = &running.ready else {
+        bail!("node b has no agent");
+    };
+    let _servers =
+        [ServerProcess::start(server, cgroup)?, ServerProcess::start(&remote.server, &remote.cgroup)?];
+    running.stop()?;
+    let client = Spot { netns: machines.outside.netns.path(), addresses: machines.outside.addresses.clone() };
+    let node = Spot { netns: machines.a.netns.path(), addresses: machines.a.addresses.clone() };
+    let place = Place { case, path: case.path, services, client: &client };
+    for (ops, port) in [Op::OUTSIDE_LOCAL, Op::OUTSIDE_REMOTE].into_iter().zip(NODE_PORTS) {
+        measure(&place, at(&node, port), ops)?;
     }
     Ok(())
 }
 
-/// The agent's process; killed, and all that it made removed, when it is dropped.
-struct Running {
-    child: Child,
-    ready: Ready,
-    directory: PathBuf,
+fn at(spot: &Spot, port: u16) -> Vec<SocketAddr> {
+    spot.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
 }
 
-impl Running {
-    fn start(mode: &str, services: u32, flags: &[&str], topology: &TwoNodes) -> Result<Self> {
-        let directory = Path::new("/run").join(format!("cost-{mode}-{services}-{}", flags.len()));
-        fs::create_dir_all(directory.join("state"))?;
-        let addresses = |name: &'static str, addresses: &[IpAddr]| {
-            addresses
-                .iter()
-                .flat_map(move |address| [name.to_owned(), address.to_string()])
-                .collect::<Vec<_>>()
-        };
-        let mut child = Command::new(std::env::current_exe().context("cannot find this program's file")?)
-            .args(["cost-agent", "--mode", mode, "--services", &services.to_string()])
-            .args(flags)
-            .arg("--netns")
-            .arg(topology.a.netns.path())
-            .args(addresses("--address", &topology.a.addresses))
-            .args(addresses("--other", &topology.b.addresses))
-            .arg("--directory")
-            .arg(&directory)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the agent")?;
-        let output = child.stdout.take().expect("it is piped");
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line).context("cannot read what the agent says")?;
-        if line.is_empty() {
-            let status = child.wait().context("cannot wait for the agent")?;
-            bail!("the agent ended before it was ready ({status})");
-        }
-        let ready = serde_json::from_str(&line).with_context(|| format!("the agent says {line}"))?;
-        Ok(Self { child, ready, directory })
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).context("a strange process id")?);
-        kill(pid, signal).with_context(|| format!("cannot send {signal} to the agent"))
-    }
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    case: &'a Case,
+    path: &'a str,
+    services: u32,
+    client: &'a Spot,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may be stopped; this ends it all the same.
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-        let footprint = NodeFootprint {
-            bpffs_dir: Path::new("/sys/fs/bpf").join("cost"),
-            cgroup_dir: "cost".into(),
-            netns_dir: self.directory.join("netns"),
-            netns_prefix: "pod-".into(),
-        };
-        for failure in remove_node(&footprint) {
-            eprintln!("{failure}");
+fn measure(place: &Place<'_>, to: Vec<SocketAddr>, ops: &[Op]) -> Result<()> {
+    let Place { case, path, services, client } = place;
+    for to in to {
+        for op in ops {
+            let value = run_in(&client.netns, || op.measure(to));
+            let value = value.with_context(|| format!("{} {path} {services}", case.mode))?;
+            Row::new(case.mode, path, *services, to, op.name(), value).print()?;
         }
     }
+    Ok(())
 }

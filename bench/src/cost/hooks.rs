@@ -7,18 +7,19 @@ use fairlead_testkit::netns::run_in;
 
 use super::{
     Row,
+    case::Case,
     traffic::{Op, RUNS},
 };
 
 /// Makes the kernel count; it costs a little, so it is on only here.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
-/// How the paths of these rows begin.
-const PATH: &str = "hook-";
+/// Between a path and the name of a program.
+const PATH: &str = " hook ";
 /// What costs less, in thousand instructions, ran for something else.
 const LEAST: f64 = 0.05;
 
 /// Measures what each program costs of a connection and of a round trip, and prints a row for each.
-pub(crate) fn measure(client: &Path, to: SocketAddr, mode: &str) -> Result<()> {
+pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> {
     for op in [Op::Connect, Op::RoundTrip] {
         fs::write(SWITCH, "1").with_context(|| format!("cannot write {SWITCH}"))?;
         let before = times()?;
@@ -29,7 +30,8 @@ pub(crate) fn measure(client: &Path, to: SocketAddr, mode: &str) -> Result<()> {
             let spent = time - before.get(&program).copied().unwrap_or_default();
             let each = spent as f64 / RUNS as f64 / f64::from(op.times()) / 1e3;
             if each >= LEAST {
-                Row::new(mode, &format!("{PATH}{program}"), 1, to, op.name(), each).print()?;
+                let path = format!("{}{PATH}{program}", case.path);
+                Row::new(case.mode, &path, 1, to, op.name(), each).print()?;
             }
         }
     }

@@ -40,11 +40,23 @@ pub(crate) enum Op {
     UdpUnconnected,
     /// A KiB is sent on an open TCP connection.
     Bulk,
+    /// [`Op::Connect`] by a client outside, to a node port with the server on the node that is asked.
+    NodePortLocal,
+    /// [`Op::RoundTrip`] of such a connection.
+    NodePortLocalRoundTrip,
+    /// [`Op::Connect`] by a client outside, to a node port with the server on another node.
+    NodePortRemote,
+    /// [`Op::RoundTrip`] of such a connection.
+    NodePortRemoteRoundTrip,
 }
 
 impl Op {
     pub(crate) const ALL: &[Self] =
         &[Self::Connect, Self::RoundTrip, Self::Udp, Self::UdpUnconnected, Self::Bulk];
+    /// What a client outside does, with the server near.
+    pub(crate) const OUTSIDE_LOCAL: &[Self] = &[Self::NodePortLocal, Self::NodePortLocalRoundTrip];
+    /// What a client outside does, with the server far.
+    pub(crate) const OUTSIDE_REMOTE: &[Self] = &[Self::NodePortRemote, Self::NodePortRemoteRoundTrip];
 
     /// Its name in the results.
     pub(crate) fn name(self) -> &'static str {
@@ -54,14 +66,18 @@ impl Op {
             Self::Udp => "udp",
             Self::UdpUnconnected => "udp-unconnected",
             Self::Bulk => "bulk",
+            Self::NodePortLocal => "nodeport-local",
+            Self::NodePortLocalRoundTrip => "nodeport-local-roundtrip",
+            Self::NodePortRemote => "nodeport-remote",
+            Self::NodePortRemoteRoundTrip => "nodeport-remote-roundtrip",
         }
     }
 
     /// How many are counted at once.
     pub(crate) fn times(self) -> u32 {
         match self {
-            Self::Connect => 20,
-            Self::RoundTrip => 60,
+            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 20,
+            Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => 60,
             Self::Udp | Self::UdpUnconnected => 40,
             Self::Bulk => 1,
         }
@@ -71,8 +87,8 @@ impl Op {
     pub(crate) fn measure(self, to: SocketAddr) -> Result<f64> {
         let times = self.times();
         let measured = match self {
-            Self::Connect => count(times, || connect_once(to)),
-            Self::RoundTrip => {
+            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => count(times, || connect_once(to)),
+            Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => {
                 let mut stream = TcpStream::connect(to)?;
                 count(times, || exchange(&mut stream))
             }

@@ -1,36 +1,54 @@
 //! An upstream server that knows every name: one address, kept for an hour.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
-use anyhow::Result;
-use tokio::{net::UdpSocket, task::JoinHandle};
+use anyhow::{Context, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 
-/// The server; it ends with this value.
+/// Its queue in the kernel: all questions of a burst, so that what is measured is answers and not losses.
+const QUEUE_BYTES: usize = 8 << 20;
+/// How often it looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The server, on a thread of its own; it ends with this value.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
-    task: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Upstream {
-    pub(super) async fn start() -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    pub(super) fn start() -> Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES).context("the upstream's queue needs root")?;
+        socket.set_read_timeout(Some(LOOK))?;
         let address = socket.local_addr()?;
-        let task = tokio::spawn(async move {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok((size, peer)) = socket.recv_from(&mut buffer).await {
+            while !stopped.load(Relaxed) {
+                let Ok((size, peer)) = socket.recv_from(&mut buffer) else { continue };
                 if let Some(answer) = answer(&buffer[..size]) {
                     // A full queue is a lost answer, which the other side asks for again.
-                    let _ = socket.send_to(&answer, peer).await;
+                    let _ = socket.send_to(&answer, peer);
                 }
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { address, stop })
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop.store(true, Relaxed);
     }
 }
 

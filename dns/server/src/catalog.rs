@@ -12,12 +12,15 @@ use fairlead_model::{Change, EndpointSlice, ObjectName, Revision, Update, View};
 use fairlead_wire::proto;
 use prost::Message;
 
+/// `NAMESPACE/NAME`, in one allocation.
+type Key = Box<str>;
+
 /// Everything but pods and nodes.
 #[derive(Default)]
 pub(crate) struct Catalog {
-    services: BTreeMap<ObjectName, Packed>,
+    services: BTreeMap<Key, Packed>,
     /// The service of each slice.
-    owners: BTreeMap<ObjectName, Box<str>>,
+    owners: BTreeMap<Key, Box<str>>,
     namespaces: BTreeSet<String>,
     revision: Revision,
 }
@@ -45,7 +48,7 @@ impl Catalog {
     pub(crate) fn apply(&mut self, update: Update) -> BTreeSet<ObjectName> {
         let mut touched = BTreeSet::new();
         if update.snapshot {
-            touched.extend(std::mem::take(self).services.into_keys());
+            touched.extend(std::mem::take(self).services.keys().map(|key| object_name(key)));
         }
         self.revision = update.revision;
         for change in update.changes {
@@ -56,7 +59,7 @@ impl Catalog {
 
     /// Some services as they are, and all namespaces.
     pub(crate) fn view<'a>(&self, services: impl IntoIterator<Item = &'a ObjectName>) -> View {
-        let found = services.into_iter().filter_map(|name| self.services.get(name));
+        let found = services.into_iter().filter_map(|name| self.services.get(&key(name)));
         let packed = found.flat_map(|packed| {
             packed
                 .slices
@@ -79,12 +82,12 @@ impl Catalog {
         match change {
             Change::PutService(service) => {
                 let name = service.name.clone();
-                let packed = self.services.entry(name.clone()).or_default();
+                let packed = self.services.entry(key(&name)).or_default();
                 packed.service = Some(pack(Change::PutService(service)));
                 touched.insert(name);
             }
             Change::DeleteService(name) => {
-                if let Some(packed) = self.services.get_mut(&name) {
+                if let Some(packed) = self.services.get_mut(&key(&name)) {
                     packed.service = None;
                 }
                 self.tidy(&name);
@@ -93,8 +96,8 @@ impl Catalog {
             Change::PutSlice(slice) => {
                 self.remove_slice(&slice.name, touched);
                 let service = ObjectName::new(&slice.name.namespace, &slice.service);
-                self.owners.insert(slice.name.clone(), slice.service.as_str().into());
-                let slices = &mut self.services.entry(service.clone()).or_default().slices;
+                self.owners.insert(key(&slice.name), slice.service.as_str().into());
+                let slices = &mut self.services.entry(key(&service)).or_default().slices;
                 let name: Box<str> = (&*slice.name.name).into();
                 let at = slices.partition_point(|(other, _)| *other < name);
                 slices.insert(at, (name, pack(Change::PutSlice(lean(slice)))));
@@ -114,9 +117,9 @@ impl Catalog {
     }
 
     fn remove_slice(&mut self, name: &ObjectName, touched: &mut BTreeSet<ObjectName>) {
-        let Some(service) = self.owners.remove(name) else { return };
+        let Some(service) = self.owners.remove(&key(name)) else { return };
         let service = ObjectName::new(&name.namespace, &*service);
-        if let Some(packed) = self.services.get_mut(&service) {
+        if let Some(packed) = self.services.get_mut(&key(&service)) {
             packed.slices.retain(|(other, _)| **other != *name.name);
         }
         self.tidy(&service);
@@ -125,11 +128,22 @@ impl Catalog {
 
     /// Forgets a service of which nothing is left.
     fn tidy(&mut self, name: &ObjectName) {
-        if self.services.get(name).is_some_and(|packed| packed.service.is_none() && packed.slices.is_empty())
-        {
-            self.services.remove(name);
+        let key = key(name);
+        let is_gone = |packed: &Packed| packed.service.is_none() && packed.slices.is_empty();
+        if self.services.get(&key).is_some_and(is_gone) {
+            self.services.remove(&key);
         }
     }
+}
+
+fn key(name: &ObjectName) -> Key {
+    format!("{}/{}", name.namespace, name.name).into()
+}
+
+/// A namespace has no slash in its name.
+fn object_name(key: &str) -> ObjectName {
+    let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+    ObjectName::new(namespace, name)
 }
 
 /// A slice without what no name needs.

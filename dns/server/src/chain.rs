@@ -2,8 +2,8 @@
 //!
 //! A server block is a list of plugins in a fixed order. Each may answer, alter the question and ask the next one, or
 //! alter what comes back. Most answer without waiting: whoever polls the answer once usually has it.
-//! An answer with a [`Stamp`] depends on nothing but its question and the cluster: whoever wrote it down may give it
-//! again, without asking the chain, for as long as the stamp is current.
+//! An answer that is [`Lasting`] depends on nothing but its question and the cluster, or the time: whoever wrote it down
+//! may give it again, without asking the chain, for as long as it lasts.
 
 use std::{collections::HashMap, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -82,7 +82,28 @@ pub(crate) struct Response {
     pub(crate) rotate: bool,
     /// Until when the same question has the same answer, whoever asks. A plugin whose work depends on the client, on
     /// time or on chance, or that must see every question, takes it away.
-    pub(crate) stable: Option<Stamp>,
+    pub(crate) stable: Option<Lasting>,
+}
+
+/// How long an answer is good for whoever asks the same.
+#[derive(Clone)]
+pub(crate) enum Lasting {
+    /// Until what it says of the cluster changes.
+    Cluster(Stamp),
+    /// Until it expires; its TTLs run down meanwhile.
+    Kept(Aging),
+}
+
+/// An answer of another server that the cache keeps.
+#[derive(Clone)]
+pub(crate) struct Aging {
+    /// When the TTLs were as they are written.
+    pub(crate) since: Instant,
+    pub(crate) expires: Instant,
+    /// The TTLs stay.
+    pub(crate) keep_ttl: bool,
+    /// What the cache counts each time it is given.
+    pub(crate) counters: [Arc<Counter>; 2],
 }
 
 /// What a response consists of.
@@ -395,6 +416,16 @@ impl Response {
             }
             Body::Transfer(messages) => format!("a transfer of {} messages", messages.len()),
             Body::Silence => "nothing".into(),
+        }
+    }
+}
+
+impl Lasting {
+    /// Whether it is still good.
+    pub(crate) fn is_current(&self, now: Instant) -> bool {
+        match self {
+            Self::Cluster(stamp) => stamp.is_current(),
+            Self::Kept(aging) => aging.expires > now,
         }
     }
 }

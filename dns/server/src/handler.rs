@@ -6,12 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use fairlead_zone::{Rcode, Stamp};
+use fairlead_zone::Rcode;
 use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
-    chain::{Answered, Body, Message, Query, Routes},
+    chain::{Answered, Body, Lasting, Message, Query, Routes},
     codec::{Incoming, Request, decode, encode, encode_status, options},
+    hot,
     metrics::{Client, Counter, Family, Record, Registry, SiteMetrics},
     plugin::shuffle,
 };
@@ -41,15 +42,15 @@ pub(crate) enum Step {
     /// Nothing.
     Ignore,
     /// Send what was written; it may be sent again to who asks the same.
-    Reply(Option<Lasting>),
+    Reply(Option<Again>),
     /// Finish it later: messages to be sent, over UDP the first one only.
     Wait(BoxFuture<'static, Vec<Vec<u8>>>),
 }
 
 /// What makes an answer good for more than one question.
-pub(crate) struct Lasting {
+pub(crate) struct Again {
     /// For how long.
-    pub(crate) stamp: Stamp,
+    pub(crate) lasting: Lasting,
     /// Its addresses are to be shuffled each time.
     pub(crate) rotate: bool,
     /// To be counted each time.
@@ -60,6 +61,8 @@ pub(crate) struct Lasting {
 pub(crate) struct Tally {
     metrics: Option<Arc<SiteMetrics>>,
     record: Record,
+    /// What the plugin that answered counts besides.
+    counters: Option<[Arc<Counter>; 2]>,
 }
 
 impl Tally {
@@ -75,11 +78,20 @@ impl Tally {
             answered_by: query.answered_by,
             took: Duration::ZERO,
         };
-        Self { metrics: metrics.clone(), record }
+        let counters = match &answered.response.stable {
+            Some(Lasting::Kept(aging)) => Some(aging.counters.clone()),
+            Some(Lasting::Cluster(_)) | None => None,
+        };
+        Self { metrics: metrics.clone(), record, counters }
     }
 
-    /// Counts the answer once more.
-    pub(crate) fn count(&self, client: Client, request_size: usize, response_size: usize, took: Duration) {
+    /// Counts an answer that is given again.
+    pub(crate) fn repeat(&self, client: Client, request_size: usize, response_size: usize, took: Duration) {
+        self.counters.iter().flatten().for_each(|counter| counter.add());
+        self.count(client, request_size, response_size, took);
+    }
+
+    fn count(&self, client: Client, request_size: usize, response_size: usize, took: Duration) {
         if let Some(metrics) = &self.metrics {
             metrics.record(client, &Record { request_size, response_size, took, ..self.record });
         }
@@ -178,7 +190,7 @@ fn finish(mut answered: Answered) -> Vec<Vec<u8>> {
 }
 
 /// Writes one message and counts it.
-fn write(mut answered: Answered, out: &mut Vec<u8>) -> Option<Lasting> {
+fn write(mut answered: Answered, out: &mut Vec<u8>) -> Option<Again> {
     let size_max = answered.query.size_max();
     if let Some(trace) = answered.query.trace.take() {
         answered.response.stable = None;
@@ -192,21 +204,27 @@ fn write(mut answered: Answered, out: &mut Vec<u8>) -> Option<Lasting> {
     let rcode = answered.response.rcode();
     let plain = request.edns.as_ref().is_none_or(|edns| options(&edns.options).next().is_none());
     let rotate = answered.response.rotate;
-    let mut whole = false;
+    let mut whole = plain;
     match &mut answered.response.body {
         Body::Message(message) => {
             if rotate {
                 shuffle(message);
             }
             encode(out, request, message, answered.recursion, size_max);
-            whole = plain && message.options.is_empty() && out.get(2).is_some_and(|flags| flags & 0x02 == 0);
+            whole &= message.options.is_empty();
         }
-        Body::Reply { reply, age_secs } => reply.write(out, request, *age_secs, size_max),
+        Body::Reply { reply, age_secs } => {
+            reply.write(out, request, *age_secs, size_max);
+            if rotate {
+                hot::shuffle(out);
+            }
+        }
         Body::Transfer(_) | Body::Silence => {}
     }
     let client = answered.query.client;
     let tally = Tally::new(&answered, request, rcode);
     tally.count(client, answered.query.size, out.len(), answered.query.received.elapsed());
-    let stamp = answered.response.stable.take().filter(|_| whole)?;
-    Some(Lasting { stamp, rotate, tally: Arc::new(tally) })
+    let truncated = out.get(2).is_none_or(|flags| flags & 0x02 != 0);
+    let lasting = answered.response.stable.take().filter(|_| whole && !truncated)?;
+    Some(Again { lasting, rotate, tally: Arc::new(tally) })
 }

@@ -1,15 +1,19 @@
 //! The path of most questions: an answer that was given before, and is still true, is given again.
 //!
-//! An answer with a stamp depends on nothing but its question and the cluster. It is kept as the bytes that were sent;
-//! the next client gets them with its own id, in the case it asked, its addresses shuffled. When the service behind it
-//! changes, the stamp is outdated and the chain is asked anew: there is no time at which a stale answer is given.
+//! An answer that lasts depends on nothing but its question and the cluster, or the time. It is kept as the bytes that
+//! were sent; the next client gets them with its own id, in the case it asked, its addresses shuffled, its TTLs run down.
+//! When the service behind it changes, or when it expires, the chain is asked anew: there is no time at which a stale
+//! answer is given.
 //! Each worker has a memo of its own, so there is nothing to lock.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
-use fairlead_zone::Stamp;
+use fairlead_zone::RecordType;
 
-use crate::codec::{Glance, HEADER_LEN, Key, RawRecord, counts, u16_at};
+use crate::{
+    chain::Lasting,
+    codec::{Glance, HEADER_LEN, Key, RawRecord, counts, question_end, u16_at},
+};
 
 /// Answers that all workers of a listener together remember, twice: young ones and old ones.
 const ANSWERS_MAX: usize = 32_768;
@@ -37,7 +41,9 @@ pub(crate) struct Memo<T> {
 /// An answer that was given.
 struct Kept<T> {
     bytes: Box<[u8]>,
-    stamp: Stamp,
+    lasting: Lasting,
+    /// Where its TTLs are, when they run down.
+    ttls: Box<[u16]>,
     /// What is counted each time.
     tally: T,
     /// Records that are shuffled.
@@ -79,11 +85,11 @@ impl<T> Memo<T> {
         &mut self,
         key: &Key,
         glance: &Glance,
-        packet: &[u8],
+        (packet, now): (&[u8], Instant),
         out: &mut Vec<u8>,
     ) -> Option<&T> {
         let key = key.as_bytes();
-        let current = |kept: &Kept<T>| kept.stamp.is_current();
+        let current = |kept: &Kept<T>| kept.lasting.is_current(now);
         if !self.young.get(key).is_some_and(current) {
             self.young.remove(key);
             let (key, kept) = self.old.remove_entry(key).filter(|(_, kept)| current(kept))?;
@@ -98,6 +104,7 @@ impl<T> Memo<T> {
         out[..2].copy_from_slice(&packet[..2]);
         let name = HEADER_LEN..HEADER_LEN + glance.name_len;
         out[name.clone()].copy_from_slice(&packet[name]);
+        kept.age(out, now);
         if let Some(run) = kept.run {
             run.shuffle(out, &mut self.random);
         }
@@ -110,12 +117,13 @@ impl<T> Memo<T> {
         (key, glance): (&Key, &Glance),
         answer: &[u8],
         rotate: bool,
-        (stamp, tally): (Stamp, T),
+        (lasting, tally): (Lasting, T),
     ) {
         // For a client that takes little, additional records may have been left out that others get.
         if answer.len() > ANSWER_LEN_MAX || key.has_edns() && glance.size_max < ANSWER_LEN_MAX {
             return;
         }
+        let runs_down = matches!(&lasting, Lasting::Kept(aging) if !aging.keep_ttl);
         let Some(shape) = Shape::of(answer, HEADER_LEN + glance.name_len + 4) else { return };
         if shape.spells_name && !glance.lower {
             return;
@@ -124,7 +132,8 @@ impl<T> Memo<T> {
             bytes: answer.into(),
             run: shape.run.filter(|_| rotate),
             spells_name: shape.spells_name,
-            stamp,
+            ttls: if runs_down { shape.ttls.into() } else { Box::default() },
+            lasting,
             tally,
         };
         self.put(key.as_bytes().into(), kept);
@@ -138,17 +147,41 @@ impl<T> Memo<T> {
     }
 }
 
+impl<T> Kept<T> {
+    /// Takes the time since it was written from the TTLs of a copy.
+    fn age(&self, out: &mut [u8], now: Instant) {
+        let Lasting::Kept(aging) = &self.lasting else { return };
+        let age = now.saturating_duration_since(aging.since).as_secs();
+        let age = u32::try_from(age).unwrap_or(u32::MAX);
+        for at in self.ttls.iter().map(|at| usize::from(*at)).filter(|_| age > 0) {
+            if let Some(ttl) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+                *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
+            }
+        }
+    }
+}
+
+/// Puts the addresses of an answer in random order.
+pub(crate) fn shuffle(answer: &mut [u8]) {
+    let shape = question_end(answer).and_then(|end| Shape::of(answer, end));
+    if let Some(run) = shape.and_then(|shape| shape.run) {
+        run.shuffle(answer, &mut Random(rand::random::<u64>() | 1));
+    }
+}
+
 /// What an answer is made of, as far as patching it goes.
 struct Shape {
     run: Option<Run>,
     spells_name: bool,
+    /// Where TTLs are.
+    ttls: Vec<u16>,
 }
 
 impl Shape {
     /// Walks over the records behind the question.
     fn of(answer: &[u8], question_end: usize) -> Option<Self> {
         let [_, answers, authorities, additionals] = counts(answer)?;
-        let mut shape = Self { run: None, spells_name: false };
+        let mut shape = Self { run: None, spells_name: false, ttls: Vec::new() };
         let mut at = question_end;
         for index in 0..answers + authorities + additionals {
             let record = RawRecord::read(answer, at)?;
@@ -156,22 +189,32 @@ impl Shape {
             let is_pointer = answer[at] >= 0xc0;
             if index < answers && is_pointer && ADDRESSES.contains(&record.rtype.0) {
                 match &mut shape.run {
-                    Some(run) if run.start + run.size * run.count == at && run.size == size => run.count += 1,
+                    // All of one owner, written alike: whatever points to one of them may as well point to another.
+                    Some(run)
+                        if run.start + run.size * run.count == at
+                            && run.size == size
+                            && answer[run.start..][..4] == answer[at..][..4] =>
+                    {
+                        run.count += 1;
+                    }
                     Some(_) => {}
                     run @ None => *run = Some(Run { start: at, size, count: 1 }),
                 }
             }
             shape.spells_name |= record.rtype.0 == SRV;
+            if record.rtype != RecordType::OPT {
+                shape.ttls.push(u16::try_from(record.ttl_at).ok()?);
+            }
             at = record.end;
         }
         shape.run = shape.run.filter(|run| run.count > 1);
-        // Records end where the message does, and every record has a TTL that does not run down.
+        // Records end where the message does.
         (at == answer.len() && u16_at(answer, 4)? == 1).then_some(shape)
     }
 }
 
 impl Run {
-    /// Puts the records in random order (Fisher and Yates). Nothing points into them: their owners are pointers.
+    /// Puts the records in random order (Fisher and Yates).
     fn shuffle(self, out: &mut [u8], random: &mut Random) {
         let records = &mut out[self.start..self.start + self.size * self.count];
         for last in (1..self.count).rev() {
@@ -196,13 +239,13 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
     use fairlead_model::{ObjectName, View};
     use fairlead_zone::{Name, Question, RecordType, Zone, ZoneConfig};
 
     use super::*;
-    use crate::codec::glance;
+    use crate::{chain::Aging, codec::glance};
 
     /// A question with an id.
     fn question(id: u8, name: &str, rtype: u8) -> Vec<u8> {
@@ -229,22 +272,58 @@ mod tests {
         Zone::new(ZoneConfig::new(Name::parse("cluster.local").unwrap()))
     }
 
-    fn stamp(zone: &Zone) -> Stamp {
+    fn stamp(zone: &Zone) -> Lasting {
         let name = Name::parse("a.demo.svc.cluster.local").unwrap();
-        zone.stamp(&Question { name, rtype: RecordType::A, class: fairlead_zone::Class::IN })
+        let question = Question { name, rtype: RecordType::A, class: fairlead_zone::Class::IN };
+        Lasting::Cluster(zone.stamp(&question))
     }
 
     /// Asks a memo; gives what it says.
     fn ask(memo: &mut Memo<()>, packet: &[u8]) -> Option<Vec<u8>> {
-        let (mut key, mut out) = (Key::new(), Vec::new());
-        let glanced = glance(packet, &mut key).unwrap();
-        memo.answer(&key, &glanced, packet, &mut out).is_some().then_some(out)
+        ask_at(memo, packet, Instant::now())
     }
 
-    fn learn(memo: &mut Memo<()>, packet: &[u8], answer: &[u8], stamp: Stamp) {
+    fn ask_at(memo: &mut Memo<()>, packet: &[u8], now: Instant) -> Option<Vec<u8>> {
+        let (mut key, mut out) = (Key::new(), Vec::new());
+        let glanced = glance(packet, &mut key).unwrap();
+        memo.answer(&key, &glanced, (packet, now), &mut out).is_some().then_some(out)
+    }
+
+    fn learn(memo: &mut Memo<()>, packet: &[u8], answer: &[u8], lasting: Lasting) {
         let mut key = Key::new();
         let glanced = glance(packet, &mut key).unwrap();
-        memo.learn((&key, &glanced), answer, true, (stamp, ()));
+        memo.learn((&key, &glanced), answer, true, (lasting, ()));
+    }
+
+    #[test]
+    fn the_ttls_of_what_the_cache_keeps_run_down_until_it_expires() {
+        let asked = question(7, "www.example.org", 1);
+        // A TTL of 5, as `address` has it.
+        let whole = answer(&asked, &[&address(1), &address(1)]);
+        let since = Instant::now();
+        let after = |secs| since + Duration::from_secs(secs);
+        for (keep_ttl, left) in [(false, 2), (true, 5)] {
+            let mut memo = Memo::new(1);
+            let aging = Aging { since, expires: after(5), keep_ttl, counters: Default::default() };
+            learn(&mut memo, &asked, &whole, Lasting::Kept(aging));
+            assert_eq!(ask_at(&mut memo, &asked, since), Some(whole.clone()));
+            let later = ask_at(&mut memo, &asked, after(3)).unwrap();
+            assert_eq!([later[asked.len() + 9], later[asked.len() + 25]], [left, left]);
+            assert_eq!(ask_at(&mut memo, &asked, after(5)), None);
+        }
+    }
+
+    #[test]
+    fn records_of_different_owners_do_not_change_places() {
+        let asked = question(7, "www.example.org", 1);
+        let mut other = address(2);
+        other[1] = 16;
+        let whole = answer(&asked, &[&address(1), &other]);
+        for _ in 0..50 {
+            let mut shuffled = whole.clone();
+            shuffle(&mut shuffled);
+            assert_eq!(shuffled, whole);
+        }
     }
 
     #[test]

@@ -4,23 +4,37 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{DnsError, corefile::Scheme, handler::Handler};
+use crate::{
+    DnsError,
+    corefile::Scheme,
+    handler::Handler,
+    metrics::{Family, Registry},
+};
 
 mod batch;
 mod connection;
 mod https;
+mod quic;
 mod tcp;
 mod udp;
 mod waiting;
 
 pub(crate) use batch::{BATCH, Batch, give_back_memory, send, set_receive_queue, watch};
+
+const KERNEL_DROPS: Family = Family {
+    name: "fairlead_dns_kernel_dropped_total",
+    help: "Questions that the queues of the sockets of an address had no room for.",
+};
 
 /// Larger than any question or answer over UDP; what is longer is cut, and then malformed.
 const MESSAGE_MAX: usize = 4096;
@@ -51,7 +65,8 @@ pub(crate) struct Bound {
     listen: Listen,
     address: SocketAddr,
     udp: Vec<UdpSocket>,
-    tcp: TcpListener,
+    /// None with QUIC.
+    tcp: Option<TcpListener>,
 }
 
 impl Inherited {
@@ -75,20 +90,46 @@ impl Inherited {
 pub fn open_sockets(address: SocketAddr, workers: usize) -> Result<Vec<OwnedFd>, DnsError> {
     let inherited = Inherited::default();
     let bound = bind(&Listen { address, scheme: Scheme::Dns, tls: None, workers, inherited })?;
-    Ok(std::iter::once(bound.tcp.into()).chain(bound.udp.into_iter().map(OwnedFd::from)).collect())
+    Ok(bound.tcp.into_iter().map(OwnedFd::from).chain(bound.udp.into_iter().map(OwnedFd::from)).collect())
 }
 
-/// Binds the sockets of an address: TCP first, because it is the one that fails when another server is there.
+/// How often a port of the kernel's choice is chosen anew.
+const CHOICES_MAX: usize = 32;
+
+/// Binds the sockets of an address. A port that the kernel chose for TCP may be somebody's for UDP: then it chooses again.
 pub(crate) fn bind(listen: &Listen) -> Result<Bound, DnsError> {
+    let taken = |result: &Result<Bound, DnsError>| matches!(result, Err(DnsError::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse);
+    let choices = if listen.address.port() == 0 { CHOICES_MAX } else { 1 };
+    let mut bound = bind_once(listen);
+    for _ in 1..choices {
+        if !taken(&bound) {
+            break;
+        }
+        bound = bind_once(listen);
+    }
+    bound
+}
+
+/// TCP first, because it is the one that fails when another server is there.
+fn bind_once(listen: &Listen) -> Result<Bound, DnsError> {
     let failure =
         |protocol| move |source| DnsError::Bind { address: listen.address, protocol, purpose: "DNS", source };
+    if listen.scheme == Scheme::Quic {
+        let udp = udp_socket(listen.address).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            Ok(UdpSocket::from(socket))
+        });
+        let udp = udp.map_err(failure("QUIC"))?;
+        let address = udp.local_addr().map_err(failure("QUIC"))?;
+        return Ok(Bound { listen: listen.clone(), address, udp: vec![udp], tcp: None });
+    }
     let tcp = bind_tcp(listen).map_err(failure("TCP"))?;
     let address = tcp.local_addr().map_err(failure("TCP"))?;
     let udp = match listen.scheme {
         Scheme::Dns => bind_udp(listen, address).map_err(failure("UDP"))?,
-        Scheme::Tls | Scheme::Https => Vec::new(),
+        Scheme::Tls | Scheme::Https | Scheme::Quic => Vec::new(),
     };
-    Ok(Bound { listen: listen.clone(), address, udp, tcp })
+    Ok(Bound { listen: listen.clone(), address, udp, tcp: Some(tcp) })
 }
 
 fn bind_tcp(listen: &Listen) -> io::Result<TcpListener> {
@@ -141,32 +182,55 @@ impl Bound {
         self.address
     }
 
+    /// Counts what its queues have no room for, for as long as it is served. The descriptors are copies, so that whoever
+    /// asks for metrics needs nothing of the workers.
+    fn watch_drops(&self, registry: &Registry) -> Arc<[OwnedFd]> {
+        let copies = self.udp.iter().filter_map(|socket| socket.as_fd().try_clone_to_owned().ok());
+        let sockets: Arc<[OwnedFd]> = copies.collect();
+        let (watched, last) = (Arc::downgrade(&sockets), AtomicU64::new(0));
+        registry.read_counter(&KERNEL_DROPS, &[("address", &self.address.to_string())], move || {
+            if let Some(sockets) = watched.upgrade() {
+                last.store(sockets.iter().map(|socket| batch::kernel_drops(socket.as_fd())).sum(), Relaxed);
+            }
+            last.load(Relaxed)
+        });
+        sockets
+    }
+
     /// Serves until shutdown or until a socket fails.
     pub(crate) async fn serve(
         self,
         handler: Arc<Handler>,
+        registry: Arc<Registry>,
         shutdown: CancellationToken,
     ) -> Result<(), DnsError> {
         let address = self.address;
+        let _watched = self.watch_drops(&registry);
         let stop = shutdown.child_token();
         // Threads cannot be dropped as tasks can: they end when this future does, however that ends.
         let _guard = stop.clone().drop_guard();
         let mut parts: JoinSet<Result<(), DnsError>> = JoinSet::new();
-        let workers = self.udp.len();
+        let failure = move |protocol| move |source| DnsError::Socket { address, protocol, source };
+        let (workers, tls) = (self.udp.len(), self.listen.tls);
         for socket in self.udp {
-            let (handler, stop) = (Arc::clone(&handler), stop.clone());
-            parts.spawn_blocking(move || {
-                udp::run(socket, workers, handler, stop).map_err(|source| DnsError::Socket {
-                    address,
-                    protocol: "UDP",
-                    source,
-                })
-            });
+            let (handler, stop, tls) = (Arc::clone(&handler), stop.clone(), tls.clone());
+            if self.listen.scheme == Scheme::Quic {
+                let serving = quic::serve(socket, tls, handler, stop);
+                parts.spawn(async move { serving.await.map_err(failure("QUIC")) });
+            } else {
+                parts
+                    .spawn_blocking(move || udp::run(socket, workers, handler, stop).map_err(failure("UDP")));
+            }
         }
-        let serving = tcp::serve(self.tcp, self.listen.scheme, self.listen.tls, handler, stop.clone());
-        parts.spawn(async move {
-            serving.await.map_err(|source| DnsError::Socket { address, protocol: "TCP", source })
-        });
+        let speech = match self.listen.scheme {
+            Scheme::Dns | Scheme::Quic => tcp::Speech::Plain,
+            Scheme::Tls => tcp::Speech::Tls,
+            Scheme::Https => tcp::Speech::Https,
+        };
+        if let Some(listener) = self.tcp {
+            let serving = tcp::serve(listener, speech, tls, handler, stop.clone());
+            parts.spawn(async move { serving.await.map_err(failure("TCP")) });
+        }
         let mut result = Ok(());
         while let Some(ended) = parts.join_next().await {
             // A panic in one loop ends the server: its supervisor starts a whole one again.

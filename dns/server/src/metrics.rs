@@ -36,6 +36,7 @@ pub(crate) enum Transport {
     Tcp,
     Tls,
     Https,
+    Quic,
 }
 
 /// Who asks, and how.
@@ -88,9 +89,13 @@ enum Value {
     Counter(Arc<Counter>),
     Gauge(Arc<Gauge>),
     Histogram(Arc<Histogram>),
-    /// Read when it is asked for.
-    Read(Box<dyn Fn() -> u64 + Send>),
+    /// A gauge that is read when it is asked for.
+    Read(Reader),
+    /// The same with a counter.
+    ReadCounter(Reader),
 }
+
+type Reader = Box<dyn Fn() -> u64 + Send>;
 
 impl Transport {
     /// What it runs over, as CoreDNS counts it: 0 for UDP, 1 for TCP.
@@ -189,6 +194,16 @@ impl Registry {
         read: impl Fn() -> u64 + Send + 'static,
     ) {
         self.with(family, labels, |value| *value = Some(Value::Read(Box::new(read))));
+    }
+
+    /// A counter that is kept elsewhere; it replaces the one with the same labels.
+    pub(crate) fn read_counter(
+        &self,
+        family: &'static Family,
+        labels: &[(&str, &str)],
+        read: impl Fn() -> u64 + Send + 'static,
+    ) {
+        self.with(family, labels, |value| *value = Some(Value::ReadCounter(Box::new(read))));
     }
 
     /// The counters of a zone on a listener.

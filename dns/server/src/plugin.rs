@@ -117,6 +117,8 @@ pub(crate) struct BlockParts {
     pub(crate) recursion: bool,
     /// Panics are not caught.
     pub(crate) debug: bool,
+    /// Who is told of changes of zones.
+    pub(crate) secondaries: Vec<transfer::Secondaries>,
 }
 
 /// Sets the plugins of a server block up.

@@ -340,7 +340,8 @@ impl DnsServer {
             let handler = Arc::new(Handler::new(routes, &self.world.registry));
             let stop = self.stop.child_token();
             let address = sockets.address();
-            self.starts.push(sockets.serve(Arc::clone(&handler), stop.clone()).boxed());
+            let registry = Arc::clone(&self.world.registry);
+            self.starts.push(sockets.serve(Arc::clone(&handler), registry, stop.clone()).boxed());
             self.listeners.insert(key, Bound { address, handler, stop });
         }
         self.status.blocks.store(Arc::new(blocks));

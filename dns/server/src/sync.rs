@@ -21,6 +21,8 @@ use crate::{
 
 /// Services that are unpacked at a time.
 const PART: usize = 256;
+/// Changes after which the memory that they took for a moment is given back: a pass over the heap, some milliseconds.
+const CHANGES_BETWEEN_PASSES: usize = 2048;
 
 const UPDATES: Family =
     Family { name: "fairlead_dns_updates_total", help: "Updates of the cluster that were applied." };
@@ -39,6 +41,8 @@ pub(crate) struct Known {
     catalog: Catalog,
     /// Pods only.
     pods: View,
+    /// Changes since memory was given back.
+    changes: usize,
 }
 
 struct State {
@@ -102,6 +106,7 @@ impl Cluster {
         let names: BTreeSet<_> = update.changes.iter().filter_map(changed_pod).cloned().collect();
         let addresses_before = addresses(&known.pods, &names);
         let snapshot = update.snapshot;
+        known.changes += update.changes.len();
         self.take_corefile(&update);
         known.apply_pods(&mut update);
         let touched = known.catalog.apply(update);
@@ -128,7 +133,9 @@ impl Cluster {
         zone.outdate(&before, &touched);
         state.readers.retain(|reader| reader.strong_count() > 0);
         self.updates.add();
-        if snapshot {
+        drop(state);
+        if snapshot || known.changes >= CHANGES_BETWEEN_PASSES {
+            known.changes = 0;
             give_back_memory();
         }
     }

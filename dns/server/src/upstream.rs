@@ -21,10 +21,12 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     codec::{HEADER_LEN, UDP_MAX_EDNS},
+    metrics::Counter,
     relay::Reply,
 };
 
 mod port;
+mod rtt;
 mod stream;
 
 use port::Ports;
@@ -99,14 +101,19 @@ pub(crate) struct Upstream {
     config: Arc<UpstreamConfig>,
     /// By the number of the thread.
     lanes: RwLock<Vec<Option<Arc<Lane>>>>,
-    pub(crate) reuse: Reuse,
+    /// Over UDP and over connections.
+    reuse: [Reuse; 2],
 }
 
-/// How often a socket was there already.
-#[derive(Default)]
+/// What is counted about sockets of one kind.
+#[derive(Clone, Default)]
 pub(crate) struct Reuse {
-    pub(crate) hits: AtomicUsize,
-    pub(crate) misses: AtomicUsize,
+    /// One was there already.
+    pub(crate) hits: Arc<Counter>,
+    /// One had to be opened.
+    pub(crate) misses: Arc<Counter>,
+    /// Questions that were asked again because their answers were late.
+    pub(crate) repeats: Arc<Counter>,
 }
 
 /// The sockets of one thread towards one server.
@@ -124,8 +131,8 @@ struct Asked {
 }
 
 impl Upstream {
-    pub(crate) fn new(config: UpstreamConfig) -> Self {
-        Self { config: Arc::new(config), lanes: RwLock::default(), reuse: Reuse::default() }
+    pub(crate) fn new(config: UpstreamConfig, reuse: [Reuse; 2]) -> Self {
+        Self { config: Arc::new(config), lanes: RwLock::default(), reuse }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -138,8 +145,8 @@ impl Upstream {
         let limit = self.config.read_timeout;
         let asking = async {
             match (via, &self.config.transport) {
-                (Via::Udp, UpstreamTransport::Plain) => lane.ports.exchange(inquiry, &self.reuse).await,
-                _ => lane.streams.exchange(inquiry, &self.reuse).await,
+                (Via::Udp, UpstreamTransport::Plain) => lane.ports.exchange(inquiry, &self.reuse[0]).await,
+                _ => lane.streams.exchange(inquiry, &self.reuse[1]).await,
             }
         };
         timeout(limit, asking).await.unwrap_or(Err(UpstreamError::Timeout(limit)))
@@ -170,7 +177,7 @@ impl Upstream {
 impl Reuse {
     fn count(&self, reused: bool) {
         let counter = if reused { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.add();
     }
 }
 

@@ -1,6 +1,6 @@
 //! One service with its endpoints, as the zone keeps it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use fairlead_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceKind};
 
@@ -9,7 +9,7 @@ use crate::Name;
 /// A service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
-    pub(crate) name: ObjectName,
+    pub(crate) name: Arc<ObjectName>,
     pub(crate) kind: Kind,
     /// The service's own ports.
     pub(crate) ports: Box<[Port]>,
@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Port lists of the slices; [`Endpoint::slice`] points into it.
     pub(crate) slice_ports: Box<[Box<[Port]>]>,
+    /// Names of endpoints, one behind the other: a hundred thousand allocations less in a large cluster.
+    names: Box<str>,
 }
 
 /// What the service's own name means.
@@ -42,12 +44,26 @@ pub(crate) struct Port {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
-    /// As the slice says it; an endpoint without one is named after its address.
-    pub(crate) hostname: Option<Box<str>>,
-    /// Name of its pod, when that can be a label.
-    pub(crate) pod: Option<Box<str>>,
     pub(crate) slice: u16,
+    /// Where its name is in the names of the entry.
+    name_at: u32,
+    name_len: u8,
+    named: Named,
 }
+
+/// What an endpoint is called after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Named {
+    /// Its address only.
+    Nothing,
+    /// What its slice says.
+    Hostname,
+    /// Its pod, for those who want that.
+    Pod,
+}
+
+/// Longest label (RFC 1035 §2.3.4).
+const LABEL_MAX: usize = 63;
 
 impl Entry {
     /// Joins a service with its slices.
@@ -60,27 +76,39 @@ impl Entry {
                 Name::parse(target).map_or(Kind::ClusterIp(Box::default()), Kind::External)
             }
         };
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut names) = (Vec::new(), String::new());
         let mut slice_ports = Vec::new();
         for (slice, index) in slices.zip(0u16..) {
             let ports = slice.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
             slice_ports.push(ports.collect());
             let ready = slice.endpoints.iter().filter(|end| end.ready || service.publish_not_ready);
-            endpoints.extend(ready.map(|end| Endpoint {
-                address: end.address,
-                hostname: (!end.hostname.is_empty()).then(|| end.hostname.clone()),
-                pod: (1..=63).contains(&end.pod.len()).then(|| end.pod.clone()),
-                slice: index,
-            }));
+            endpoints.extend(ready.map(|end| Endpoint::new(end, index, &mut names)));
         }
         let ports = service.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
         Self {
-            name: service.name.clone(),
+            name: Arc::new(service.name.clone()),
             kind,
             ports: ports.collect(),
             endpoints: endpoints.into(),
             slice_ports: slice_ports.into(),
+            names: names.into(),
         }
+    }
+
+    /// The name of an endpoint; one without is called after its address.
+    pub(crate) fn name_of(&self, endpoint: &Endpoint, pod_names: bool) -> Option<&str> {
+        let counts = match endpoint.named {
+            Named::Nothing => false,
+            Named::Hostname => true,
+            Named::Pod => pod_names,
+        };
+        let (start, len) = (endpoint.name_at as usize, usize::from(endpoint.name_len));
+        counts.then(|| self.names.get(start..start + len)).flatten()
+    }
+
+    /// The label of an endpoint below the service.
+    pub(crate) fn label_of(&self, endpoint: &Endpoint, pod_names: bool) -> String {
+        self.name_of(endpoint, pod_names).map_or_else(|| dashed(endpoint.address), str::to_owned)
     }
 
     /// The addresses whose reverse names this service may answer.
@@ -123,10 +151,14 @@ impl Port {
 }
 
 impl Endpoint {
-    /// The endpoint's label below its service.
-    pub(crate) fn label(&self, pod_names: bool) -> String {
-        let named = self.hostname.as_ref().or(self.pod.as_ref().filter(|_| pod_names));
-        named.map_or_else(|| dashed(self.address), |name| String::from(&**name))
+    /// Its hostname comes before its pod, and what is no label is no name.
+    fn new(endpoint: &fairlead_model::Endpoint, slice: u16, names: &mut String) -> Self {
+        let choices = [(&endpoint.hostname, Named::Hostname), (&endpoint.pod, Named::Pod)];
+        let chosen = choices.into_iter().find(|(name, _)| (1..=LABEL_MAX).contains(&name.len()));
+        let (name, named) = chosen.map_or(("", Named::Nothing), |(name, named)| (&**name, named));
+        let (name_at, name_len) = (names.len() as u32, name.len() as u8);
+        names.push_str(name);
+        Self { address: endpoint.address, slice, name_at, name_len, named }
     }
 }
 

@@ -44,7 +44,7 @@ impl Zone {
             Kind::Headless if self.config.no_endpoints => {}
             Kind::Headless => {
                 for endpoint in &entry.endpoints {
-                    let label = endpoint.label(self.config.endpoint_pod_names);
+                    let label = entry.label_of(endpoint, self.config.endpoint_pod_names);
                     let host = host_name(entry, Some(&label), domain);
                     records.push(self.address_record(&service, endpoint.address));
                     records.push(self.address_record(&host, endpoint.address));

@@ -225,9 +225,8 @@ impl Zone {
         for address in old.difference(&new) {
             self.owners.remove(*address, name);
         }
-        let owner = Arc::new(name.clone());
-        for address in new.difference(&old) {
-            self.owners.add(*address, &owner);
+        if let Some(entry) = &entry {
+            new.difference(&old).for_each(|address| self.owners.add(*address, &entry.name));
         }
         let shard = self.services.shard_mut(&*key);
         match entry {

@@ -6,6 +6,7 @@ pub(crate) mod count;
 pub mod driver;
 pub(crate) mod filter;
 pub(crate) mod link;
+pub mod load;
 pub mod object;
 pub(crate) mod pins;
 pub(crate) mod programs;

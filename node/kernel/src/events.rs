@@ -1,16 +1,23 @@
 //! Event records from the ring buffer.
 
-use std::io;
+use std::{io, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use fairlead_abi::names;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 use crate::{KernelError, bpf::programs::Programs};
+
+/// How often the ring is looked at. The programs wake the reader only when much is waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Reads event records. There is one reader per node.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
+    looks: Interval,
 }
 
 impl std::fmt::Debug for Events {
@@ -27,7 +34,9 @@ impl Events {
         // that owns it.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         let failed = KernelError::file("polling ring buffer", names::EVENTS.name);
-        Ok(Self { ring: ring.map_err(|error| failed(error.into()))? })
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { ring: ring.map_err(|error| failed(error.into()))?, looks })
     }
 
     /// Waits for records and gives the bytes of each to `each`, oldest first; returns how many there were. Cancel
@@ -37,14 +46,16 @@ impl Events {
     /// The ring buffer cannot be polled.
     pub async fn read(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<usize> {
         loop {
-            let mut ready = self.ring.readable_mut().await?;
+            tokio::select! {
+                ready = self.ring.readable_mut() => ready?.clear_ready(),
+                _ = self.looks.tick() => {}
+            }
             let mut count = 0;
-            let ring = ready.get_inner_mut();
+            let ring = self.ring.get_mut();
             while let Some(record) = ring.next() {
                 each(&record);
                 count += 1;
             }
-            ready.clear_ready();
             if count > 0 {
                 return Ok(count);
             }

@@ -11,7 +11,10 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader, programs::Program, programs::ProgramError};
 use fairlead_abi::names;
-use fairlead_kernel::features::{Helpers, raise_memory_limit};
+use fairlead_kernel::{
+    bpf::load,
+    features::{Helpers, raise_memory_limit},
+};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Most characters of a refusal that are shown: the end of the verifier's log has the reason.
@@ -57,16 +60,7 @@ fn read_object(bpffs: &Path) -> Ebpf {
 
 /// Loads one program and returns how many instructions the verifier walked.
 fn load(program: &mut Program) -> Result<u32, ProgramError> {
-    match program {
-        Program::CgroupSkb(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::SchedClassifier(program) => program.load(),
-        Program::SkLookup(program) => program.load(),
-        Program::SockOps(program) => program.load(),
-        Program::Xdp(program) => program.load(),
-        other => panic!("a program of a type that this test does not load: {other:?}"),
-    }?;
+    load::load(program)?;
     Ok(program.info()?.verified_instruction_count().unwrap_or_default())
 }
 

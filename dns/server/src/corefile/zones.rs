@@ -14,11 +14,17 @@ pub(crate) enum Scheme {
     Tls,
     /// DNS over HTTPS (RFC 8484).
     Https,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
 }
 
 /// Prefix in a Corefile and port by default.
-const SCHEMES: [(&str, Scheme, u16); 3] =
-    [("dns", Scheme::Dns, 53), ("tls", Scheme::Tls, 853), ("https", Scheme::Https, 443)];
+const SCHEMES: [(&str, Scheme, u16); 4] = [
+    ("dns", Scheme::Dns, 53),
+    ("tls", Scheme::Tls, 853),
+    ("https", Scheme::Https, 443),
+    ("quic", Scheme::Quic, 853),
+];
 
 /// What a server block is for: one key may be several zones.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,7 +48,7 @@ pub(crate) fn parse_key(text: &str) -> Result<Key, String> {
         None => ("dns", text),
     };
     let Some((_, scheme, port)) = SCHEMES.iter().find(|row| row.0 == scheme).copied() else {
-        return Err(format!("{text:?} has the scheme {scheme:?}; known are dns, tls and https"));
+        return Err(format!("{text:?} has the scheme {scheme:?}; known are dns, tls, https and quic"));
     };
     let (zone, port) = split_port(rest, port)?;
     let zone = if zone.is_empty() { "." } else { zone };

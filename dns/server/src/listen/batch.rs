@@ -22,6 +22,11 @@ const CONTROL_LEN: usize = 48;
 /// Where the data of the first control message begins.
 const CONTROL_DATA: usize = mem::size_of::<libc::cmsghdr>();
 
+/// `SO_MEMINFO` of Linux, the number of its values, and which of them is drops (linux/sock_diag.h).
+const SO_MEMINFO: libc::c_int = 55;
+const MEMINFO_VARS: usize = 9;
+const MEMINFO_DROPS: usize = 8;
+
 /// Where a datagram came from and which of our addresses it was sent to: what its answer needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
@@ -223,6 +228,23 @@ pub(crate) fn send<'a>(
     sent
 }
 
+/// Datagrams that a socket's queue in the kernel had no room for.
+pub(crate) fn kernel_drops(socket: BorrowedFd<'_>) -> u64 {
+    let mut info = [0_u32; MEMINFO_VARS];
+    let mut length = size_of_u32::<[u32; MEMINFO_VARS]>();
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`; both live through the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { info[MEMINFO_DROPS].into() } else { 0 }
+}
+
 /// Gives memory that was needed for a moment back to the kernel: what a large message was read into.
 pub(crate) fn give_back_memory() {
     // SAFETY: it touches only memory that is free, under the allocator's own locks.
@@ -310,6 +332,22 @@ mod tests {
         let peer = batch.origin(0).peer().unwrap();
         assert_eq!(peer, client.local_addr().unwrap());
         (from, asked, batch.origin(0).local().unwrap())
+    }
+
+    #[test]
+    fn what_the_kernel_had_no_room_for_is_counted() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(kernel_drops(socket.as_fd()), 0);
+        for _ in 0..100 {
+            client.send_to(&[0; 100], socket.local_addr().unwrap()).unwrap();
+        }
+        let mut batch = Batch::new();
+        let read: usize = std::iter::from_fn(|| batch.receive(socket.as_fd()).ok()).sum();
+        assert!(read < 100);
+        assert_eq!(kernel_drops(socket.as_fd()), 100 - read as u64);
     }
 
     #[test]

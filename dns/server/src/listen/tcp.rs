@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{connection, https};
 use crate::{
-    corefile::Scheme,
     handler::Handler,
     metrics::{Client, Transport},
 };
@@ -43,10 +42,18 @@ struct Slot {
     client: IpAddr,
 }
 
+/// What is spoken on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    Plain,
+    Tls,
+    Https,
+}
+
 /// What a connection is served with.
 #[derive(Clone)]
 struct Service {
-    scheme: Scheme,
+    speech: Speech,
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
 }
@@ -54,14 +61,14 @@ struct Service {
 /// Accepts connections until shutdown.
 pub(super) async fn serve(
     listener: StdListener,
-    scheme: Scheme,
+    speech: Speech,
     tls: Option<Arc<rustls::ServerConfig>>,
     handler: Arc<Handler>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let tls = tls.map(|config| acceptor(&config, scheme));
-    let service = Service { scheme, tls, handler };
+    let tls = tls.map(|config| acceptor(&config, speech));
+    let service = Service { speech, tls, handler };
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let clients = Clients::default();
     let mut connections = JoinSet::new();
@@ -97,11 +104,11 @@ pub(super) async fn serve(
 }
 
 /// Takes connections of those who mean to speak what is spoken here.
-fn acceptor(config: &rustls::ServerConfig, scheme: Scheme) -> TlsAcceptor {
+fn acceptor(config: &rustls::ServerConfig, speech: Speech) -> TlsAcceptor {
     let mut config = config.clone();
-    let protocols: &[&[u8]] = match scheme {
-        Scheme::Dns | Scheme::Tls => &[b"dot"],
-        Scheme::Https => &[b"h2", b"http/1.1"],
+    let protocols: &[&[u8]] = match speech {
+        Speech::Plain | Speech::Tls => &[b"dot"],
+        Speech::Https => &[b"h2", b"http/1.1"],
     };
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
@@ -110,23 +117,23 @@ fn acceptor(config: &rustls::ServerConfig, scheme: Scheme) -> TlsAcceptor {
 impl Service {
     async fn converse(self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let transport = match self.scheme {
-            Scheme::Dns => Transport::Tcp,
-            Scheme::Tls => Transport::Tls,
-            Scheme::Https => Transport::Https,
+        let transport = match self.speech {
+            Speech::Plain => Transport::Tcp,
+            Speech::Tls => Transport::Tls,
+            Speech::Https => Transport::Https,
         };
         let client = Client { peer, local: stream.local_addr()?, transport };
         let Some(acceptor) = self.tls else {
             // DNS over HTTPS without TLS is for a proxy in front that ends TLS.
-            return match self.scheme {
-                Scheme::Dns | Scheme::Tls => connection::converse(stream, client, &self.handler).await,
-                Scheme::Https => https::converse(stream, client, self.handler).await,
+            return match self.speech {
+                Speech::Plain | Speech::Tls => connection::converse(stream, client, &self.handler).await,
+                Speech::Https => https::converse(stream, client, self.handler).await,
             };
         };
         let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        match self.scheme {
-            Scheme::Dns | Scheme::Tls => connection::converse(stream, client, &self.handler).await,
-            Scheme::Https => https::converse(stream, client, self.handler).await,
+        match self.speech {
+            Speech::Plain | Speech::Tls => connection::converse(stream, client, &self.handler).await,
+            Speech::Https => https::converse(stream, client, self.handler).await,
         }
     }
 }

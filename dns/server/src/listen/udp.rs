@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     codec::{Key, glance, refuse},
-    handler::{Handler, Lasting, Step, Tally},
+    handler::{Again, Handler, Step, Tally},
     hot::Memo,
     metrics::{Client, Transport},
 };
@@ -138,18 +138,17 @@ impl Worker {
         let out = &mut self.answers[self.sources.len()];
         let glanced = glance(packet, &mut self.key);
         if let Some(glance) = &glanced
-            && let Some(tally) = self.memo.answer(&self.key, glance, packet, out)
+            && let Some(tally) = self.memo.answer(&self.key, glance, (packet, received), out)
         {
-            tally.count(client, packet.len(), out.len(), received.elapsed());
+            tally.repeat(client, packet.len(), out.len(), received.elapsed());
             self.sources.push(index);
             return;
         }
         match self.handler.start(packet, client, out) {
             Step::Ignore => {}
-            Step::Reply(lasting) => {
-                if let (Some(glance), Some(lasting)) = (&glanced, lasting) {
-                    let Lasting { stamp, rotate, tally } = lasting;
-                    self.memo.learn((&self.key, glance), out, rotate, (stamp, tally));
+            Step::Reply(again) => {
+                if let (Some(glance), Some(Again { lasting, rotate, tally })) = (&glanced, again) {
+                    self.memo.learn((&self.key, glance), out, rotate, (lasting, tally));
                 }
                 self.sources.push(index);
             }

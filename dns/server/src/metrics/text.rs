@@ -21,7 +21,7 @@ impl Registry {
         let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         for (family, rows) in families.values() {
             let kind = match rows.values().next() {
-                Some(Value::Counter(_)) => "counter",
+                Some(Value::Counter(_) | Value::ReadCounter(_)) => "counter",
                 Some(Value::Gauge(_) | Value::Read(_)) => "gauge",
                 Some(Value::Histogram(_)) => "histogram",
                 None => continue,
@@ -31,7 +31,9 @@ impl Registry {
                 match value {
                     Value::Counter(counter) => line(&mut text, family.name, labels, counter.get()),
                     Value::Gauge(gauge) => line(&mut text, family.name, labels, gauge.0.load(Relaxed)),
-                    Value::Read(read) => line(&mut text, family.name, labels, read()),
+                    Value::Read(read) | Value::ReadCounter(read) => {
+                        line(&mut text, family.name, labels, read())
+                    }
                     Value::Histogram(histogram) => histogram.to_text(&mut text, family.name, labels),
                 }
             }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{Plugins, Setup, once};
 use crate::{
     cache::{Cache, Kept, Key},
-    chain::{Body, Next, Plugin, Query, Response, Serving, Zones},
+    chain::{Aging, Body, Lasting, Next, Plugin, Query, Response, Serving, Zones},
     codec,
     corefile::{CorefileError, Directive},
     generation::Background,
@@ -143,8 +143,21 @@ impl Caching {
     fn hit(&self, kept: &Kept, denial: bool, now: Instant) -> Response {
         self.stores.meters.hits[usize::from(denial)].add();
         let age = now.saturating_duration_since(kept.stored).as_secs();
-        let age_secs = if self.options.keep_ttl { 0 } else { u32::try_from(age).unwrap_or(u32::MAX) };
-        Body::Reply { reply: Arc::clone(&kept.reply), age_secs }.into()
+        let keep_ttl = self.options.keep_ttl;
+        let age_secs = if keep_ttl { 0 } else { u32::try_from(age).unwrap_or(u32::MAX) };
+        let body = Body::Reply { reply: Arc::clone(&kept.reply), age_secs };
+        // A prefetch has to see how often an entry is asked for.
+        let lasts = self.options.prefetch.is_none() && kept.expires > now;
+        let meters = &self.stores.meters;
+        let stable = lasts.then(|| {
+            Lasting::Kept(Aging {
+                since: kept.stored + Duration::from_secs(age_secs.into()),
+                expires: kept.expires,
+                keep_ttl,
+                counters: [Arc::clone(&meters.requests), Arc::clone(&meters.hits[usize::from(denial)])],
+            })
+        });
+        Response { stable, ..body.into() }
     }
 
     fn stale(&self, kept: &Kept, ttl: Duration) -> Response {

@@ -1,6 +1,7 @@
 //! `file DBFILE [ZONE…] [{ reload DURATION; fallthrough [ZONE…]; upstream }]`: zones from a file (RFC 1035 §5).
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,7 +11,7 @@ use arc_swap::ArcSwap;
 use fairlead_zone::{Class, Name, Question, Rcode, Record, RecordData, RecordType};
 use futures::FutureExt;
 
-use super::{Plugins, Setup};
+use super::{Plugins, Setup, transfer::notify};
 use crate::{
     chain::{Message, Next, Plugin, Query, Serving, Zones, ready},
     corefile::{CorefileError, Directive, unknown},
@@ -56,9 +57,10 @@ fn plugin(setup: &mut Setup<'_>, directive: &Directive) -> Result<Arc<dyn Plugin
     for origin in origins {
         let authority = read(&file, &origin).map_err(|message| directive.fault(None, message))?;
         let zone = Arc::new(ArcSwap::from_pointee(authority));
-        if !reload.is_zero() {
-            setup.spawn(follow(file.clone(), origin, Arc::clone(&zone), reload).boxed());
-        }
+        let concerned = setup.block.secondaries.iter().filter(|rule| rule.zones.contains(&origin));
+        let secondaries = concerned.flat_map(|rule| rule.addresses.iter().copied()).collect();
+        let followed = Followed { file: file.clone(), origin, zone: Arc::clone(&zone), secondaries };
+        setup.spawn(followed.follow(reload).boxed());
         zones.push(zone);
     }
     Ok(Arc::new(File { zones, fallthrough }))
@@ -71,17 +73,31 @@ fn read(file: &Path, origin: &Name) -> Result<Authority, String> {
     Authority::new(origin.clone(), records).map_err(|message| format!("{}: {message}", file.display()))
 }
 
-/// Takes a file over when its serial is another one.
-async fn follow(file: PathBuf, origin: Name, zone: Arc<ArcSwap<Authority>>, every: Duration) {
-    loop {
-        tokio::time::sleep(every).await;
-        match read(&file, &origin) {
-            Ok(authority) if authority.serial() != zone.load().serial() => {
-                tracing::info!(zone = %origin, serial = authority.serial(), "the zone file changed");
-                zone.store(Arc::new(authority));
+/// A zone whose file is looked at.
+struct Followed {
+    file: PathBuf,
+    origin: Name,
+    zone: Arc<ArcSwap<Authority>>,
+    /// Servers that are told of it.
+    secondaries: Vec<SocketAddr>,
+}
+
+impl Followed {
+    /// Takes the file over when its serial is another one. Whoever keeps a copy is told of that, and at the start, since
+    /// nobody knows what has changed before.
+    async fn follow(self, every: Duration) {
+        notify(&self.origin, &self.secondaries).await;
+        while !every.is_zero() {
+            tokio::time::sleep(every).await;
+            match read(&self.file, &self.origin) {
+                Ok(authority) if authority.serial() != self.zone.load().serial() => {
+                    tracing::info!(zone = %self.origin, serial = authority.serial(), "the zone file changed");
+                    self.zone.store(Arc::new(authority));
+                    notify(&self.origin, &self.secondaries).await;
+                }
+                Ok(_) => {}
+                Err(message) => tracing::warn!("file: {message}; the zone stays as it was"),
             }
-            Ok(_) => {}
-            Err(message) => tracing::warn!("file: {message}; the zone stays as it was"),
         }
     }
 }

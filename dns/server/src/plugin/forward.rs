@@ -25,7 +25,7 @@ use crate::{
     flight::Flights,
     metrics::{Counter, Family, Histogram, Registry, Transport},
     relay::{Meaning, Reply},
-    upstream::{Inquiry, Upstream, UpstreamConfig, Via},
+    upstream::{Inquiry, Reuse, Upstream, UpstreamConfig, Via},
 };
 
 mod options;
@@ -51,6 +51,18 @@ const REJECTS: Family = Family {
 const FAILURES: Family = Family {
     name: "fairlead_dns_upstream_failures_total",
     help: "Questions that an upstream server did not answer.",
+};
+const REUSED: Family = Family {
+    name: "coredns_proxy_conn_cache_hits_total",
+    help: "Counter of connection cache hits per upstream and protocol.",
+};
+const OPENED: Family = Family {
+    name: "coredns_proxy_conn_cache_misses_total",
+    help: "Counter of connection cache misses per upstream and protocol.",
+};
+const REPEATS: Family = Family {
+    name: "fairlead_dns_upstream_repeats_total",
+    help: "Questions that were asked again because their answers were late.",
 };
 /// How long a client's question may take in all.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -121,8 +133,16 @@ impl Server {
             let rcode = RCODES.get(index).and_then(|rcode| rcode.mnemonic()).unwrap_or("other");
             registry.durations(&DURATIONS, &[labels[0], ("rcode", rcode), labels[1]])
         });
+        let reuse = ["udp", "tcp"].map(|proto| {
+            let labels = [("proto", proto), labels[0], labels[1]];
+            Reuse {
+                hits: registry.counter(&REUSED, &labels),
+                misses: registry.counter(&OPENED, &labels),
+                repeats: registry.counter(&REPEATS, &labels[2..]),
+            }
+        });
         Self {
-            upstream: Upstream::new(config),
+            upstream: Upstream::new(config, reuse),
             fails: AtomicU32::new(0),
             doubt: Notify::new(),
             in_doubt: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use futures::FutureExt;
 
 use super::{Plugins, Setup};
 use crate::{
-    chain::{Message, Next, Plugin, Query, Response, Serving, Zones, ready},
+    chain::{Lasting, Message, Next, Plugin, Query, Response, Serving, Zones, ready},
     corefile::{CorefileError, Directive, unknown},
     sync::ClusterNames,
 };
@@ -129,7 +129,7 @@ impl Plugin for Kubernetes {
         query.answered_by = "kubernetes";
         match answer.chase.take() {
             Some(target) => chase(query, answer, target).boxed(),
-            None => ready(Response { stable: Some(stamp), ..Message::from(answer).into() }),
+            None => ready(Response { stable: Some(Lasting::Cluster(stamp)), ..Message::from(answer).into() }),
         }
     }
 

@@ -175,6 +175,7 @@ fn protocol(transport: Transport) -> &'static str {
         Transport::Tcp => "tcp",
         Transport::Tls => "tls",
         Transport::Https => "https",
+        Transport::Quic => "quic",
     }
 }
 

@@ -1,8 +1,12 @@
 //! `transfer [ZONE…] { to ADDRESS… }`: whole zones for those who may have them (RFC 5936).
 //!
-//! An incremental transfer is answered with the whole zone, which RFC 1995 §4 allows.
+//! An incremental transfer is answered with the whole zone, which RFC 1995 §4 allows. The servers that are named by their
+//! addresses are told when a zone of `file` has changed.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use fairlead_zone::{Rcode, Record, RecordType};
 
@@ -12,6 +16,12 @@ use crate::{
     corefile::{CorefileError, Directive, unknown},
 };
 
+mod notify;
+
+pub(crate) use notify::notify;
+
+/// Where DNS is spoken when no port is given.
+const PORT: u16 = 53;
 /// Records in one message; with names of usual length that is some 16 KiB.
 const RECORDS_PER_MESSAGE: usize = 200;
 
@@ -25,6 +35,12 @@ enum To {
     Hosts(Vec<IpAddr>),
 }
 
+/// Who is told of changes of some zones.
+pub(crate) struct Secondaries {
+    pub(crate) zones: Zones,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
 pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<Plugins, CorefileError> {
     let mut rules = Vec::new();
     for directive in directives {
@@ -32,32 +48,36 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
         if zones.is_empty() {
             zones = setup.zones.to_vec();
         }
-        rules.push((Zones(zones.into()), to(directive)?));
+        let zones = Zones(zones.into());
+        let (to, addresses) = to(directive)?;
+        setup.block.secondaries.push(Secondaries { zones: zones.clone(), addresses });
+        rules.push((zones, to));
     }
     Ok(vec![Arc::new(Transfer { rules })])
 }
 
-fn to(directive: &Directive) -> Result<To, CorefileError> {
-    let mut hosts = Vec::new();
+/// Who may ask, and who is told of changes.
+fn to(directive: &Directive) -> Result<(To, Vec<SocketAddr>), CorefileError> {
+    let mut secondaries = Vec::new();
     let mut everybody = false;
     for (option, mut words) in directive.lines() {
         if option != "to" {
             return Err(unknown(&words, option));
         }
         while let Some(word) = words.next() {
-            everybody |= word == "*";
-            let host =
-                word.parse::<std::net::SocketAddr>().map(|address| address.ip()).or_else(|_| word.parse());
-            match host {
-                Ok(host) => hosts.push(host),
-                Err(_) if word == "*" => {}
+            let address =
+                word.parse().or_else(|_| word.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)));
+            match address {
+                Ok(address) => secondaries.push(address),
+                Err(_) if word == "*" => everybody = true,
                 Err(_) => return Err(words.fault(format!("{word:?} is neither an address nor *"))),
             }
         }
     }
+    let hosts: Vec<IpAddr> = secondaries.iter().map(SocketAddr::ip).collect();
     match (everybody, hosts.is_empty()) {
-        (true, _) => Ok(To::Everybody),
-        (false, false) => Ok(To::Hosts(hosts)),
+        (true, _) => Ok((To::Everybody, secondaries)),
+        (false, false) => Ok((To::Hosts(hosts), secondaries)),
         (false, true) => Err(directive.fault(None, "needs `to` with addresses or *")),
     }
 }

@@ -1,5 +1,5 @@
 //! UDP towards one server: a few connected sockets that are taken in turn and replaced before their ports are worth
-//! guessing.
+//! guessing. A datagram may be lost, so a question whose answer is late is asked again, from another socket.
 
 use std::{
     cell::RefCell,
@@ -14,15 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{
         Interest,
         unix::{AsyncFd, AsyncFdReadyGuard},
     },
     sync::Notify,
+    time::timeout,
 };
 
-use super::{Asked, Inquiry, Reuse, UpstreamConfig, UpstreamError};
+use super::{Asked, Inquiry, Reuse, UpstreamConfig, UpstreamError, rtt::Rtt};
 use crate::{
     codec::u16_at,
     listen::{BATCH, Batch, is_transient, send, set_receive_queue, watch},
@@ -44,6 +46,7 @@ const ROUNDS_MAX: usize = 4;
 pub(super) struct Ports {
     config: Arc<UpstreamConfig>,
     open: Mutex<Open>,
+    rtt: Rtt,
 }
 
 #[derive(Default)]
@@ -78,11 +81,33 @@ struct Place<'a> {
 
 impl Ports {
     pub(super) fn new(config: Arc<UpstreamConfig>) -> Self {
-        Self { config, open: Mutex::default() }
+        Self { config, open: Mutex::default(), rtt: Rtt::default() }
     }
 
-    /// Asks and waits for the answer, for as long as the caller does.
+    /// Asks until there is an answer, for as long as the caller waits; it may be the answer to any of the askings.
     pub(super) async fn exchange(&self, inquiry: &Inquiry, reuse: &Reuse) -> Result<Reply, UpstreamError> {
+        let began = Instant::now();
+        let mut patience = self.rtt.patience();
+        let mut first = self.ask(inquiry, reuse).boxed();
+        if let Ok(answer) = timeout(patience, &mut first).await {
+            if answer.is_ok() {
+                self.rtt.learn(began.elapsed());
+            }
+            return answer;
+        }
+        let mut asking = FuturesUnordered::from_iter([first]);
+        loop {
+            reuse.repeats.add();
+            asking.push(self.ask(inquiry, reuse).boxed());
+            patience *= 2;
+            if let Ok(Some(answer)) = timeout(patience, asking.next()).await {
+                return answer;
+            }
+        }
+    }
+
+    /// Asks once.
+    async fn ask(&self, inquiry: &Inquiry, reuse: &Reuse) -> Result<Reply, UpstreamError> {
         let port = self.pick(reuse)?;
         let (asked, answer) = Asked::new(inquiry.question_for(&self.config), &self.config);
         let place = port.ask(inquiry, asked)?;

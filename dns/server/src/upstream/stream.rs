@@ -21,8 +21,8 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use super::{Asked, Inquiry, Reuse, UpstreamConfig, UpstreamError, UpstreamTransport};
 use crate::{codec::u16_at, relay::Reply};
 
-/// Questions on their way to the connection.
-const QUEUE_MAX: usize = 256;
+/// Questions on their way to the connection: all that a worker may have waiting, while it is being made.
+const QUEUE_MAX: usize = 4096;
 /// Questions that may wait on one connection.
 const WAITING_MAX: usize = 1024;
 /// How long a connection may take to be made.

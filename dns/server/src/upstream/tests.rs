@@ -27,7 +27,7 @@ fn inquiry(name: &str) -> Inquiry {
 }
 
 fn upstream(address: SocketAddr) -> Upstream {
-    Upstream::new(UpstreamConfig {
+    with(UpstreamConfig {
         address,
         transport: UpstreamTransport::Plain,
         expire: LONG,
@@ -35,6 +35,10 @@ fn upstream(address: SocketAddr) -> Upstream {
         source: None,
         random_case: false,
     })
+}
+
+fn with(config: UpstreamConfig) -> Upstream {
+    Upstream::new(config, Default::default())
 }
 
 /// The answer to a message: its own question and one address.
@@ -112,7 +116,7 @@ async fn ports_change_and_sockets_are_used_again() {
         ports.insert(port);
     }
     assert!((4..=8).contains(&ports.len()), "{ports:?}");
-    assert_eq!(upstream.reuse.misses.load(Ordering::Relaxed), ports.len());
+    assert_eq!(upstream.reuse[0].misses.get(), ports.len() as u64);
 }
 
 #[tokio::test]
@@ -143,7 +147,7 @@ async fn forgeries_are_passed_over() {
 #[tokio::test]
 async fn an_answer_in_another_case_is_a_forgery_when_the_case_is_random() {
     let (server, address) = udp_server().await;
-    let upstream = Upstream::new(UpstreamConfig { random_case: true, ..(*upstream(address).config).clone() });
+    let upstream = with(UpstreamConfig { random_case: true, ..(*upstream(address).config).clone() });
     let asked = inquiry("a-name-of-many-letters.example");
     let answering = async {
         let (query, peer) = receive(&server).await;
@@ -158,6 +162,26 @@ async fn an_answer_in_another_case_is_a_forgery_when_the_case_is_random() {
     let (reply, ()) = tokio::join!(upstream.exchange(&asked, Via::Udp), answering);
     let message = reply.unwrap().to_message(0).unwrap();
     assert_eq!(message.answers[0].data, fairlead_zone::RecordData::A([192, 0, 2, 1].into()));
+}
+
+#[tokio::test]
+async fn a_lost_question_is_asked_again_and_a_late_answer_is_an_answer() {
+    for answers_to in [0, 1] {
+        let (server, address) = udp_server().await;
+        let upstream = upstream(address);
+        let asked = inquiry("a.example");
+        let answering = async {
+            let askings = [receive(&server).await, receive(&server).await];
+            let (query, peer) = &askings[answers_to];
+            server.send_to(&answer(query), peer).await.unwrap();
+            askings
+        };
+        let (reply, [(first, _), (second, _)]) = tokio::join!(upstream.exchange(&asked, Via::Udp), answering);
+        reply.unwrap();
+        assert_eq!(first[2..], second[2..], "the same question");
+        assert_eq!(upstream.reuse[0].repeats.get(), 1);
+        assert_eq!(upstream.lane().ports.waiting(), 0, "nobody waits for the other answer");
+    }
 }
 
 #[tokio::test]
@@ -177,8 +201,7 @@ async fn where_nobody_listens_is_known_at_once() {
 async fn silence_is_a_timeout_and_leaves_nothing_behind() {
     let (_server, address) = udp_server().await;
     let short = Duration::from_millis(1);
-    let upstream =
-        Upstream::new(UpstreamConfig { read_timeout: short, ..(*upstream(address).config).clone() });
+    let upstream = with(UpstreamConfig { read_timeout: short, ..(*upstream(address).config).clone() });
     let error = upstream.exchange(&inquiry("a.example"), Via::Udp).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout(limit) if limit == short), "{error}");
     assert_eq!(upstream.lane().ports.waiting(), 0);

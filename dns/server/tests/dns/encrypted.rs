@@ -1,4 +1,4 @@
-//! DNS over TLS and over HTTPS, on both sides.
+//! DNS over TLS and over HTTPS, on both sides, and over QUIC.
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -63,14 +63,19 @@ async fn secret_server(folder: &Path) -> Served {
             "{key} {{\n bind 127.0.0.1\n tls {folder}/cert {folder}/key\n hosts {{\n 192.0.2.7 www.example\n }}\n}}\n"
         )
     };
-    Served::start(block("tls://.:0") + &block("https://.:0")).await
+    Served::start(block("tls://.:0") + &block("https://.:0") + &block("quic://.:0")).await
 }
 
-async fn connect(server: SocketAddr, roots: RootCertStore, alpn: &[u8]) -> TlsStream<TcpStream> {
+fn client_config(roots: RootCertStore, alpn: &[u8]) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
+    config
+}
+
+async fn connect(server: SocketAddr, roots: RootCertStore, alpn: &[u8]) -> TlsStream<TcpStream> {
+    let config = client_config(roots, alpn);
     let stream = TcpStream::connect(server).await.unwrap();
     let name = ServerName::try_from(NAME).unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
@@ -129,4 +134,43 @@ async fn a_question_is_asked_over_https_in_a_body_or_in_the_address() {
         assert_eq!(addresses(&Message::from_vec(&body).unwrap()).len(), 1);
     }
     running.abort();
+}
+
+/// Asks on a stream of its own; what comes back until it ends.
+async fn over_quic(connection: &quinn::Connection, bytes: &[u8]) -> Result<Vec<u8>, quinn::ReadToEndError> {
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(bytes).await.unwrap();
+    send.finish().unwrap();
+    receive.read_to_end(65_537).await
+}
+
+#[tokio::test]
+async fn each_question_over_quic_has_a_stream_and_a_client_that_breaks_the_rules_is_sent_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let roots = certificate(folder.path());
+    let server = secret_server(folder.path()).await;
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(client_config(roots, b"doq")).unwrap();
+    let mut client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    client.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let mut question = query(WWW, RecordType::A);
+    question.metadata.id = 0;
+    let message = question.to_vec().unwrap();
+    let frame = [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat();
+    let connection = client.connect(server.addresses[2], NAME).unwrap().await.unwrap();
+    for _ in 0..3 {
+        let answer = over_quic(&connection, &frame).await.unwrap();
+        assert_eq!(usize::from(u16::from_be_bytes([answer[0], answer[1]])), answer.len() - 2);
+        assert_eq!(addresses(&Message::from_vec(&answer[2..]).unwrap()).len(), 1);
+    }
+    let mut with_id = frame.clone();
+    with_id[3] = 7;
+    let long = [&frame[..], b"x"].concat();
+    for wrong in [&with_id[..], &frame[..frame.len() - 1], &long, &[]] {
+        let connection = client.connect(server.addresses[2], NAME).unwrap().await.unwrap();
+        assert!(over_quic(&connection, wrong).await.is_err());
+        let quinn::ConnectionError::ApplicationClosed(reason) = connection.closed().await else {
+            panic!("it is closed by the server");
+        };
+        assert_eq!(reason.error_code, 2_u32.into(), "DOQ_PROTOCOL_ERROR");
+    }
 }

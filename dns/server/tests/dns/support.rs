@@ -223,9 +223,14 @@ impl Upstream {
         script: impl Fn(&Message, bool) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
         let script: Arc<Script> = Arc::new(script);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let socket = UdpSocket::bind(address).await.unwrap();
+        let (listener, socket, address) = loop {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            // The port may be somebody's for UDP.
+            if let Ok(socket) = UdpSocket::bind(address).await {
+                break (listener, socket, address);
+            }
+        };
         let asked = Arc::new(AtomicUsize::new(0));
         let udp = tokio::spawn(over_udp(socket, Arc::clone(&script), Arc::clone(&asked)));
         let tcp = tokio::spawn(over_tcp(listener, script, Arc::clone(&asked)));

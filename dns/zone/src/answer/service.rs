@@ -34,7 +34,7 @@ impl Zone {
             [protocol] if owns_protocol(entry, protocol) => return self.no_data(query),
             [host] => {
                 let address = undashed(host);
-                endpoints(entry, |end| self.is_named(end, host, address))
+                endpoints(entry, |end| self.is_named(entry, end, host, address))
             }
             [port, protocol] => {
                 ports = Ports::Named { port, protocol };
@@ -58,9 +58,8 @@ impl Zone {
         }
     }
 
-    fn is_named(&self, endpoint: &Endpoint, label: &[u8], address: Option<IpAddr>) -> bool {
-        match endpoint.hostname.as_ref().or(endpoint.pod.as_ref().filter(|_| self.config.endpoint_pod_names))
-        {
+    fn is_named(&self, entry: &Entry, endpoint: &Endpoint, label: &[u8], address: Option<IpAddr>) -> bool {
+        match entry.name_of(endpoint, self.config.endpoint_pod_names) {
             Some(name) => name.as_bytes().eq_ignore_ascii_case(label),
             None => address == Some(endpoint.address),
         }
@@ -80,7 +79,7 @@ impl Zone {
         let mut seen_hosts = BTreeSet::new();
         let mut answer = Answer::found(Vec::with_capacity(count));
         for target in targets.iter().filter(|target| ports.of(target).next().is_some()) {
-            let label = target.endpoint.map(|end| end.label(self.config.endpoint_pod_names));
+            let label = target.endpoint.map(|end| entry.label_of(end, self.config.endpoint_pod_names));
             let host = host_name(entry, label.as_deref(), query.domain);
             for port in ports.of(target) {
                 if seen.insert((label.clone(), port.port)) {
@@ -104,7 +103,8 @@ impl Zone {
             }
             let endpoints = entry.endpoints.iter().filter(|_| !self.config.no_endpoints);
             for endpoint in endpoints.filter(|end| end.address == address) {
-                let name = host_name(entry, Some(&endpoint.label(self.config.endpoint_pod_names)), domain);
+                let name =
+                    host_name(entry, Some(&entry.label_of(endpoint, self.config.endpoint_pod_names)), domain);
                 if !names.contains(&name) {
                     names.push(name);
                 }

@@ -17,7 +17,7 @@ use super::{
     carry::Carried,
     filter,
     link::{self, TCX_EGRESS, TCX_INGRESS, Target, XDP},
-    object,
+    load, object,
     pins::{Difference, Pins, absent_is_fine},
 };
 use crate::{
@@ -316,14 +316,7 @@ impl Programs {
 
     fn load_program(&mut self, name: &'static str) -> Result<(), KernelError> {
         let missing = KernelError::Missing { kind: "program", name };
-        let loaded = match self.ebpf.program_mut(name).ok_or(missing)? {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            Program::Xdp(program) => program.load(),
-            _ => return Err(KernelError::Missing { kind: "program of the expected type", name }),
-        };
+        let loaded = load::load(self.ebpf.program_mut(name).ok_or(missing)?);
         loaded.map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use zerocopy::FromBytes;
 
 /// How long to wait for a batch of records.
-const BATCH: std::time::Duration = std::time::Duration::from_millis(100);
+const BATCH: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A pod's place.
 #[derive(Clone)]

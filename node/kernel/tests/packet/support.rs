@@ -22,7 +22,10 @@ use fairlead_abi::{
     names::{self, MapSpec, globals},
     pod::{DropKey, PodCounters},
 };
-use fairlead_kernel::features::{Helpers, raise_memory_limit};
+use fairlead_kernel::{
+    bpf::load::load,
+    features::{Helpers, raise_memory_limit},
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
@@ -83,14 +86,7 @@ impl Loaded {
         }
         let mut ebpf = loader.load(&object).expect("the object loads; it needs root");
         for (name, program) in ebpf.programs_mut() {
-            let loaded = match program {
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::CgroupSock(program) => program.load(),
-                Program::SockOps(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                Program::Xdp(program) => program.load(),
-                other => panic!("{name} is of an unexpected type: {other:?}"),
-            };
+            let loaded = load(program);
             loaded.unwrap_or_else(|error| panic!("the verifier refuses {name}: {error}"));
         }
         Self { ebpf, _bpffs: bpffs }

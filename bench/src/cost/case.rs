@@ -1,0 +1,99 @@
+//! What is measured, as a table.
+
+use super::place::Pair;
+
+/// How client and server reach each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// With nothing of ours between them.
+    Pair(fn() -> Pair),
+    /// Through a service, which an agent in the mode of this name programs.
+    Agent,
+}
+
+/// For which numbers of services a case is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sizes {
+    /// The first.
+    First,
+    /// The first and the last: its cost does not depend on the number, which is to be seen.
+    Ends,
+    /// All of them.
+    All,
+}
+
+/// A case.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// How the packets go; the agent's modes have its names.
+    pub(crate) mode: &'static str,
+    /// Which tier translates, or what is left out.
+    pub(crate) path: &'static str,
+    pub(crate) way: Way,
+    /// Flags of the agent.
+    pub(crate) flags: &'static [&'static str],
+    pub(crate) sizes: Sizes,
+    /// Whether clients outside and the programs one by one are measured as well, with the first number of services.
+    pub(crate) closer: bool,
+}
+
+/// All of them. Those with rules come last: while any namespace has rules, the kernel asks in every namespace.
+pub(crate) const CASES: &[Case] = &[
+    pair("loopback", Pair::on_loopback),
+    pair("none", Pair::routed),
+    agent("ebpf", "socket", &[], Sizes::All, true),
+    agent("ebpf", "socket-without-flows", &["--without-flows"], Sizes::First, false),
+    agent("ebpf", "link", &["--sockets-of-host-only"], Sizes::Ends, true),
+    agent("nftables", "", &[], Sizes::All, true),
+    agent("ipvs", "", &[], Sizes::All, true),
+    agent("iptables", "", &[], Sizes::All, true),
+];
+
+const fn pair(mode: &'static str, make: fn() -> Pair) -> Case {
+    Case { mode, path: "", way: Way::Pair(make), flags: &[], sizes: Sizes::First, closer: false }
+}
+
+const fn agent(
+    mode: &'static str,
+    path: &'static str,
+    flags: &'static [&'static str],
+    sizes: Sizes,
+    closer: bool,
+) -> Case {
+    Case { mode, path, way: Way::Agent, flags, sizes, closer }
+}
+
+impl Sizes {
+    /// Which of these numbers.
+    pub(crate) fn of(self, all: &[u32]) -> Vec<u32> {
+        let mut some = match self {
+            Self::First => all.iter().take(1).copied().collect(),
+            Self::Ends => all.first().into_iter().chain(all.last()).copied().collect(),
+            Self::All => all.to_vec(),
+        };
+        some.dedup();
+        some
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_services_is_measured_once() {
+        assert_eq!(Sizes::First.of(&[1, 10, 100]), [1]);
+        assert_eq!(Sizes::Ends.of(&[1, 10, 100]), [1, 100]);
+        assert_eq!(Sizes::Ends.of(&[1]), [1]);
+        assert_eq!(Sizes::All.of(&[1, 10]), [1, 10]);
+    }
+
+    #[test]
+    fn no_two_cases_have_the_same_name_and_every_mode_of_the_agent_is_there() {
+        let names: std::collections::BTreeSet<_> = CASES.iter().map(|case| (case.mode, case.path)).collect();
+        assert_eq!(names.len(), CASES.len());
+        for mode in fairlead_agent::ProxyMode::ALL {
+            assert!(CASES.iter().any(|case| case.mode == mode.as_str()), "{mode}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Processes of a measurement: the agents, and servers that are to be in a node's cgroup while their client is not.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use fairlead_kernel::{NodeFootprint, remove_node};
+use fairlead_testkit::{InCgroup, netns::run_in};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    agent::{NODES_DIRECTORIES, Ready},
+    case::Case,
+    machines::Machines,
+    place::Spot,
+    traffic,
+};
+
+/// A process of this program; killed when it is dropped, also when it is stopped.
+struct Process(Child);
+
+impl Process {
+    /// Starts it and reads the line of JSON with which it says that it is ready.
+    fn start<T: DeserializeOwned>(arguments: &[String]) -> Result<(Self, T)> {
+        let mut child = Command::new(std::env::current_exe().context("cannot find this program's file")?)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start this program again")?;
+        let output = child.stdout.take().expect("it is piped");
+        let mut process = Self(child);
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).context("cannot read what it says")?;
+        if line.is_empty() {
+            let status = process.0.wait().context("cannot wait for it")?;
+            bail!("`{}` ended before it was ready ({status})", arguments.join(" "));
+        }
+        let ready = serde_json::from_str(&line).with_context(|| format!("it says {line}"))?;
+        Ok((process, ready))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// The agents' process. All that they made is removed when it is dropped.
+pub(crate) struct Running {
+    process: Option<Process>,
+    pub(crate) ready: Ready,
+    directory: PathBuf,
+}
+
+impl Running {
+    /// Starts the agent of node `a`, and that of `b` if clients `outside` are to reach it.
+    pub(crate) fn start(case: &Case, services: u32, outside: bool, machines: &Machines) -> Result<Self> {
+        let directory =
+            Path::new("/run").join(format!("cost-{}-{}-{services}-{outside}", case.mode, case.path));
+        fs::create_dir_all(&directory)?;
+        let mut arguments = vec!["cost-agent".to_owned()];
+        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+        add("--mode", case.mode.to_owned());
+        add("--services", services.to_string());
+        add("--directory", directory.display().to_string());
+        add("--netns", machines.a.netns.path().display().to_string());
+        machines.a.addresses.iter().for_each(|address| add("--address", address.to_string()));
+        machines.b.addresses.iter().for_each(|address| add("--other", address.to_string()));
+        if outside {
+            add("--other-netns", machines.b.netns.path().display().to_string());
+        }
+        arguments.extend(case.flags.iter().map(|flag| (*flag).to_owned()));
+        let (process, ready) = Process::start(&arguments)?;
+        Ok(Self { process: Some(process), ready, directory })
+    }
+
+    /// Stops it for good, so that only the kernel is measured.
+    pub(crate) fn stop(&self) -> Result<()> {
+        let Some(Process(child)) = &self.process else { return Ok(()) };
+        let pid = Pid::from_raw(i32::try_from(child.id()).context("a strange process id")?);
+        kill(pid, Signal::SIGSTOP).context("cannot stop the agent")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        for name in NODES_DIRECTORIES {
+            for failure in remove_node(&footprint(name, &self.directory)) {
+                eprintln!("{failure}");
+            }
+        }
+    }
+}
+
+/// Where a node's things are.
+pub(crate) fn footprint(name: &str, directory: &Path) -> NodeFootprint {
+    NodeFootprint {
+        bpffs_dir: Path::new("/sys/fs/bpf").join(name),
+        cgroup_dir: name.into(),
+        netns_dir: directory.join(name).join("netns"),
+        netns_prefix: format!("{name}-"),
+    }
+}
+
+/// A server in a process of its own.
+pub(crate) struct ServerProcess {
+    _process: Process,
+}
+
+impl ServerProcess {
+    /// Starts it at a spot and in a cgroup.
+    pub(crate) fn start(spot: &Spot, cgroup: &Path) -> Result<Self> {
+        let mut arguments = vec!["cost-serve".to_owned(), "--netns".into(), spot.netns.display().to_string()];
+        arguments.extend(spot.addresses.iter().flat_map(|address| ["--address".into(), address.to_string()]));
+        // It inherits the cgroup of whoever starts it.
+        let inside = InCgroup::enter(&cgroup.join("pods"));
+        let (process, ()) = Process::start(&arguments)?;
+        drop(inside);
+        Ok(Self { _process: process })
+    }
+}
+
+/// What such a process is told.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// The network namespace to be in
+    #[arg(long)]
+    netns: PathBuf,
+    /// Addresses to serve at
+    #[arg(long)]
+    address: Vec<IpAddr>,
+}
+
+/// Serves until it is killed; prints a line of JSON when it is ready.
+pub fn serve(args: &ServeArgs) -> Result<()> {
+    run_in(&args.netns, || traffic::serve(&args.address))?;
+    writeln!(std::io::stdout(), "null")?;
+    loop {
+        thread::park();
+    }
+}
