@@ -227,6 +227,21 @@ impl RunningNode {
             .collect()
     }
 
+    /// A map that does not hold what was planned; from then on what the kernel holds is observed anew.
+    pub(crate) fn audit(&mut self) -> Option<&'static str> {
+        let observed = self.dataplane.as_mut().expect("running").tables.observe_services().expect("observes");
+        let differs = self.planner.as_ref().expect("it has planned").map_that_differs(&observed);
+        if differs.is_some() {
+            self.planner = None;
+        }
+        differs
+    }
+
+    /// Where a map is pinned.
+    pub(crate) fn pinned(&self, map: &str) -> PathBuf {
+        self.footprint.bpffs_dir.join("maps").join(map)
+    }
+
     /// Drops by slot and reason.
     pub(crate) fn drops(&self) -> BTreeMap<(u32, u32), u64> {
         self.dataplane().counters.drops().expect("reads")
