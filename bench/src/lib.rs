@@ -12,6 +12,7 @@ pub mod image;
 pub mod kubectl;
 pub mod programming;
 pub mod proxy;
+pub mod report;
 pub mod scenario;
 pub mod screen;
 pub mod smoke;

@@ -9,7 +9,10 @@ use fairlead_bench::{
     api,
     cluster::{Cluster, ClusterSpec, folder_for},
     cost::{self, agent::AgentArgs, guest::GuestArgs, running::ServeArgs},
-    dns, image, programming, scenario,
+    dns, image,
+    programming::{self, ProgrammingArgs},
+    report::{self, ReportArgs},
+    scenario,
     screen::aside,
     smoke,
 };
@@ -52,11 +55,9 @@ enum Command {
         json: bool,
     },
     /// How fast services get into the kernel, and what they take there
-    Programming {
-        /// Also write the numbers to this file
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Programming(ProgrammingArgs),
+    /// What the others wrote as JSON, as a page, as Markdown and as CSV
+    Report(ReportArgs),
     /// Processor time of an answer beside unbound, memory, time of a change until it is answered
     Dns {
         /// Write everything that was measured to this file, too
@@ -81,7 +82,8 @@ async fn main() -> ExitCode {
         Command::Demo { keep } => demo(keep).await,
         Command::Api { json } => measure_api(json).await,
         Command::Smoke { json } => measure(json).await,
-        Command::Programming { json } => tokio::task::block_in_place(|| programming::run(json.as_deref())),
+        Command::Programming(args) => tokio::task::block_in_place(|| programming::run(&args)),
+        Command::Report(args) => report::run(&args),
         Command::Dns { json } => measure_dns(json).await,
         Command::CostGuest(args) => tokio::task::block_in_place(|| cost::guest::run(&args)),
         Command::CostServe(args) => tokio::task::block_in_place(|| cost::running::serve(&args)),

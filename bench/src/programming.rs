@@ -3,7 +3,10 @@
 //! `fairlead proxy` runs in a network namespace and reads a cluster that does not exist from a feed of ours. The times are
 //! the agent's own: from an update that has arrived until it is applied.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use fairlead_testkit::TwoNodes;
@@ -15,17 +18,30 @@ use crate::{cluster, feed::ScriptedFeed, proxy::Proxy, screen::Step};
 
 mod synthetic;
 
-/// Small changes that are measured.
-const CHANGES: u32 = 1_000;
+/// A way to program services.
+#[derive(Clone, Copy)]
+struct Mode {
+    /// As `fairlead proxy` is told.
+    name: &'static str,
+    /// Services, endpoints of each, and how many small changes are measured.
+    sizes: &'static [(u32, u32, u32)],
+    /// What the machine must have; without it the mode is left out, and that is said.
+    needs: Option<&'static str>,
+}
 
-/// A way to program services: its name, and how `fairlead proxy` is told.
-type Mode = (&'static str, &'static [&'static str]);
-
-/// Every mode that is measured.
-const MODES: &[Mode] = &[("ebpf", &["--proxy-mode", "ebpf"])];
-
-/// Size of a cluster, and whether small changes of it are measured. The last one is larger than the maps.
-const SIZES: &[(u32, u32, bool)] = &[(1_000, 10, true), (10_000, 10, true), (20_000, 50, false)];
+/// Every mode. What is programmed with maps is also measured with a cluster that is larger than they are; a change of many
+/// rules takes seconds, so fewer are made.
+const MODES: &[Mode] = &[
+    Mode {
+        name: "ebpf",
+        sizes: &[(100, 10, 1_000), (1_000, 10, 1_000), (10_000, 10, 1_000), (20_000, 50, 0)],
+        needs: None,
+    },
+    Mode { name: "nftables", sizes: RULES, needs: None },
+    Mode { name: "iptables", sizes: RULES, needs: None },
+    Mode { name: "ipvs", sizes: RULES, needs: Some("/proc/net/ip_vs") },
+];
+const RULES: &[(u32, u32, u32)] = &[(100, 10, 50), (1_000, 10, 50), (10_000, 10, 10)];
 
 /// One measured number.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -40,7 +56,7 @@ pub struct Row {
     pub services: u32,
     /// Endpoints of each.
     pub endpoints: u32,
-    /// `cold`, `change-p50`, `change-p99`, `map-memory`, `rss`, `refused`.
+    /// `cold`, `cold-cpu`, `change-p50`, `change-p99`, `change-cpu`, `map-memory`, `rss`, `refused`.
     pub op: &'static str,
     /// The number.
     pub value: f64,
@@ -48,15 +64,36 @@ pub struct Row {
     pub unit: &'static str,
 }
 
+/// Which of it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ProgrammingArgs {
+    /// Also write the numbers to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only these modes, such as `ebpf,nftables`
+    #[arg(long, value_name = "MODES", value_delimiter = ',')]
+    mode: Vec<String>,
+    /// Only sizes of at most so many services
+    #[arg(long, value_name = "NUMBER", default_value_t = u32::MAX)]
+    services_max: u32,
+}
+
 /// Measures every mode, family and size, and prints a table.
-pub fn run(json: Option<&Path>) -> Result<()> {
+pub fn run(args: &ProgrammingArgs) -> Result<()> {
     let binary = cluster::binary()?;
     let mut rows = Vec::new();
-    for mode in MODES {
+    for mode in
+        MODES.iter().filter(|mode| args.mode.is_empty() || args.mode.iter().any(|name| name == mode.name))
+    {
+        if let Some(needed) = mode.needs.filter(|needed| !Path::new(needed).exists()) {
+            println!("{} is left out: this kernel has no {needed}", mode.name);
+            continue;
+        }
         for family in [Family::Ipv4, Family::Ipv6] {
-            for (services, endpoints, changes) in SIZES {
+            for (services, endpoints, changes) in mode.sizes.iter().filter(|size| size.0 <= args.services_max)
+            {
                 let title =
-                    format!("{}, {}: {services} services × {endpoints} endpoints", mode.0, family.name());
+                    format!("{}, {}: {services} services × {endpoints} endpoints", mode.name, family.name());
                 let step = Step::begin(title);
                 let run =
                     Run { binary: &binary, mode: *mode, family, services: *services, endpoints: *endpoints };
@@ -66,7 +103,7 @@ pub fn run(json: Option<&Path>) -> Result<()> {
         }
     }
     print(&rows);
-    if let Some(path) = json {
+    if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows)?;
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -90,35 +127,40 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn measure(&self, changes: bool, step: &Step) -> Result<Vec<Row>> {
+    fn measure(&self, changes: u32, step: &Step) -> Result<Vec<Row>> {
         let directory = tempfile::tempdir().context("cannot make a folder")?;
         let topology = TwoNodes::new();
         let mut cluster = Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
         let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), cluster.snapshot())?;
-        let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, self.mode.1, directory.path())?;
+        let more = ["--proxy-mode", self.mode.name];
+        let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, &more, directory.path())?;
         step.note("cold load");
         let status = agent.until_applied(1)?;
         let mut rows = vec![self.row("cold", ms(&status)?, "ms")];
+        let cold_cpu = agent.cpu_ms()?;
+        rows.push(self.row("cold-cpu", cold_cpu, "ms"));
         rows.push(self.row("rss", agent.resident_mib()?, "MiB"));
         rows.push(self.row("map-memory", agent.map_memory_mib()?, "MiB"));
         let refused = status["problems"].as_array().map_or(0, Vec::len);
         rows.push(self.row("refused", refused as f64, "objects"));
-        if changes {
-            step.note(format!("{CHANGES} changes"));
-            let mut times = Vec::new();
-            for change in 0..CHANGES {
+        if changes > 0 {
+            step.note(format!("{changes} changes"));
+            let (mut times, before) = (Vec::new(), agent.cpu_ms()?);
+            for change in 0..changes {
                 feed.send(cluster.change_one(change));
                 times.push(ms(&agent.until_applied(u64::from(change) + 2)?)?);
             }
+            let cpu = (agent.cpu_ms()? - before) / f64::from(changes);
             times.sort_by(f64::total_cmp);
             rows.push(self.row("change-p50", quantile(&times, 0.5), "ms"));
             rows.push(self.row("change-p99", quantile(&times, 0.99), "ms"));
+            rows.push(self.row("change-cpu", cpu, "ms"));
         }
         Ok(rows)
     }
 
     fn row(&self, op: &'static str, value: f64, unit: &'static str) -> Row {
-        let (mode, family) = (self.mode.0, self.family.name());
+        let (mode, family) = (self.mode.name, self.family.name());
         let (services, endpoints) = (self.services, self.endpoints);
         Row { bench: "programming", mode, family, services, endpoints, op, value, unit }
     }

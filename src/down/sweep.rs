@@ -37,6 +37,7 @@ pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Re
 
     let names = namespaces(paths, items);
     removed.namespaces = names.iter().filter(|name| netns::remove(&Path::new(NETNS_DIR).join(name))).count();
+    forget_modes(state)?;
     removed.mounts = mounts::detach_below(&paths.run) + mounts::detach_below(state);
     for path in items.iter().filter_map(|item| match item {
         Item::Mount { path } if path != Path::new(BPFFS) => Some(path),
@@ -55,6 +56,15 @@ pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Re
     remove_shim_sockets(paths);
     removed.directories = remove_run_dir(paths)?;
     Ok(removed)
+}
+
+/// Rules of proxy modes went with the nodes' namespaces, so the next `up` has none to look for.
+fn forget_modes(state: &Path) -> anyhow::Result<()> {
+    let nodes = state.join("nodes");
+    for node in names_in(&nodes) {
+        remove_tree(&nodes.join(node).join("agent").join(fairlead_agent::MODES_FILE))?;
+    }
+    Ok(())
 }
 
 /// What the kernel puts into every BPF file system.
@@ -247,11 +257,26 @@ fn remove_tree(path: &Path) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_ours;
+    use std::fs;
+
+    use super::{forget_modes, is_ours};
     use crate::{
         paths::ClusterPaths,
         system::processes::{Process, ProcessId},
     };
+
+    #[test]
+    fn a_cluster_that_is_down_remembers_no_proxy_mode_and_keeps_the_rest() {
+        let state = tempfile::tempdir().expect("a directory");
+        assert!(forget_modes(state.path()).is_ok(), "there is no node yet");
+        let agent = state.path().join("nodes/node-1/agent");
+        fs::create_dir_all(&agent).expect("a directory");
+        for name in ["proxy-modes", "addresses"] {
+            fs::write(agent.join(name), "iptables\n").expect("a file");
+        }
+        forget_modes(state.path()).expect("removes");
+        assert!(!agent.join("proxy-modes").exists() && agent.join("addresses").exists());
+    }
 
     #[test]
     fn only_daemons_in_the_clusters_directories_are_recognised() {

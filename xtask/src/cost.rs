@@ -42,7 +42,7 @@ const FULL: &str = "1,10,100,1000,10000";
 #[derive(Parser)]
 #[command(name = "cargo xtask bench cost")]
 pub(crate) struct CostArgs {
-    /// Few services, in under two minutes
+    /// Few services
     #[arg(long)]
     quick: bool,
     /// Only these modes, such as `loopback,ebpf`
@@ -141,7 +141,12 @@ fn one(kernel: &Kernel, bench: &Path, steps: &[Step], seed: u32) -> Result<Rows>
                         }
                         rows.push(row);
                     }
-                    None => other.push(line),
+                    None => {
+                        if seed == SEEDS[0] {
+                            println!("  {}", style(&line).dim());
+                        }
+                        other.push(line);
+                    }
                 }
             }
             Event::End { step, status, .. } if status != "ok" => {
@@ -167,24 +172,26 @@ fn print_table(rows: &[(Key, Value)]) {
         if !ops.contains(&op.as_str()) {
             ops.push(op);
         }
-        let title = format!("{mode:<10}{path:<22}{services:>9}  {family}");
-        if lines.last().is_none_or(|last| last.0 != title) {
+        let title = format!("{mode:<10}{path:<26}{services:>9}  {family}");
+        let at = lines.iter().position(|line| line.0 == title).unwrap_or_else(|| {
             lines.push((title, BTreeMap::new()));
-        }
-        let (_, cells) = lines.last_mut().expect("pushed above");
+            lines.len() - 1
+        });
+        let (_, cells) = &mut lines[at];
         cells.insert(op, row["value"].as_f64().unwrap_or_default());
     }
     print!(
-        "\nthousand instructions (bulk: for a KiB)\n{:<10}{:<22}{:>9}  {:<6}",
+        "\nthousand instructions (bulk: for a KiB)\n{:<10}{:<26}{:>9}  {:<6}",
         "mode", "path", "services", "family"
     );
-    ops.iter().for_each(|op| print!("{op:>17}"));
+    let width = |op: &str| op.len().max(8) + 2;
+    ops.iter().for_each(|op| print!("{op:>0$}", width(op)));
     println!();
     for (title, cells) in lines {
-        print!("{title:<49}");
+        print!("{title:<53}");
         for op in &ops {
             let cell = cells.get(op).map_or_else(String::new, |value| format!("{value:.2}"));
-            print!("{cell:>17}");
+            print!("{cell:>0$}", width(op));
         }
         println!();
     }

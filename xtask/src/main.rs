@@ -83,6 +83,8 @@ enum Bench {
     Dns,
     /// Instructions of the kernel for an operation, which no noise can touch
     Cost,
+    /// What the others wrote with --json, as a page with charts, as Markdown and as CSV
+    Report,
 }
 
 impl Bench {
@@ -94,6 +96,7 @@ impl Bench {
             Self::Programming => ("programming", Some("the benchmark loads eBPF programs")),
             Self::Dns => ("dns", None),
             Self::Cost => ("cost", None),
+            Self::Report => ("report", None),
         }
     }
 

@@ -7,6 +7,8 @@ pub(crate) enum Needed {
     Build,
     /// To run the demo and the tests.
     Run,
+    /// To run the tests only.
+    Test,
     /// To lint.
     Lint,
 }
@@ -167,6 +169,7 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
         "runs other kernels, and counts their instructions"
     ),
     debian!(Run, "xz-utils", Check::Program("xz"), "unpacks the modules of those kernels"),
+    debian!(Test, "chromium", Check::Program("chromium"), "looks at the benchmarks' report in its test"),
     debian!(Run, "bpftool", Check::Program("bpftool"), "shows in tests what is attached"),
     debian!(
         Run,

@@ -18,10 +18,12 @@ use crate::{
 pub(crate) const BUILD: &[Needed] = &[Needed::Build];
 /// To compile and run.
 pub(crate) const RUN: &[Needed] = &[Needed::Build, Needed::Run];
+/// To test.
+pub(crate) const TEST: &[Needed] = &[Needed::Build, Needed::Run, Needed::Test];
 /// To lint.
 pub(crate) const LINT: &[Needed] = &[Needed::Build, Needed::Lint];
 /// Everything.
-pub(crate) const ALL: &[Needed] = &[Needed::Build, Needed::Run, Needed::Lint];
+pub(crate) const ALL: &[Needed] = &[Needed::Build, Needed::Run, Needed::Test, Needed::Lint];
 
 /// Installs what is missing of what is `needed`.
 pub(crate) fn run(needed: &[Needed]) -> Result<()> {

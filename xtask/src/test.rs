@@ -64,7 +64,7 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
         setup::need_root(
             "its tests make network namespaces and load eBPF programs; `test unit` needs no root",
         )?;
-        setup::run(setup::RUN)?;
+        setup::run(setup::TEST)?;
         build::everything(Profile::Dev)?;
     } else {
         setup::run(setup::RUN)?;

@@ -20,6 +20,7 @@ use tokio::{
     net::UnixStream,
 };
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     feed::{Feed, NODES},
@@ -87,6 +88,8 @@ pub(crate) const NODES_DIRECTORIES: [&str; 2] = ["cost-a", "cost-b"];
 
 /// Serves until it is killed; prints a line of JSON when it is ready.
 pub fn run(args: &AgentArgs) -> Result<()> {
+    // What goes wrong is read by whoever wonders why it is never ready.
+    tracing_subscriber::fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).init();
     in_namespace(&args.netns, serve(args.clone()))
 }
 

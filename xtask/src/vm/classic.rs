@@ -45,6 +45,8 @@ pub(crate) const MODULES: &[&str] = &[
     "nft_numgen",
     "nft_objref",
     "nft_reject_inet",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
     "ip_set_bitmap_port",
     "ip_set_hash_ip",
     "ip_set_hash_ipport",

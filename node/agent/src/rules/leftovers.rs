@@ -22,6 +22,9 @@ use fairlead_plan::{
 
 use crate::{AgentError, network::Network};
 
+/// In an agent's state directory: the modes that its node has used, a line each.
+pub const MODES_FILE: &str = "proxy-modes";
+
 /// The modes that may have left something in the kernel.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
@@ -37,7 +40,7 @@ impl Leftovers {
     /// # Errors
     /// The file cannot be read or written.
     pub(crate) fn open(state_dir: &Path, bpffs_dir: &Path, mode: ProxyMode) -> Result<Self, AgentError> {
-        let path = state_dir.join("proxy-modes");
+        let path = state_dir.join(MODES_FILE);
         let known = match fs::read_to_string(&path) {
             Ok(text) => text,
             // Before there was the file there was this mode only.
@@ -146,7 +149,7 @@ pub(crate) async fn remove(
 /// # Errors
 /// Something cannot be removed; call again.
 pub async fn clean_up(state_dir: &Path, bpffs_dir: &Path) -> Result<Vec<ProxyMode>, AgentError> {
-    let path = state_dir.join("proxy-modes");
+    let path = state_dir.join(MODES_FILE);
     let known = match fs::read_to_string(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(AgentError::file("reading", &path)(error));

@@ -1,0 +1,157 @@
+//! The page: sections of charts, tables, and the numbers themselves.
+
+use anyhow::{Context, Result};
+
+use super::{
+    Report, Row,
+    chart::{Line, bars, escaped, lines, number},
+    table::tables,
+};
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}\
+h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}svg{max-width:100%;height:auto}text{font-size:12px;fill:#333}\
+.grid{stroke:#ddd}table{border-collapse:collapse;font-size:13px;margin:1rem 0;display:block;overflow-x:auto}\
+td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left}\
+.machine td{text-align:left}p{max-width:44rem}";
+
+/// The floor of `bench cost`.
+const FLOOR: &str = "loopback";
+/// In paths of rows that are about one program.
+const HOOK: &str = " hook ";
+const RANDOM: &str = "random-target";
+
+/// A chart over the number of services.
+struct Curve {
+    bench: &'static str,
+    op: &'static str,
+    title: &'static str,
+}
+
+const CURVES: &[Curve] = &[
+    Curve { bench: "cost", op: "connect", title: "A new connection, a byte each way" },
+    Curve { bench: "cost", op: "roundtrip", title: "A byte each way on an open connection" },
+    Curve { bench: "programming", op: "cold", title: "All services into the kernel of a node that starts" },
+    Curve { bench: "programming", op: "change-p50", title: "One endpoint changes" },
+    Curve { bench: "programming", op: "change-cpu", title: "Processor time of that change" },
+];
+
+pub(super) fn html(report: &Report) -> Result<String> {
+    let rows = &report.rows;
+    let json = serde_json::to_string(rows).context("cannot write the rows")?;
+    let sections = [curves(rows), overheads(rows), hooks(rows), ratios(rows), all(rows)].concat();
+    let machine: String = report
+        .machine
+        .iter()
+        .map(|(name, value)| format!("<tr><td>{name}</td><td>{}</td></tr>", escaped(value)))
+        .collect();
+    // What is in a script element ends at `</`, whatever JSON says.
+    let json = json.replace("</", "<\\/");
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Fairlead, measured</title><style>{STYLE}</style>\n\
+         <h1>Fairlead, measured</h1>\n{sections}<h2>The machine</h2><table class=\"machine\">{machine}</table>\n\
+         <script type=\"application/json\" id=\"rows\">{json}</script></html>\n"
+    ))
+}
+
+fn section(title: &str, body: &str) -> String {
+    format!("<section><h2>{}</h2>{body}</section>\n", escaped(title))
+}
+
+/// Whether a row is of a path from end to end, and not of a part or a variant of one.
+fn is_whole(row: &Row) -> bool {
+    !row.path.contains(HOOK) && !row.path.ends_with(RANDOM)
+}
+
+fn curves(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for Curve { bench, op, title } in CURVES {
+        for family in ["ipv4", "ipv6"] {
+            let of_curve = |row: &&Row| row.bench == *bench && row.op == *op && row.family == family;
+            let mut drawn: Vec<Line> = Vec::new();
+            let mut unit = String::new();
+            for row in rows.iter().filter(of_curve).filter(|row| is_whole(row) && row.services > 0) {
+                unit.clone_from(&row.unit);
+                let (name, point) = (row.name(), (f64::from(row.services), row.value));
+                match drawn.iter_mut().find(|line| line.name == name) {
+                    Some(line) => line.points.push(point),
+                    None => drawn.push(Line { name, points: vec![point] }),
+                }
+            }
+            if drawn.iter().any(|line| line.points.len() > 1) {
+                let unit = if unit == "kinsn" { "thousand instructions" } else { &unit };
+                out += &section(&format!("{title}, {family}"), &lines(&drawn, unit));
+            }
+        }
+    }
+    out
+}
+
+/// What each way costs over a connection of loopback.
+fn overheads(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for (op, title) in [("connect", "a new connection"), ("roundtrip", "a round trip")] {
+        let of_op = |row: &&Row| row.bench == "cost" && row.op == op && row.family == "ipv4" && is_whole(row);
+        let Some(floor) = rows.iter().filter(of_op).find(|row| row.mode == FLOOR) else { continue };
+        let over: Vec<_> = rows
+            .iter()
+            .filter(of_op)
+            .filter(|row| row.mode != FLOOR)
+            .map(|row| {
+                let services = if row.services > 0 {
+                    format!(", {}", number(f64::from(row.services)))
+                } else {
+                    String::new()
+                };
+                (format!("{}{services}", row.name()), row.value - floor.value)
+            })
+            .collect();
+        let title = format!("Over loopback ({}): {title}, ipv4, thousand instructions", number(floor.value));
+        out += &section(&title, &bars(&over, ""));
+    }
+    out
+}
+
+/// What each program takes of it.
+fn hooks(rows: &[Row]) -> String {
+    let parts: Vec<_> = rows
+        .iter()
+        .filter(|row| row.path.contains(HOOK))
+        .map(|row| (format!("{} {}", row.name(), row.op), row.value))
+        .collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        section("Which program takes what, thousand instructions", &bars(&parts, ""))
+    }
+}
+
+/// Throughput against a direct way, in the rows' own words.
+fn ratios(rows: &[Row]) -> String {
+    let parts: Vec<_> = rows
+        .iter()
+        .filter(|row| row.unit == "ratio")
+        .map(|row| (format!("{} {} {}", row.name(), row.op, row.family), row.value))
+        .collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        section("Throughput, relative to no load balancing", &bars(&parts, ""))
+    }
+}
+
+fn all(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for (title, ops, lines) in tables(rows) {
+        let heads: String = ops.iter().map(|op| format!("<th>{}</th>", escaped(op))).collect();
+        let mut table = format!("<table><tr><th>mode</th><th>services</th>{heads}</tr>");
+        for (name, services, cells) in lines {
+            table += &format!("<tr><td>{}</td><td>{}</td>", escaped(&name), number(f64::from(services)));
+            for op in &ops {
+                table += &format!("<td>{}</td>", cells.get(op).copied().map(number).unwrap_or_default());
+            }
+            table += "</tr>";
+        }
+        out += &section(&title, &(table + "</table>"));
+    }
+    out
+}
