@@ -1,6 +1,6 @@
 //! A feed on a Unix socket that tells what a benchmark or a test says.
 
-use std::{path::Path, pin::Pin};
+use std::{path::Path, pin::Pin, sync::Arc};
 
 use anyhow::{Context, Result};
 use fairlead_model::Update;
@@ -15,11 +15,12 @@ use tonic::{Request, Response, Status, transport::Server};
 
 /// Tells its readers of a snapshot and then of changes; who comes back is told everything again.
 pub struct ScriptedFeed {
-    updates: watch::Sender<Vec<Update>>,
+    updates: watch::Sender<Vec<Arc<Update>>>,
     _runtime: Runtime,
 }
 
-struct Service(watch::Receiver<Vec<Update>>);
+/// Every reader gets a list of its own at each change, so the list must be cheap to copy.
+struct Service(watch::Receiver<Vec<Arc<Update>>>);
 
 impl ScriptedFeed {
     /// Listens on a socket.
@@ -28,7 +29,7 @@ impl ScriptedFeed {
     /// It cannot be made.
     pub fn start(socket: &Path, snapshot: Update) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let (updates, receiver) = watch::channel(vec![snapshot]);
+        let (updates, receiver) = watch::channel(vec![Arc::new(snapshot)]);
         let listener = runtime.block_on(async { UnixListener::bind(socket) });
         let listener = listener.with_context(|| format!("cannot listen on {}", socket.display()))?;
         let service = feed_server::FeedServer::new(Service(receiver));
@@ -40,7 +41,7 @@ impl ScriptedFeed {
 
     /// Tells of a change.
     pub fn send(&self, update: Update) {
-        self.updates.send_modify(|updates| updates.push(update));
+        self.updates.send_modify(|updates| updates.push(Arc::new(update)));
     }
 }
 
@@ -53,6 +54,7 @@ impl feed_server::Feed for Service {
         let batches = WatchStream::new(self.0.clone()).map(move |updates| {
             let new = updates[sent..].to_vec();
             sent = updates.len();
+            let responses = |update: Arc<Update>| responses(Arc::unwrap_or_clone(update));
             stream::iter(new.into_iter().flat_map(responses).map(Ok))
         });
         Ok(Response::new(Box::pin(batches.flatten())))

@@ -132,8 +132,8 @@ impl Run<'_> {
         let topology = TwoNodes::new();
         let mut cluster = Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
         let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), cluster.snapshot())?;
-        let flags = ["--proxy-mode", self.mode.name];
-        let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, &flags, directory.path())?;
+        let more = ["--proxy-mode", self.mode.name];
+        let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, &more, directory.path())?;
         step.note("cold load");
         let status = agent.until_applied(1)?;
         let mut rows = vec![self.row("cold", ms(&status)?, "ms")];

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fairlead_testkit::{Node, topology::UPLINK};
 use serde_json::Value;
 
-/// How long an update may take before we give up.
+/// How long an update may take before we give up: many rules take minutes.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Time in which a process that is about to give memory back does it.
@@ -112,19 +112,6 @@ impl Proxy {
         Ok(serde_json::from_str(body)?)
     }
 
-    /// CPU time so far in milliseconds, of the programs that it has run too (`proc_pid_stat(5)`), in steps of 10.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn cpu_ms(&self) -> Result<f64> {
-        let file = format!("/proc/{}/stat", self.pid());
-        let stat = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        // The name, in parentheses, may hold anything; the times are the 12th to 15th field after it, in hundredths.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u32 = fields.skip(11).take(4).filter_map(|field| field.parse::<u32>().ok()).sum();
-        Ok(f64::from(ticks) * 10.0)
-    }
-
     /// What it holds when it has come to rest.
     ///
     /// # Errors
@@ -147,6 +134,19 @@ impl Proxy {
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
         Ok(kib.with_context(|| format!("{file} has no VmRSS"))? / 1024.0)
+    }
+
+    /// CPU time so far, of the programs that it has run too (`proc_pid_stat(5)`), in steps of 10 ms.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn cpu_ms(&self) -> Result<f64> {
+        let file = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+        // The name, in parentheses, may hold anything; the times are the 12th to 15th field after it, in hundredths.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u32 = fields.skip(11).take(4).filter_map(|field| field.parse::<u32>().ok()).sum();
+        Ok(f64::from(ticks) * 10.0)
     }
 
     /// What all maps of the node take; nothing in a mode without maps.

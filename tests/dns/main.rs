@@ -5,6 +5,7 @@
 mod support;
 
 mod ending;
+mod options;
 mod plugins;
 mod records;
 mod upstream;

@@ -18,7 +18,8 @@ const BEHIND: &str = "template IN A {
         authority \"example.org. 60 IN SOA ns.example.org. admin.example.org. 1 2 3 4 5\"
     }";
 
-fn behind(plugin: &str) -> String {
+/// A server block of `example.org` with a plugin in front.
+pub(crate) fn behind(plugin: &str) -> String {
     format!("example.org:53 {{\n    {plugin}\n    {BEHIND}\n}}\n")
 }
 
@@ -142,13 +143,7 @@ fn rewrite() {
         Server::start(&behind(rule), "").check(&[(title, question, expected)]);
     }
     let server = Server::start(&behind("rewrite ttl suffix .example.org 5-7"), "");
-    let output = std::process::Command::new("dig")
-        .args([&format!("@{}", server.addresses[0].ip()), "-p", &server.addresses[0].port().to_string()])
-        .args(["+noall", "+answer", "www.example.org", "A"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(text.split_whitespace().nth(1), Some("7"), "{text}");
+    assert_eq!(server.ttl("www.example.org A"), 7);
 }
 
 #[test]
@@ -305,14 +300,7 @@ fn bufsize_and_loadbalance() {
     assert!(truncated(&server, "+bufsize=512 www.example.org A"), "what the client takes counts, too");
     assert!(truncated(&server, "+noedns www.example.org A"), "without EDNS it is 512 bytes");
     assert!(server.ask("+tcp +noedns www.example.org A").matches("192.0.2.").count() == 60);
-    let first = || {
-        let output = std::process::Command::new("dig")
-            .args([&format!("@{}", server.addresses[0].ip()), "-p", &server.addresses[0].port().to_string()])
-            .args(["+short", "+tcp", "www.example.org", "A"])
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
-    };
+    let first = || server.short("+tcp www.example.org A").remove(0);
     let one = first();
     assert!((0..20).any(|_| first() != one), "another address comes first");
 }

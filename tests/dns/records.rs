@@ -338,12 +338,7 @@ fn a_zone_is_transferred_whole_in_several_messages_to_whom_it_may_concern() {
     }
     let corefile = "cluster.local:53 {\n kubernetes\n transfer {\n  to *\n }\n}\nclosed.test:53 {\n kubernetes\n transfer {\n  to 192.0.2.1\n }\n}\nplain.test:53 {\n kubernetes\n}\n";
     let server = Server::start(corefile, &objects);
-    let address = server.addresses[0];
-    let output = std::process::Command::new("dig")
-        .args([&format!("@{}", address.ip()), "-p", &address.port().to_string(), "cluster.local", "AXFR"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = server.dig_text("cluster.local AXFR");
     let summary =
         text.lines().find(|line| line.starts_with(";; XFR size:")).unwrap_or_else(|| panic!("{text}"));
     let messages: usize =

@@ -110,6 +110,27 @@ impl Server {
         dig(self.addresses[0], false, &[question]).pop().unwrap_or_else(|| "no answer".into())
     }
 
+    /// What `dig` prints about one question over UDP and IPv4.
+    pub(crate) fn dig_text(&self, question: &str) -> String {
+        let (ip, port) = (self.addresses[0].ip(), self.addresses[0].port());
+        let mut command = Command::new("dig");
+        command.arg(format!("@{ip}")).args(["-p", &port.to_string(), "+tries=1", "+time=10"]);
+        let output = command.args(question.split(' ')).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The values of an answer's records, in their order.
+    pub(crate) fn short(&self, question: &str) -> Vec<String> {
+        self.dig_text(&format!("+short {question}")).lines().map(str::to_owned).collect()
+    }
+
+    /// The TTL of the first record of an answer.
+    pub(crate) fn ttl(&self, question: &str) -> u32 {
+        let text = self.dig_text(&format!("+noall +answer {question}"));
+        let ttl = text.split_whitespace().nth(1).and_then(|ttl| ttl.parse().ok());
+        ttl.unwrap_or_else(|| panic!("{question}: no TTL in {text:?}"))
+    }
+
     /// Asks until the answer is as wanted.
     pub(crate) fn eventually(&self, question: &str, wanted: &str) {
         let deadline = Instant::now() + PATIENCE;

@@ -14,7 +14,7 @@ use super::support::{Server, fairlead, loaned_address};
 
 /// What an upstream server does with a question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Does {
+pub(crate) enum Does {
     /// Answers with 192.0.2.N, kept for some seconds.
     Answers(u8, u32),
     Drops,
@@ -26,19 +26,21 @@ enum Does {
     LiesFirst,
     /// Takes a connection and closes it.
     Closes,
+    /// The same, but answers datagrams.
+    OnlyUdp,
     Fails,
     Denies,
 }
 
 /// An upstream server on loopback that does as it is told.
-struct Upstream {
-    address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     does: Arc<Mutex<Does>>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Upstream {
-    fn start(does: Does) -> Self {
+    pub(crate) fn start(does: Does) -> Self {
         let (tcp, udp, address) = loaned_address();
         let (does, asked) = (Arc::new(Mutex::new(does)), Arc::new(AtomicUsize::new(0)));
         let upstream = Self { address, does: Arc::clone(&does), asked: Arc::clone(&asked) };
@@ -48,12 +50,12 @@ impl Upstream {
         upstream
     }
 
-    fn now(&self, does: Does) {
+    pub(crate) fn now(&self, does: Does) {
         *self.does.lock().unwrap() = does;
     }
 
     /// How often clients' questions came here; those for the root are the server's own.
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -99,7 +101,7 @@ fn over_tcp(listener: &TcpListener, does: &Arc<Mutex<Does>>, asked: &Arc<AtomicU
                 }
                 count(&query, &asked);
                 let does = *does.lock().unwrap();
-                if matches!(does, Does::Drops | Does::Closes) {
+                if matches!(does, Does::Drops | Does::Closes | Does::OnlyUdp) {
                     return;
                 }
                 let reply = reply(&query, does, true);
@@ -146,7 +148,7 @@ fn reply(query: &[u8], does: Does, tcp: bool) -> Vec<u8> {
     reply
 }
 
-const GOOD: &str = "NOERROR: www.example.org. A 192.0.2.1";
+pub(crate) const GOOD: &str = "NOERROR: www.example.org. A 192.0.2.1";
 
 fn forward(upstreams: &[&Upstream], options: &str) -> String {
     let servers: Vec<String> = upstreams.iter().map(|upstream| upstream.address.to_string()).collect();

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::api::{Api, Call};
+use crate::authn::Identity;
 use crate::error::ApiError;
 use crate::object;
 use crate::resource::Resource;
@@ -17,6 +18,7 @@ mod limit_ranger;
 mod mirror;
 mod priority;
 pub(crate) mod quota;
+mod signing_request;
 mod tolerations;
 
 use self::mirror::Mirror;
@@ -32,6 +34,8 @@ pub(crate) struct Admission {
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt<'a> {
     pub(crate) api: &'a Api,
+    /// Who asks.
+    pub(crate) identity: &'a Identity,
     pub(crate) resource: &'static Resource,
     pub(crate) namespace: Option<&'a str>,
     /// What is replaced; absent for a new object.
@@ -52,21 +56,34 @@ type Run = for<'a> fn(&'a Attempt<'_>, &'a mut Value) -> BoxFuture<'a, Result<()
 
 struct Plugin {
     stage: Stage,
-    /// The kind it is about, as the plural of the core group.
-    of: &'static str,
+    /// The group and plural of the kind it is about.
+    of: (&'static str, &'static str),
     /// The subresources it is about, besides the object itself.
     subresources: &'static [&'static str],
     run: Run,
 }
 
+const SIGNING_REQUESTS: (&str, &str) = ("certificates.k8s.io", "certificatesigningrequests");
+
 /// In upstream's order (`pkg/kubeapiserver/options/plugins.go`).
 const CHAIN: &[Plugin] = &[
-    Plugin { stage: Stage::Change, of: "pods", subresources: &[], run: limit_ranger::complete },
-    Plugin { stage: Stage::Change, of: "pods", subresources: &[], run: priority::resolve },
-    Plugin { stage: Stage::Change, of: "pods", subresources: &[], run: tolerations::complete },
-    Plugin { stage: Stage::Change, of: "resourcequotas", subresources: &[], run: quota::count_at_once },
-    Plugin { stage: Stage::Check, of: "pods", subresources: &["resize"], run: limit_ranger::check },
-    Plugin { stage: Stage::Check, of: "persistentvolumeclaims", subresources: &[], run: limit_ranger::check },
+    Plugin { stage: Stage::Change, of: ("", "pods"), subresources: &[], run: limit_ranger::complete },
+    Plugin { stage: Stage::Change, of: ("", "pods"), subresources: &[], run: priority::resolve },
+    Plugin { stage: Stage::Change, of: ("", "pods"), subresources: &[], run: tolerations::complete },
+    Plugin { stage: Stage::Change, of: ("", "resourcequotas"), subresources: &[], run: quota::count_at_once },
+    Plugin {
+        stage: Stage::Change,
+        of: SIGNING_REQUESTS,
+        subresources: &[],
+        run: signing_request::say_who_asks,
+    },
+    Plugin { stage: Stage::Check, of: ("", "pods"), subresources: &["resize"], run: limit_ranger::check },
+    Plugin {
+        stage: Stage::Check,
+        of: ("", "persistentvolumeclaims"),
+        subresources: &[],
+        run: limit_ranger::check,
+    },
 ];
 
 impl Admission {
@@ -81,7 +98,7 @@ impl Admission {
 impl<'a> Attempt<'a> {
     pub(crate) fn of(call: &'a Call<'_>, old: Option<&'a Value>, subresource: Option<&'a str>) -> Self {
         let namespace = call.target.namespace.as_deref();
-        Self { api: call.api, resource: call.resource, namespace, old, subresource }
+        Self { api: call.api, identity: call.identity, resource: call.resource, namespace, old, subresource }
     }
 
     /// Runs the plugins of a stage.
@@ -100,8 +117,7 @@ impl<'a> Attempt<'a> {
 
 impl Plugin {
     fn concerns(&self, attempt: &Attempt<'_>) -> bool {
-        attempt.resource.group.is_empty()
-            && attempt.resource.plural == self.of
+        (attempt.resource.group, attempt.resource.plural) == self.of
             && attempt.subresource.is_none_or(|sub| self.subresources.contains(&sub))
     }
 }

@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::kubelet::Kubelets;
 use crate::limit::Limiter;
 use crate::negotiate::{self, Form};
+use crate::object::Owners;
 use crate::protobuf;
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
@@ -232,6 +233,11 @@ impl Call<'_> {
         found.ok_or_else(|| self.not_found())
     }
 
+    /// Whether lists and watches show who owns which field.
+    pub(crate) fn owners(&self) -> Owners {
+        if self.info.in_this_process { Owners::LeftOut } else { Owners::Shown }
+    }
+
     pub(crate) fn not_found(&self) -> ApiError {
         let name = self.target.name.clone().unwrap_or_default();
         ApiError::NotFound { resource: self.resource, name }
@@ -250,7 +256,7 @@ impl Call<'_> {
         revision: Revision,
     ) -> Result<Response<Body>, ApiError> {
         if negotiate::form(self.headers, &self.info.query)? == Form::Plain {
-            let bytes = object::with_version(self.resource, stored, revision)?;
+            let bytes = object::with_version(self.resource, stored, revision, Owners::Shown)?;
             return Ok(body::json_bytes(code, bytes));
         }
         self.respond(code, object::decode(self.resource, stored, revision)?)

@@ -1,7 +1,7 @@
 //! Objects as they are stored, and the few fields that every object has.
 //!
 //! An object is stored as JSON that begins with its metadata, without `resourceVersion` — that is the revision of the
-//! write and known only afterwards. [`with_version`] splices it in, so reads and watches need not decode anything.
+//! write and known only afterwards. `managedFields` come first. [`with_version`] splices it in, so reads and watches need not decode anything.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fairlead_store::Revision;
@@ -12,6 +12,8 @@ use crate::error::ApiError;
 use crate::resource::{Resource, from_storage, to_storage};
 
 const HEAD: &str = "{\"metadata\":{";
+/// The first member of the metadata, if it is there at all; so it is easily left out.
+const MANAGED_FIELDS: &str = "\"managedFields\":[";
 
 /// The bytes to store for an object of this kind.
 pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
@@ -26,7 +28,10 @@ pub(crate) fn encode_stored(object: &Value) -> Bytes {
     let mut text = String::from(HEAD);
     let empty = Map::new();
     let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    let own = metadata.iter().filter(|(key, _)| *key != "resourceVersion");
+    let owners = metadata.iter().filter(|(key, _)| *key == "managedFields");
+    let others =
+        metadata.iter().filter(|(key, _)| !["managedFields", "resourceVersion"].contains(&key.as_str()));
+    let own = owners.chain(others);
     for (index, (key, value)) in own.enumerate() {
         push_member(&mut text, index > 0, key, value);
     }
@@ -46,14 +51,11 @@ fn push_member(text: &mut String, comma: bool, key: &str, value: &Value) {
 }
 
 /// A stored object's JSON with its resource version, appended to `out`.
-pub(crate) fn write_with_version(out: &mut BytesMut, stored: &[u8], revision: Revision) {
-    let rest = stored.strip_prefix(HEAD.as_bytes()).unwrap_or_default();
-    out.reserve(stored.len() + 48);
+pub(crate) fn write_with_version(out: &mut BytesMut, stored: &[u8], revision: Revision, owners: Owners) {
+    let rest = members(stored, owners);
+    out.reserve(rest.len() + 64);
     out.put_slice(HEAD.as_bytes());
-    out.put_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
-    if !rest.starts_with(b"}") {
-        out.put_u8(b',');
-    }
+    put_version(out, revision, !rest.starts_with(b"}"));
     out.put_slice(rest);
 }
 
@@ -62,12 +64,13 @@ pub(crate) fn with_version(
     resource: &Resource,
     stored: &[u8],
     revision: Revision,
+    owners: Owners,
 ) -> Result<Bytes, ApiError> {
     if resource.strategy.conversion.is_some() {
         return Ok(Bytes::from(decode(resource, stored, revision)?.to_string()));
     }
     let mut out = BytesMut::new();
-    write_with_version(&mut out, stored, revision);
+    write_with_version(&mut out, stored, revision, owners);
     Ok(out.freeze())
 }
 
@@ -147,10 +150,91 @@ pub(crate) fn partial(object: &Value) -> Value {
     })
 }
 
+/// A stored object's metadata alone, as the JSON of a `PartialObjectMetadata`; nothing is decoded.
+pub(crate) fn write_partial(out: &mut BytesMut, stored: &[u8], revision: Revision, owners: Owners) {
+    const KIND: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"#;
+    let members = members(stored, owners);
+    let metadata = &members[..end_of(members).unwrap_or_default()];
+    out.reserve(KIND.len() + metadata.len() + 48);
+    out.put_slice(KIND);
+    put_version(out, revision, !metadata.is_empty());
+    out.put_slice(metadata);
+    out.put_slice(b"}}");
+}
+
+/// Whether an object is shown with its `managedFields`. They are half of its bytes and most of the work of reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owners {
+    Shown,
+    LeftOut,
+}
+
+/// A stored object from its first metadata member on.
+fn members(stored: &[u8], owners: Owners) -> &[u8] {
+    let members = stored.strip_prefix(HEAD.as_bytes()).unwrap_or_default();
+    let list = members.strip_prefix(MANAGED_FIELDS.as_bytes()).filter(|_| owners == Owners::LeftOut);
+    let Some((list, end)) = list.and_then(|list| Some((list, end_of(list)?))) else { return members };
+    let rest = &list[end + 1..];
+    rest.strip_prefix(b",").unwrap_or(rest)
+}
+
+/// Where the bracket is that closes the JSON list or object in which `json` begins.
+fn end_of(json: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for (at, byte) in json.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn put_version(out: &mut BytesMut, revision: Revision, more: bool) {
+    out.put_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
+    if more {
+        out.put_u8(b',');
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::resource::find;
+
+    #[test]
+    fn what_is_not_asked_for_is_cut_out_of_the_stored_bytes() {
+        let pods = find("", "v1", "pods").unwrap();
+        let owners = json!([{ "manager": "a]\"\\", "fieldsV1": { "f:x": {}, "f:y": { ".": {} } } }]);
+        let rows = [
+            json!({}),
+            json!({ "managedFields": owners }),
+            json!({ "annotations": { "a": "}\"," }, "managedFields": owners, "name": "a]" }),
+            json!({ "managedFields": [], "labels": {} }),
+        ];
+        for metadata in rows {
+            let object =
+                json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "a": "}" } });
+            let stored = encode(pods, &object);
+            let mut without = object;
+            without["metadata"].as_object_mut().unwrap().remove("managedFields");
+            let without = encode(pods, &without);
+            for (owners, expected) in [(Owners::Shown, &stored), (Owners::LeftOut, &without)] {
+                let expected = decode(pods, expected, 42).unwrap();
+                let (mut whole, mut cut) = (BytesMut::new(), BytesMut::new());
+                write_with_version(&mut whole, &stored, 42, owners);
+                write_partial(&mut cut, &stored, 42, owners);
+                assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap(), expected);
+                assert_eq!(serde_json::from_slice::<Value>(&cut).unwrap(), partial(&expected));
+            }
+        }
+    }
 
     #[test]
     fn the_version_is_spliced_into_the_stored_bytes() {
@@ -164,7 +248,7 @@ mod tests {
         assert!(!String::from_utf8_lossy(&stored).contains("resourceVersion"));
         let mut expected = object;
         expected["metadata"]["resourceVersion"] = json!("42");
-        let spliced = with_version(pods, &stored, 42).unwrap();
+        let spliced = with_version(pods, &stored, 42, Owners::Shown).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&spliced).unwrap(), expected);
         assert_eq!(decode(pods, &stored, 42).unwrap(), expected);
     }

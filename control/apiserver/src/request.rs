@@ -17,7 +17,14 @@ pub struct RequestInfo {
     pub target: Option<Target>,
     /// The parameters.
     pub query: Query,
+    /// Whether a component of this process asks ([`InThisProcess`]).
+    pub in_this_process: bool,
 }
+
+/// Marks the requests of components of this process. They read all objects of the largest kinds and have no use for
+/// `managedFields`, so their lists and watches are without.
+#[derive(Clone, Copy, Debug)]
+pub struct InThisProcess;
 
 /// The object or collection of a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,11 +50,18 @@ pub struct Query(Vec<(String, String)>);
 impl RequestInfo {
     /// Reads the request line.
     pub fn parse(parts: &Parts) -> Result<Self, ApiError> {
-        let query = Query::parse(&parts.uri)?;
+        let mut query = Query::parse(&parts.uri)?;
         let path = parts.uri.path().to_owned();
-        let target = Target::parse(&path);
+        let mut target = Target::parse(&path);
+        if parts.method == Method::GET
+            && let Some(watched) = without_watch(&path)
+        {
+            target = Target::parse(&watched);
+            query.watch(target.as_mut().and_then(|target| target.name.take()));
+        }
         let verb = verb(&parts.method, target.as_ref(), &query)?;
-        Ok(Self { verb, path, target, query })
+        let in_this_process = parts.extensions.get::<InThisProcess>().is_some();
+        Ok(Self { verb, path, target, query, in_this_process })
     }
 }
 
@@ -97,6 +111,16 @@ impl Query {
             .map_err(|error| ApiError::BadRequest(format!("cannot read the query: {error}")))
     }
 
+    /// Asks for a watch, of one object if it is named.
+    fn watch(&mut self, name: Option<String>) {
+        self.0.retain(|(key, _)| key != "watch");
+        self.0.push(("watch".to_owned(), "true".to_owned()));
+        if let Some(name) = name {
+            self.0.retain(|(key, _)| key != "fieldSelector");
+            self.0.push(("fieldSelector".to_owned(), format!("metadata.name={name}")));
+        }
+    }
+
     /// The first value of a parameter, if it is there and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -134,6 +158,17 @@ impl Query {
             Some(other) => Err(unreadable("dryRun", other)),
         }
     }
+}
+
+/// The path of what an old path of a watch, such as `/api/v1/watch/pods`, is about.
+fn without_watch(path: &str) -> Option<String> {
+    let mut words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
+    let at = if words.first() == Some(&"apis") { 3 } else { 2 };
+    let is_one = words.get(at) == Some(&"watch") && words.len() > at + 1;
+    is_one.then(|| {
+        words.remove(at);
+        format!("/{}", words.join("/"))
+    })
 }
 
 fn unreadable(name: &str, value: &str) -> ApiError {
@@ -204,6 +239,10 @@ mod tests {
                 "patch apps/v1 deployments a b scale",
             ),
             ("GET", "/api/v1/nodes/n%2E1", "get /v1 nodes - n.1 -"),
+            ("GET", "/api/v1/watch/pods", "watch /v1 pods - - -"),
+            ("GET", "/api/v1/watch/namespaces/a/pods?watch=0", "watch /v1 pods a - -"),
+            ("GET", "/apis/apps/v1/watch/deployments", "watch apps/v1 deployments - - -"),
+            ("POST", "/api/v1/watch/pods", "create /v1 watch - pods -"),
         ];
         for (method, uri, expected) in rows {
             let info = info(method, uri);
@@ -220,6 +259,18 @@ mod tests {
                 dash(target.subresource)
             );
             assert_eq!(found, expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn an_old_path_of_one_object_watches_that_object() {
+        for uri in ["/api/v1/watch/namespaces/a/pods/b", "/api/v1/watch/nodes/b?fieldSelector=x%3Dy"] {
+            let info = info("GET", uri);
+            assert_eq!(
+                (info.verb, info.query.get("fieldSelector")),
+                ("watch", Some("metadata.name=b")),
+                "{uri}"
+            );
         }
     }
 

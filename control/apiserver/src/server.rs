@@ -39,6 +39,7 @@ use crate::furnish;
 use crate::kubelet::Kubelets;
 use crate::limit::{Limiter, Limits};
 use crate::pki::{self, Issued, Pki};
+use crate::request::InThisProcess;
 use crate::tls::CertificateFile;
 use crate::{Config, Error};
 
@@ -61,7 +62,8 @@ pub struct ApiServer {
     tls: Arc<ServerConfig>,
 }
 
-/// The API as a `tower` service for components of this process; its user is in `system:masters`.
+/// The API as a `tower` service for components of this process; its user is in `system:masters`. Its lists and watches
+/// show no `managedFields`.
 #[derive(Clone, Debug)]
 pub struct InProcess {
     api: Arc<Api>,
@@ -83,6 +85,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let api = self.api.clone();
         request.extensions_mut().insert(Identity::in_process());
+        request.extensions_mut().insert(InThisProcess);
         Box::pin(async move { Ok(api::serve(api, request).await) })
     }
 }

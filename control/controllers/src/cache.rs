@@ -1,4 +1,5 @@
-//! What the controllers know: every object of the kinds they work on, kept true by watches and by their own writes.
+//! What the controllers know: every object of the kinds they work on, as far as they ask for it ([`Slim`]), kept true by
+//! watches and by their own writes.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -14,6 +15,10 @@ use k8s_openapi::api::{
 use kube::{Resource, runtime::watcher};
 use serde_json::Value;
 use tokio::sync::watch;
+
+mod slim;
+
+pub use slim::Slim;
 
 /// Namespace and name; cluster-wide objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -116,7 +121,7 @@ impl<K> Inner<K> {
     }
 }
 
-impl<K: Resource> Cache<K> {
+impl<K: Slim> Cache<K> {
     fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +148,8 @@ impl<K: Resource> Cache<K> {
     }
 
     /// Takes in a version of an object; `None` when it is not newer than what is known.
-    pub fn put(&self, object: K) -> Option<Changed<K>> {
+    pub fn put(&self, mut object: K) -> Option<Changed<K>> {
+        object.slim();
         let mut inner = self.write();
         let key = Key::of(&object);
         if object.meta().uid.as_ref().is_some_and(|uid| inner.tombstones.contains(uid)) {

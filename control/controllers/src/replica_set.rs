@@ -25,7 +25,7 @@ use crate::{
 const BURST: usize = 500;
 
 /// Deleting a pod with a lower cost is preferred.
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The controller.
 #[derive(Debug, Default)]

@@ -40,6 +40,20 @@ pub enum Change {
     DeleteCorefile,
 }
 
+impl Change {
+    /// The same with texts of its own.
+    pub(crate) fn copied(&self) -> Self {
+        let mut copy = self.clone();
+        match &mut copy {
+            Self::PutService(Service { name, .. })
+            | Self::PutSlice(EndpointSlice { name, .. })
+            | Self::PutPod(Pod { name, .. }) => *name = name.copied(),
+            _ => {}
+        }
+        copy
+    }
+}
+
 /// A complete set of changes that belongs together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Update {

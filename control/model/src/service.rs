@@ -18,6 +18,11 @@ impl ObjectName {
     pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
         Self { namespace: namespace.as_ref().into(), name: name.as_ref().into() }
     }
+
+    /// The same with a text of its own.
+    pub(crate) fn copied(&self) -> Self {
+        Self::new(&self.namespace, &self.name)
+    }
 }
 
 impl fmt::Display for ObjectName {

@@ -72,9 +72,11 @@ impl View {
             touched.extend(self.services.keys().cloned());
             touched.extend(self.slices_of.keys().cloned());
             *self = Self::default();
-        }
-        for change in update.changes {
-            self.apply_change(change, &mut touched);
+            // What is kept lies together then, not between the leftovers of decoding, which keep its pages from being given
+            // back.
+            update.changes.iter().for_each(|change| self.apply_change(change.copied(), &mut touched));
+        } else {
+            update.changes.into_iter().for_each(|change| self.apply_change(change, &mut touched));
         }
         self.revision = update.revision;
         touched

@@ -125,6 +125,7 @@ impl Cluster {
 
     fn place(&mut self, node: &str, info: PodInfo, assumed: bool) {
         let uid = info.uid().to_owned();
+        let info = info.settled();
         if self.places.get(&uid).is_some_and(|place| place.node != node) {
             self.delete_pod(&uid);
         }

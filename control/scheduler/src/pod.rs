@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodSpec, PodStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use crate::request::{self, Resources};
 
@@ -57,6 +60,31 @@ impl PodInfo {
             })
         });
         Self { request: request::of(spec), weight: request::of_nonzero(spec), ports: ports.collect(), pod }
+    }
+
+    /// The same, with only so much of the object as matters once it is on a node: there are many of those.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let Pod { metadata, spec, status } = self.pod.as_ref();
+        let pod = Pod {
+            metadata: ObjectMeta {
+                name: metadata.name.clone(),
+                namespace: metadata.namespace.clone(),
+                uid: metadata.uid.clone(),
+                labels: metadata.labels.clone(),
+                owner_references: metadata.owner_references.clone(),
+                ..ObjectMeta::default()
+            },
+            spec: spec.as_ref().map(|spec| PodSpec {
+                node_name: spec.node_name.clone(),
+                affinity: spec.affinity.clone(),
+                ..PodSpec::default()
+            }),
+            status: status
+                .as_ref()
+                .map(|status| PodStatus { phase: status.phase.clone(), ..PodStatus::default() }),
+        };
+        Self { pod: Arc::new(pod), ..self }
     }
 
     /// UID; empty for an object that was never stored.

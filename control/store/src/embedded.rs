@@ -9,6 +9,7 @@
 //! then there as a whole or not at all, and watches are told what they missed.
 
 mod import;
+mod keys;
 mod lock;
 mod reader;
 mod schema;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::watch::Hub;
 use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch, Write};
+use keys::Keys;
 use lock::DirectoryLock;
 use slot::Slot;
 use space::Space;
@@ -87,6 +89,7 @@ impl EmbeddedConfig {
 #[derive(Debug)]
 pub struct EmbeddedStore {
     slot: Arc<Slot>,
+    keys: Arc<Keys>,
     hub: Arc<Hub>,
     /// Closing it ends the writer.
     commands: Option<mpsc::Sender<Command>>,
@@ -111,10 +114,11 @@ impl EmbeddedStore {
             path: config.dir.clone(),
             source: Arc::new(error),
         })?;
+        let keys = Arc::new(Keys::read(&*slot.get()?, revision)?);
         let slot = Arc::new(slot);
         let hub = Arc::new(Hub::new(revision, config.watch_queue_len_max));
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
-        let writer = Writer::new(slot.clone(), hub.clone(), config.retention);
+        let writer = Writer::new(slot.clone(), keys.clone(), hub.clone(), config.retention);
         let writer = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
@@ -123,7 +127,7 @@ impl EmbeddedStore {
                 path,
                 source: Arc::new(error),
             })?;
-        Ok(Self { slot, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
+        Ok(Self { slot, keys, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
     }
 
     async fn send(&self, command: Command) -> Result<(), StoreError> {
@@ -155,7 +159,15 @@ impl Store for EmbeddedStore {
     }
 
     async fn list(&self, request: ListRequest) -> Result<Listing, StoreError> {
-        self.read(move |database| reader::list(database, &request)).await
+        self.slot.get()?;
+        // Of most prefixes that every write asks for, such as a namespace's quotas, there is nothing.
+        if request.at.is_none()
+            && let Some(revision) = self.keys.nothing_under(&request.prefix)
+        {
+            return Ok(Listing { entries: Vec::new(), revision, remaining: 0 });
+        }
+        let keys = self.keys.clone();
+        self.read(move |database| reader::list(database, &keys, &request)).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {

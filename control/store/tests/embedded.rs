@@ -9,7 +9,8 @@ mod suite {
 
 use std::sync::Arc;
 
-use fairlead_store::{EmbeddedConfig, EmbeddedStore, Store};
+use bytes::Bytes;
+use fairlead_store::{EmbeddedConfig, EmbeddedStore, ListRequest, Store};
 use proptest::prelude::*;
 use suite::{contract, model};
 use tempfile::TempDir;
@@ -34,4 +35,31 @@ proptest! {
         let (store, _dir) = open();
         runtime.block_on(model::check(&*store, steps));
     }
+}
+
+#[tokio::test]
+async fn what_follows_a_page_is_counted_in_its_own_state() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let store = EmbeddedStore::open(&EmbeddedConfig::new(dir.path())).unwrap();
+    for key in ["/a/1", "/a/2", "/a/3", "/a/4", "/b/1"] {
+        store.create(key, Bytes::from_static(b"v")).await.unwrap();
+    }
+    let remaining = async |at| {
+        let request = ListRequest { limit: Some(1), at, ..ListRequest::prefix("/a/") };
+        store.list(request).await.unwrap().remaining
+    };
+    assert_eq!(remaining(None).await, 3);
+    store.delete("/a/3", None).await.unwrap();
+    store.create("/a/5", Bytes::from_static(b"v")).await.unwrap();
+    store.delete("/a/4", None).await.unwrap();
+    assert_eq!([remaining(Some(5)).await, remaining(Some(6)).await, remaining(None).await], [3, 2, 2]);
+    let nothing = store.list(ListRequest::prefix("/c/")).await.unwrap();
+    assert_eq!((nothing.entries.len(), nothing.revision), (0, 8));
+    drop(store);
+    // The keys are known again after a restart.
+    let store = EmbeddedStore::open(&EmbeddedConfig::new(dir.path())).unwrap();
+    let request = ListRequest { limit: Some(1), ..ListRequest::prefix("/a/") };
+    assert_eq!(store.list(request).await.unwrap().remaining, 2);
+    store.delete("/b/1", None).await.unwrap();
+    assert_eq!(store.list(ListRequest::prefix("/b/")).await.unwrap().revision, 9);
 }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -16,10 +17,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{DnsError, chain::ServerBlock, generation::Endpoint, metrics::Registry};
+
+/// How long a request that has begun may go on after the end.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What the endpoints look at.
 pub(crate) struct Status {
@@ -94,9 +98,18 @@ impl Admin {
             .route("/health", get(health))
             .route("/ready", get(ready))
             .with_state((status, self.endpoint));
+        // Half a request may stay half for ever: its client does not hold up the end.
+        let late = async {
+            shutdown.cancelled().await;
+            sleep(GRACE).await;
+        };
         let server = axum::serve(self.listener, router);
-        if let Err(error) = server.with_graceful_shutdown(shutdown.cancelled_owned()).await {
-            tracing::warn!(%error, "an HTTP endpoint of the DNS server ended");
+        let server = server.with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        tokio::select! {
+            result = server.into_future() => if let Err(error) = result {
+                tracing::warn!(%error, "an HTTP endpoint of the DNS server ended");
+            },
+            () = late => {}
         }
     }
 }

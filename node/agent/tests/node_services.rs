@@ -56,11 +56,14 @@ const KINDS: [Kind; 5] =
 enum Client {
     PodOfA,
     PodOfB,
+    /// Of the first node, outside its cgroup: packets are translated, sockets are not.
+    PodWithoutHooks,
     HostA,
     Outside,
 }
 
-const CLIENTS: [Client; 4] = [Client::PodOfA, Client::PodOfB, Client::HostA, Client::Outside];
+const CLIENTS: [Client; 5] =
+    [Client::PodOfA, Client::PodOfB, Client::PodWithoutHooks, Client::HostA, Client::Outside];
 
 /// With what socket.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -108,19 +111,19 @@ impl World {
     /// Where a client's sockets are made.
     fn netns(&self, client: Client) -> PathBuf {
         match client {
-            Client::PodOfA => self.clients[0].netns.clone(),
+            Client::PodOfA | Client::PodWithoutHooks => self.clients[0].netns.clone(),
             Client::PodOfB => self.clients[1].netns.clone(),
             Client::HostA => self.topology.a.netns.path(),
             Client::Outside => self.topology.client.netns.path(),
         }
     }
 
-    /// Puts this process under the hooks of the client's node; there are none outside.
+    /// Puts this process under the hooks of the client's node; there are none outside, nor for who has none.
     fn enter(&self, client: Client) -> Option<InCgroup> {
         let agent = match client {
             Client::PodOfA | Client::HostA => &self.agents[0],
             Client::PodOfB => &self.agents[1],
-            Client::Outside => return None,
+            Client::PodWithoutHooks | Client::Outside => return None,
         };
         Some(InCgroup::enter(&agent.cgroup().join("client")))
     }
@@ -128,7 +131,7 @@ impl World {
     /// The address that the backend should see.
     fn seen(&self, client: Client, family: usize) -> IpAddr {
         match client {
-            Client::PodOfA => self.clients[0].addresses[family],
+            Client::PodOfA | Client::PodWithoutHooks => self.clients[0].addresses[family],
             Client::PodOfB => self.clients[1].addresses[family],
             Client::HostA => self.topology.a.addresses[family],
             Client::Outside => self.topology.client.addresses[family],

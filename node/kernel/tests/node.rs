@@ -12,7 +12,11 @@ use std::{
     thread,
 };
 
-use fairlead_abi::names::globals;
+use aya::maps::{HashMap, Map, MapData};
+use fairlead_abi::{
+    names::{self, globals},
+    service::{ServiceKey, ServiceValue},
+};
 use fairlead_kernel::features::Helpers;
 use fairlead_testkit::{
     Capture, InCgroup, TwoNodes,
@@ -56,6 +60,7 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     the_host_reaches_its_pods(&topology, &same_node);
     no_netfilter_rule_exists(&topology);
     a_restart_under_traffic_breaks_nothing(&mut a, &cluster, &client);
+    what_somebody_else_deletes_is_noticed_and_comes_back(&mut a, &cluster, &client);
     counters_and_records_tell_of_it(&mut a);
     a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
     a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
@@ -191,6 +196,26 @@ fn a_restart_under_traffic_breaks_nothing(a: &mut RunningNode, cluster: &Cluster
     for stream in &mut old {
         ask(stream).expect("a connection from before the restarts works");
     }
+}
+
+fn what_somebody_else_deletes_is_noticed_and_comes_back(
+    a: &mut RunningNode,
+    cluster: &Cluster,
+    client: &node::Pod,
+) {
+    assert_eq!(a.audit(), None, "the maps hold what was planned");
+    let map = MapData::from_pin(a.pinned(names::SERVICES.name)).expect("it is pinned");
+    let mut map = HashMap::<_, ServiceKey, ServiceValue>::try_from(Map::HashMap(map)).expect("a hash map");
+    let keys: Vec<ServiceKey> = map.keys().map(|key| key.expect("reads")).collect();
+    keys.iter().for_each(|key| map.remove(key).expect("deletes"));
+    assert_eq!(a.audit(), Some(names::SERVICES.name));
+    assert_eq!(
+        a.sync(&cluster.view),
+        2 * keys.len(),
+        "each frontend and its range; backends stay where they are"
+    );
+    assert_eq!(a.audit(), None);
+    connections_are_spread_and_show_the_service(client);
 }
 
 fn counters_and_records_tell_of_it(a: &mut RunningNode) {

@@ -47,6 +47,12 @@ impl FieldSelector {
         self.requirements.is_empty()
     }
 
+    /// How many requirements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.requirements.len()
+    }
+
     /// The value that a field must equal, if the selector asks for one; a list by name can be a single get.
     pub fn requires_exact(&self, label: &str) -> Option<&str> {
         let exact = self.requirements.iter().find(|one| one.equal && one.field.label == label)?;

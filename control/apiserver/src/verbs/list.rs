@@ -39,7 +39,18 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
             table["metadata"] = page.metadata();
             Ok(body::json(StatusCode::OK, &table))
         }
-        Form::Partial | Form::PartialProtobuf => {
+        Form::Partial => {
+            let head = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": page.metadata(),
+            });
+            render(&head, &page, |out, entry| {
+                object::write_partial(out, &entry.value, entry.mod_revision, call.owners());
+                Ok(())
+            })
+        }
+        Form::PartialProtobuf => {
             let items: Vec<Value> = decode(call, &page)?.iter().map(object::partial).collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList",
@@ -47,9 +58,6 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
                 "metadata": page.metadata(),
                 "items": items,
             });
-            if form == Form::Partial {
-                return Ok(body::json(StatusCode::OK, &list));
-            }
             Ok(body::protobuf(StatusCode::OK, protobuf::encode_partial(&list)?))
         }
         Form::Protobuf => {
@@ -194,13 +202,31 @@ impl Page {
 
 /// The list without decoding its objects.
 fn render_raw(call: &Call<'_>, page: &Page) -> Result<Response<Body>, ApiError> {
-    let size: usize = page.entries.iter().map(|entry| entry.value.len() + 48).sum();
-    let mut out = BytesMut::with_capacity(size + 256);
     let head = json!({
         "kind": call.resource.list_kind,
         "apiVersion": call.resource.api_version(),
         "metadata": page.metadata(),
     });
+    let owners = call.owners();
+    render(&head, page, |out, entry| {
+        if call.resource.strategy.conversion.is_some() {
+            let bytes: Bytes = object::with_version(call.resource, &entry.value, entry.mod_revision, owners)?;
+            out.put_slice(&bytes);
+        } else {
+            object::write_with_version(out, &entry.value, entry.mod_revision, owners);
+        }
+        Ok(())
+    })
+}
+
+/// A list whose items are written one after the other.
+fn render(
+    head: &Value,
+    page: &Page,
+    item: impl Fn(&mut BytesMut, &Entry) -> Result<(), ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let size: usize = page.entries.iter().map(|entry| entry.value.len() + 48).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
     let head = head.to_string();
     out.put_slice(&head.as_bytes()[..head.len() - 1]);
     out.put_slice(b",\"items\":[");
@@ -208,12 +234,7 @@ fn render_raw(call: &Call<'_>, page: &Page) -> Result<Response<Body>, ApiError> 
         if index > 0 {
             out.put_u8(b',');
         }
-        if call.resource.strategy.conversion.is_some() {
-            let bytes: Bytes = object::with_version(call.resource, &entry.value, entry.mod_revision)?;
-            out.put_slice(&bytes);
-        } else {
-            object::write_with_version(&mut out, &entry.value, entry.mod_revision);
-        }
+        item(&mut out, entry)?;
     }
     out.put_slice(b"]}");
     Ok(body::json_bytes(StatusCode::OK, out.freeze()))

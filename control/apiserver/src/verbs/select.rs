@@ -16,6 +16,7 @@ pub(crate) struct Selection {
     pub(crate) prefix: String,
     labels: LabelSelector,
     fields: FieldSelector,
+    one_key: bool,
 }
 
 impl Selection {
@@ -27,15 +28,22 @@ impl Selection {
         let mut prefix = prefix(call.resource, call.target.namespace.as_deref());
         // One object: its key is the prefix, and the selector leaves out longer names.
         let in_one_place = call.target.namespace.is_some() || !call.resource.namespaced;
+        let mut one_key = false;
         if in_one_place && let Some(name) = fields.requires_exact("metadata.name") {
             prefix.push_str(name);
+            one_key = fields.len() == 1 && labels.is_empty();
         }
-        Ok(Self { prefix, labels, fields })
+        Ok(Self { prefix, labels, fields, one_key })
     }
 
     /// Whether every object under the prefix is selected.
     pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// Whether the object whose key is the prefix is selected, and nothing else: no object need be looked into.
+    pub(crate) fn is_one_key(&self) -> bool {
+        self.one_key
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {

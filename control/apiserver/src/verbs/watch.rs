@@ -17,6 +17,7 @@ use crate::api::{Api, Call};
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::negotiate::{self, Form};
+use crate::object::Owners;
 use crate::resource::Resource;
 use crate::{object, protobuf, table};
 
@@ -68,6 +69,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         api: call.api.clone(),
         resource: call.resource,
         form,
+        owners: call.owners(),
         selection,
         watch,
         phase: if with_initial { Phase::Initial { after: None } } else { Phase::Live },
@@ -103,6 +105,7 @@ struct Follower {
     api: Arc<Api>,
     resource: &'static Resource,
     form: Form,
+    owners: Owners,
     selection: Selection,
     watch: Watch,
     phase: Phase,
@@ -225,7 +228,10 @@ impl Follower {
     /// One change as this watch's selection sees it: an object may come in, change, or leave.
     fn write_event(&mut self, out: &mut BytesMut, event: &Event) -> Result<(), ApiError> {
         self.last = event.revision;
-        if self.selection.is_everything() {
+        if self.selection.is_one_key() && event.key != self.selection.prefix {
+            return Ok(());
+        }
+        if self.selection.is_everything() || self.selection.is_one_key() {
             let kind = match event.kind {
                 EventKind::Created => "ADDED",
                 EventKind::Updated => "MODIFIED",
@@ -263,12 +269,13 @@ impl Follower {
     ) -> Result<(), ApiError> {
         match self.form {
             Form::Plain | Form::Yaml => {
-                let json = object::with_version(self.resource, stored, revision)?;
+                let json = object::with_version(self.resource, stored, revision, self.owners)?;
                 write_line(out, kind, &json);
             }
             Form::Partial => {
-                let value = object::partial(&object::decode(self.resource, stored, revision)?);
-                write_line(out, kind, value.to_string().as_bytes());
+                let mut json = BytesMut::new();
+                object::write_partial(&mut json, stored, revision, self.owners);
+                write_line(out, kind, &json);
             }
             Form::Protobuf => {
                 let value = object::decode(self.resource, stored, revision)?;

@@ -402,3 +402,29 @@ async fn a_job_gets_a_selector_of_its_own() {
     assert_eq!((code, &answer["metadata"]["generation"]), (StatusCode::OK, &json!(2)), "{answer}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_certificate_is_asked_for_by_the_caller_whatever_the_request_says() {
+    const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let server = Server::start().await;
+    let client = crate::http::over_tls(&server, true).await;
+    let forged = json!({
+        "metadata": { "name": "r" },
+        "spec": {
+            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K",
+            "signerName": "example.com/signer",
+            "usages": ["client auth"],
+            "username": "somebody-else",
+            "groups": ["system:nodes"],
+            "uid": "7",
+        },
+    });
+    let made = create(&client, REQUESTS, forged).await;
+    assert_eq!(made["spec"]["username"], "kubernetes-admin");
+    assert_eq!(made["spec"]["groups"], json!(["system:masters", "system:authenticated"]));
+    assert_eq!(made["spec"]["uid"], Value::Null);
+    let patch = json!({ "spec": { "username": "somebody-else" } });
+    let (code, patched) = call(&client, "PATCH", &format!("{REQUESTS}/r"), patch).await;
+    assert_eq!((code, &patched["spec"]["username"]), (StatusCode::OK, &json!("kubernetes-admin")));
+    server.stop().await;
+}

@@ -4,13 +4,13 @@ use std::{fmt::Debug, future, sync::Arc};
 
 use futures::StreamExt;
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cached, Caches, Touched};
+use crate::cache::{Cached, Caches, Slim, Touched};
 
 /// Told of every change.
 type Listener = Box<dyn Fn(&Caches, &Touched) + Send + Sync>;
@@ -39,7 +39,7 @@ impl Hub {
     /// Keeps the cache of one kind true until the shutdown.
     pub async fn watch<K>(self: Arc<Self>, client: Client, shutdown: CancellationToken)
     where
-        K: Cached + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Cached + Slim + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let events = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
         let observing = events.for_each(|event| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
+use super::keys::Keys;
 use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
 use crate::error::During;
 use crate::{Entry, Event, EventKind, ListRequest, Listing, Revision, StoreError};
@@ -25,12 +26,14 @@ pub(super) fn get(database: &Database, key: &str) -> Result<Option<Entry>, Store
     Ok(Some(CurrentRecord::decode(key, found.value())?.to_entry(key)))
 }
 
-pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Listing, StoreError> {
+/// One page. How many entries follow is exact but for writes that are committed meanwhile; whether any do is exact.
+pub(super) fn list(database: &Database, keys: &Keys, request: &ListRequest) -> Result<Listing, StoreError> {
     let transaction = database.begin_read().during(LISTING)?;
     let newest = newest(&transaction, request.at)?;
     let revision = request.at.unwrap_or(newest);
-    let mut changed = changed_since(&transaction, request, revision, newest)?.into_iter().peekable();
-    let mut page = Page::new(request.limit, revision);
+    let changed = changed_since(&transaction, request, revision, newest)?;
+    let mut before = changed.iter().peekable();
+    let mut page = Page::new(request.limit);
 
     let current = transaction.open_table(CURRENT).during(LISTING)?;
     let start = match &request.after {
@@ -43,17 +46,31 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Listing
         if !key.starts_with(&request.prefix) {
             break;
         }
-        while let Some((_, before)) = changed.next_if(|(other, _)| other.as_str() < key) {
-            page.push(before);
+        while let Some((_, entry)) = before.next_if(|(other, _)| other.as_str() < key) {
+            page.push(entry.as_ref());
         }
-        match changed.next_if(|(other, _)| other == key) {
-            Some((_, before)) => page.push(before),
-            None if page.is_full() => page.listing.remaining += 1,
-            None => page.push(Some(CurrentRecord::decode(key, record.value())?.to_entry(key))),
+        match before.next_if(|(other, _)| *other == key) {
+            Some((_, entry)) => page.push(entry.as_ref()),
+            None if page.is_full() => page.followed = true,
+            None => page.entries.push(CurrentRecord::decode(key, record.value())?.to_entry(key)),
+        }
+        if page.followed {
+            break;
         }
     }
-    changed.for_each(|(_, before)| page.push(before));
-    Ok(page.listing)
+    before.for_each(|(_, entry)| page.push(entry.as_ref()));
+    let remaining = if page.followed { following(&page, keys, request, &changed).max(1) } else { 0 };
+    Ok(Listing { entries: page.entries, revision, remaining })
+}
+
+/// How many entries follow after a page: the keys that are there, and were at its revision; and those that were only then.
+fn following(page: &Page, keys: &Keys, request: &ListRequest, changed: &Changed) -> usize {
+    let last = page.entries.last().map(|entry| entry.key.as_str()).or(request.after.as_deref());
+    // A page for which there is no room begins at the prefix, which is no key itself.
+    let last = last.unwrap_or(&request.prefix);
+    let unchanged = keys.count_after(&request.prefix, last, |key| !changed.contains_key(key));
+    let earlier = changed.range::<str, _>((Bound::Excluded(last), Bound::Unbounded));
+    unchanged + earlier.filter(|(_, entry)| entry.is_some()).count()
 }
 
 /// The events under `prefix` with `after < revision <= until`.
@@ -93,13 +110,16 @@ fn newest(transaction: &ReadTransaction, at: Option<Revision>) -> Result<Revisio
     }
 }
 
+/// What keys were before they changed; absent, when they were not there.
+type Changed = BTreeMap<String, Option<Entry>>;
+
 /// For each requested key that changed in `(at, newest]`: what it was at `at`.
 fn changed_since(
     transaction: &ReadTransaction,
     request: &ListRequest,
     at: Revision,
     newest: Revision,
-) -> Result<BTreeMap<String, Option<Entry>>, StoreError> {
+) -> Result<Changed, StoreError> {
     let mut changed = BTreeMap::new();
     if at >= newest {
         return Ok(changed);
@@ -119,27 +139,27 @@ fn changed_since(
     Ok(changed)
 }
 
-/// A listing that counts what is beyond its limit.
+/// The entries of a listing, and whether more follow beyond its limit.
 struct Page {
-    listing: Listing,
+    entries: Vec<Entry>,
     limit: usize,
+    followed: bool,
 }
 
 impl Page {
-    fn new(limit: Option<usize>, revision: Revision) -> Self {
-        let listing = Listing { entries: Vec::new(), revision, remaining: 0 };
-        Self { listing, limit: limit.unwrap_or(usize::MAX) }
+    fn new(limit: Option<usize>) -> Self {
+        Self { entries: Vec::new(), limit: limit.unwrap_or(usize::MAX), followed: false }
     }
 
     fn is_full(&self) -> bool {
-        self.listing.entries.len() >= self.limit
+        self.entries.len() >= self.limit
     }
 
-    fn push(&mut self, entry: Option<Entry>) {
+    fn push(&mut self, entry: Option<&Entry>) {
         match entry {
             None => {}
-            Some(_) if self.is_full() => self.listing.remaining += 1,
-            Some(entry) => self.listing.entries.push(entry),
+            Some(_) if self.is_full() => self.followed = true,
+            Some(entry) => self.entries.push(entry.clone()),
         }
     }
 }

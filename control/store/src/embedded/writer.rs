@@ -8,6 +8,7 @@ use bytes::Bytes;
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
+use super::keys::Keys;
 use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
 use super::slot::Slot;
 use super::{Retention, reader};
@@ -56,6 +57,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 #[derive(Debug)]
 pub(super) struct Writer {
     slot: Arc<Slot>,
+    keys: Arc<Keys>,
     hub: Arc<Hub>,
     retention: Retention,
     trimmed: Instant,
@@ -84,8 +86,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 const REFUSE_EVERY: Duration = Duration::from_millis(20);
 
 impl Writer {
-    pub(super) fn new(slot: Arc<Slot>, hub: Arc<Hub>, retention: Retention) -> Self {
-        Self { slot, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
+    pub(super) fn new(slot: Arc<Slot>, keys: Arc<Keys>, hub: Arc<Hub>, retention: Retention) -> Self {
+        Self { slot, keys, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
     }
 
     /// Serves commands until the store is dropped.
@@ -150,10 +152,15 @@ impl Writer {
         let published = self.hub.published();
         if revision > published {
             let missed = reader::history(&database, "", published, revision)?;
-            self.hub.publish(&Vec::from(missed));
+            self.publish(&Vec::from(missed));
         }
         self.slot.serve(database);
         Ok(())
+    }
+
+    fn publish(&self, events: &[Arc<Event>]) {
+        self.keys.apply(events.iter().map(AsRef::as_ref));
+        self.hub.publish(events);
     }
 
     fn commit(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
@@ -163,7 +170,7 @@ impl Writer {
         let mut batch = Batch::default();
         let outcome = self.apply(commands, &mut batch);
         match &outcome {
-            Ok(()) => self.hub.publish(&batch.events),
+            Ok(()) => self.publish(&batch.events),
             Err(error) => tracing::error!(%error, source = ?error, "a commit failed"),
         }
         let answer = match &outcome {

@@ -10,8 +10,8 @@ use std::{
 
 use fairlead_abi::event::FlowEvent;
 use fairlead_kernel::{
-    Capacities, Dataplane, DataplaneConfig, Driver, KernelError, NodeFootprint, PodSpec, PodTotals,
-    ServiceOptions, State, Xdp, cgroup, remove_node,
+    Capacities, Collected, Dataplane, DataplaneConfig, Driver, KernelError, NodeFootprint, PodSpec,
+    PodTotals, ServiceOptions, State, Timeouts, Xdp, cgroup, remove_node,
 };
 use fairlead_model::View;
 use fairlead_plan::{Changes, LocalNode, Planner, Scope, plan_routes};
@@ -225,6 +225,32 @@ impl RunningNode {
                 (pin.file_name().to_string_lossy().into_owned(), (number("id"), number("prog_id")))
             })
             .collect()
+    }
+
+    /// A map that does not hold what was planned; from then on what the kernel holds is observed anew.
+    pub(crate) fn audit(&mut self) -> Option<&'static str> {
+        let observed = self.dataplane.as_mut().expect("running").tables.observe_services().expect("observes");
+        let differs = self.planner.as_ref().expect("it has planned").map_that_differs(&observed);
+        if differs.is_some() {
+            self.planner = None;
+        }
+        differs
+    }
+
+    /// Where a map is pinned.
+    pub(crate) fn pinned(&self, map: &str) -> PathBuf {
+        self.footprint.bpffs_dir.join("maps").join(map)
+    }
+
+    /// Drops by slot and reason.
+    pub(crate) fn drops(&self) -> BTreeMap<(u32, u32), u64> {
+        self.dataplane().counters.drops().expect("reads")
+    }
+
+    /// Removes what has expired at a time of the programs' clock.
+    pub(crate) fn collect(&mut self, now_ns: u64, timeouts: &Timeouts) -> Collected {
+        let garbage = &mut self.dataplane.as_mut().expect("running").garbage;
+        garbage.collect(now_ns, timeouts).expect("collects")
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {

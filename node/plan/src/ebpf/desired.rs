@@ -13,7 +13,8 @@ use fairlead_abi::{
     },
 };
 use fairlead_model::{
-    Algorithm, HostPort, Pod, Prefix, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, View,
+    Algorithm, Endpoint, HostPort, Pod, Prefix, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy,
+    View,
 };
 
 use super::{
@@ -99,7 +100,25 @@ impl Reader<'_> {
         for v4 in families {
             self.family(service, &ports, v4);
         }
+        self.bad_endpoints(service);
         self.desired
+    }
+
+    /// Notes endpoints that [`select`] leaves out because they cannot be reached.
+    fn bad_endpoints(&mut self, service: &Service) {
+        let mut bad = (0, None);
+        for slice in self.view.slices_of(&service.name) {
+            let without_port = slice.ports.iter().any(|port| port.port == 0);
+            let usable = |endpoint: &&Endpoint| !without_port && is_usable(endpoint.address);
+            let count = slice.endpoints.len() - slice.endpoints.iter().filter(usable).count();
+            if count > 0 {
+                bad = (bad.0 + count, Some(&slice.name));
+            }
+        }
+        if let (count, Some(slice)) = bad {
+            let (owner, slice) = (self.owner.clone(), slice.clone());
+            self.desired.problems.push(Problem::BadEndpoints { owner, count, slice });
+        }
     }
 
     /// The ports that can be served.

@@ -88,6 +88,15 @@ pub enum Problem {
         /// The address.
         address: IpAddr,
     },
+    /// Endpoints have addresses that no packet can be sent to, or their port is 0.
+    BadEndpoints {
+        /// Whose endpoints they are.
+        owner: Owner,
+        /// How many there are.
+        count: usize,
+        /// The slice that has one of them.
+        slice: ObjectName,
+    },
     /// A range has no meaning.
     BadRange {
         /// Whose range it is.
@@ -138,6 +147,11 @@ impl fmt::Display for Problem {
             Self::Unrestricted { owner, address } => write!(
                 f,
                 "{owner}: loadBalancerSourceRanges has no range of the family of {address}, so everybody may use it"
+            ),
+            Self::BadEndpoints { owner, count, slice } => write!(
+                f,
+                "{owner}: {count} of its endpoints have an address that cannot be one, or port 0, and are left out; see \
+                 EndpointSlice {slice}"
             ),
             Self::BadRange { owner, range } => {
                 write!(f, "{owner}: source range {}/{} is left out", range.address, range.length)

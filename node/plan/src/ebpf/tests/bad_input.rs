@@ -117,3 +117,31 @@ fn five_thousand_endpoints_are_served() {
     let written = plan.ops.iter().filter(|op| matches!(op, Op::WriteBackend { .. })).count();
     assert_eq!(written, 2, "one that came and one that left");
 }
+
+#[test]
+fn endpoints_that_cannot_be_reached_are_left_out_and_named_with_their_slice() {
+    let addresses = ["127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.0.1", "255.255.255.255", "::1", "fe80::1"];
+    for address in addresses {
+        let mut world = World::new();
+        let bad = Endpoint { address: ip(address), ..endpoint(1, 'r') };
+        world.change(vec![Change::PutService(service("good", &["10.96.0.99"])), slice("good", &[1])]);
+        let endpoints = slice_of("echo", vec![endpoint(2, 'r'), bad]);
+        let plan = world.change(vec![Change::PutService(service("echo", &[VIP])), endpoints]);
+        let said: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 1, "{address}: {said:?}");
+        assert!(said[0].starts_with("service demo/echo: 1 of its endpoints"), "{said:?}");
+        assert_eq!((world.cluster(&key(VIP)), world.cluster(&key("10.96.0.99"))), (vec![2], vec![1]));
+    }
+}
+
+#[test]
+fn a_slice_of_a_family_that_the_service_does_not_have_changes_nothing() {
+    let mut world = World::new();
+    let six = Endpoint { address: ip("fd00:244::9"), ..endpoint(1, 'r') };
+    let Change::PutSlice(mut foreign) = slice_of("echo", vec![six]) else { unreachable!("it is a slice") };
+    foreign.name = name("echo-6");
+    let changes =
+        vec![Change::PutService(service("echo", &[VIP])), slice("echo", &[2]), Change::PutSlice(foreign)];
+    assert_eq!(world.change(changes).problems, []);
+    assert_eq!((world.cluster(&key(VIP)), world.maps.services.len()), (vec![2], 1));
+}
