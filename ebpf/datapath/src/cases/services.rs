@@ -488,6 +488,35 @@ fn inside(family: &Family) -> Vec<Case> {
             ),
         ],
     );
+    let opens = |dst: &str, port| PacketBuilder::tcp(family.sender, dst, SYN).ports(4_000, port);
+    let direct = opens(family.elsewhere, TARGET);
+    let answer = PacketBuilder::tcp(family.elsewhere, family.sender, SYN | ACK).ports(TARGET, 4_000);
+    cases.extend(conversation(
+        with(family, TCP, Where::Elsewhere, 0),
+        vec![
+            turn(
+                "a pod connects to a cluster address, and no socket hook saw it",
+                Hook::FromPod,
+                opens(family.cluster, PORT),
+                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
+                direct.clone().hops(63),
+            ),
+            turn(
+                "then from the same port to the backend itself",
+                Hook::FromPod,
+                direct.clone(),
+                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
+                direct.hops(63),
+            ),
+            turn(
+                "which answers itself, not as the service",
+                Hook::FromUplink,
+                answer.clone(),
+                Verdict::RedirectPeer { ifindex: super::TEST_IFINDEX },
+                delivered(answer),
+            ),
+        ],
+    ));
     cases.extend(conversation(
         with(family, UDP, Where::Sender, 0),
         vec![

@@ -2,8 +2,9 @@
 
 use fairlead_abi::{
     Addr16, DropReason,
-    conntrack::{CT_REPLY, ConntrackValue},
+    conntrack::{CT_REPLY, ConntrackKey, ConntrackValue},
     node::{ADDRESS_NODE, ADDRESS_NODE_PORT},
+    service::TCP,
 };
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
     packet::{ETHERNET_LEN, Packet, Resizable},
     same,
     service::{Frontend, Refusal, frontend},
-    transport::{Payload, payload},
+    transport::{ACK, Payload, SYN, payload},
 };
 
 /// What the overlay adds to a packet: Ethernet, IP, UDP and VXLAN headers (RFC 7348 §5).
@@ -173,7 +174,32 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
         Some(via) if from.begins || tables.pod(&work.key.dst).is_some() => {
             translated(follow(tables, via, work))
         }
-        _ => Step::Unrelated,
+        _ => {
+            begin_beside(tables, from, work);
+            Step::Unrelated
+        }
+    }
+}
+
+/// A connection of this node that begins beside services may have the port of a former one to the same backend by a service:
+/// its answers are not that one's.
+#[inline(always)]
+fn begin_beside<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) {
+    let Work { transport, key, value, other_key, .. } = work;
+    let is_ours = from.slot != 0 || from.host;
+    if !is_ours || transport.proto != TCP || transport.tcp_flags & (SYN | ACK) != SYN {
+        return;
+    }
+    *other_key = ConntrackKey {
+        src: key.dst,
+        dst: key.src,
+        src_port: key.dst_port,
+        dst_port: key.src_port,
+        proto: key.proto,
+        _pad: [0; 3],
+    };
+    if tables.connection(other_key, value) && value.flags & CT_REPLY != 0 {
+        tables.remove_connection(other_key);
     }
 }
 
