@@ -32,7 +32,7 @@ impl Registry {
                     Value::Counter(counter) => line(&mut text, family.name, labels, counter.get()),
                     Value::Gauge(gauge) => line(&mut text, family.name, labels, gauge.0.load(Relaxed)),
                     Value::Read(read) | Value::ReadCounter(read) => {
-                        line(&mut text, family.name, labels, read())
+                        line(&mut text, family.name, labels, read());
                     }
                     Value::Histogram(histogram) => histogram.to_text(&mut text, family.name, labels),
                 }

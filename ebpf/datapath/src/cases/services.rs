@@ -199,6 +199,7 @@ pub(super) fn table() -> Vec<Case> {
             masqueraded(family),
             outside_to_host(family),
             inside(family),
+            beside_a_service(family),
             refused(family),
             errors(family),
             fragments(family),
@@ -488,35 +489,6 @@ fn inside(family: &Family) -> Vec<Case> {
             ),
         ],
     );
-    let opens = |dst: &str, port| PacketBuilder::tcp(family.sender, dst, SYN).ports(4_000, port);
-    let direct = opens(family.elsewhere, TARGET);
-    let answer = PacketBuilder::tcp(family.elsewhere, family.sender, SYN | ACK).ports(TARGET, 4_000);
-    cases.extend(conversation(
-        with(family, TCP, Where::Elsewhere, 0),
-        vec![
-            turn(
-                "a pod connects to a cluster address, and no socket hook saw it",
-                Hook::FromPod,
-                opens(family.cluster, PORT),
-                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
-                direct.clone().hops(63),
-            ),
-            turn(
-                "then from the same port to the backend itself",
-                Hook::FromPod,
-                direct.clone(),
-                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
-                direct.hops(63),
-            ),
-            turn(
-                "which answers itself, not as the service",
-                Hook::FromUplink,
-                answer.clone(),
-                Verdict::RedirectPeer { ifindex: super::TEST_IFINDEX },
-                delivered(answer),
-            ),
-        ],
-    ));
     cases.extend(conversation(
         with(family, UDP, Where::Sender, 0),
         vec![
@@ -584,6 +556,42 @@ fn told(family: &Family, text: &str, tables: Memory, to: (&str, u16), reason: Dr
     conversation(
         tables,
         vec![Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict, after }],
+    )
+}
+
+/// A pod that no socket hook sees connects to a service and then, from the same port, to its backend itself.
+fn beside_a_service(family: &Family) -> Vec<Case> {
+    let next_hop = address(family.other_node);
+    let turn =
+        |text, hook, before, verdict, after| Turn { name: name(family, text), hook, before, verdict, after };
+    let opens = |dst: &str, port| PacketBuilder::tcp(family.sender, dst, SYN).ports(4_000, port);
+    let direct = opens(family.elsewhere, TARGET);
+    let answer = PacketBuilder::tcp(family.elsewhere, family.sender, SYN | ACK).ports(TARGET, 4_000);
+    conversation(
+        with(family, TCP, Where::Elsewhere, 0),
+        vec![
+            turn(
+                "a pod connects to a cluster address, and no socket hook saw it",
+                Hook::FromPod,
+                opens(family.cluster, PORT),
+                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
+                direct.clone().hops(63),
+            ),
+            turn(
+                "then from the same port to the backend itself",
+                Hook::FromPod,
+                direct.clone(),
+                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
+                direct.hops(63),
+            ),
+            turn(
+                "which answers itself, not as the service",
+                Hook::FromUplink,
+                answer.clone(),
+                Verdict::RedirectPeer { ifindex: super::TEST_IFINDEX },
+                delivered(answer),
+            ),
+        ],
     )
 }
 
