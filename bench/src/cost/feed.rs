@@ -135,26 +135,11 @@ fn service(index: u32, behind: Option<(&str, &[IpAddr])>, node_port: u16) -> Vec
             name: ObjectName::new("bench", format!("{name}-{family}")),
             service: name.as_str().into(),
             ports: protocols.iter().map(port).collect(),
-            endpoints: vec![endpoint(node, *address)],
+            endpoints: vec![Endpoint::ready_at(*address, node)],
             triggered_unix_ns: 0,
         })
     }));
     changes
-}
-
-fn endpoint(node: &str, address: IpAddr) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: node.into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    }
 }
 
 struct Told {

@@ -106,17 +106,10 @@ impl Synthetic {
             _ => number * self.endpoints + index + 1,
         };
         let endpoint = |index: u32| Endpoint {
-            address: self.family.pod(pod(index)),
-            ready: true,
-            serving: true,
-            terminating: false,
             // A tenth of the endpoints is here.
             node: if index == 0 { NODE.into() } else { format!("other-{index}").into() },
-            zone: "".into(),
-            hostname: "".into(),
             pod: format!("web-{number}-{}", pod(index)).into(),
-            hint_nodes: Box::default(),
-            hint_zones: Box::default(),
+            ..Endpoint::ready_at(self.family.pod(pod(index)), "")
         };
         EndpointSlice {
             name: ObjectName::new("bench", format!("service-{number}-1")),

@@ -65,7 +65,10 @@ impl Cluster {
                 name: ObjectName::new("demo", format!("web-{family}")),
                 service: "web".into(),
                 ports: vec![port("http", Protocol::Tcp, TCP_PORT), port("dns", Protocol::Udp, UDP_PORT)],
-                endpoints: of.iter().map(|node| endpoint(NODES[*node], self.nodes[*node][family])).collect(),
+                endpoints: of
+                    .iter()
+                    .map(|node| Endpoint::ready_at(self.nodes[*node][family], NODES[*node]))
+                    .collect(),
                 triggered_unix_ns: 0,
             })
         };
@@ -86,19 +89,4 @@ fn service() -> Change {
         ports: vec![port("http", Protocol::Tcp, HTTP), port("dns", Protocol::Udp, DNS)],
         ..Service::default()
     })
-}
-
-fn endpoint(node: &str, address: IpAddr) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: node.into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    }
 }

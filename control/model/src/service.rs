@@ -207,3 +207,21 @@ pub struct Endpoint {
     /// Zones that should prefer this endpoint (`hints.forZones`).
     pub hint_zones: Box<[String]>,
 }
+
+impl Endpoint {
+    /// One that takes connections, on a node; nothing else is known of it.
+    pub fn ready_at(address: IpAddr, node: &str) -> Self {
+        Self {
+            address,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: node.into(),
+            zone: Arc::default(),
+            hostname: Box::default(),
+            pod: Box::default(),
+            hint_nodes: Box::default(),
+            hint_zones: Box::default(),
+        }
+    }
+}

@@ -179,16 +179,9 @@ mod tests {
 
     fn slice(number: u8, service: u8) -> Change {
         let endpoint = Endpoint {
-            address: [10, 244, service, number].into(),
-            ready: true,
-            serving: true,
-            terminating: false,
-            node: "".into(),
-            zone: "".into(),
             hostname: format!("h{number}").into(),
             pod: format!("p{number}").into(),
-            hint_nodes: Box::default(),
-            hint_zones: Box::default(),
+            ..Endpoint::ready_at([10, 244, service, number].into(), "")
         };
         Change::PutSlice(EndpointSlice {
             name: name(number),

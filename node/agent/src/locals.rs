@@ -116,16 +116,10 @@ mod tests {
 
     fn endpoint((node, address, ready, serving): Row) -> Endpoint {
         Endpoint {
-            address: address.parse().expect("an address"),
             ready,
             serving,
             terminating: serving && !ready,
-            node: node.into(),
-            zone: "".into(),
-            hostname: "".into(),
-            pod: "".into(),
-            hint_nodes: Box::default(),
-            hint_zones: Box::default(),
+            ..Endpoint::ready_at(address.parse().expect("an address"), node)
         }
     }
 

@@ -187,18 +187,7 @@ pub(crate) fn service_of(name: &str, kind: ServiceKind) -> Change {
 
 /// A slice of ready endpoints.
 pub(crate) fn slice(service: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Change {
-    let endpoint = |address| Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: "".into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    };
+    let endpoint = |address| Endpoint::ready_at(address, "");
     Change::PutSlice(EndpointSlice {
         name: ObjectName::new("demo", format!("{service}-1")),
         service: service.into(),

@@ -136,18 +136,7 @@ pub(crate) fn slice(name: &str, service: &str, ports: &[&str], endpoints: &[&str
         let address = words.next().unwrap().parse().unwrap();
         let hostname = words.next().unwrap_or_default().into();
         let ready = words.next().is_none();
-        Endpoint {
-            address,
-            ready,
-            serving: ready,
-            terminating: false,
-            node: "".into(),
-            zone: "".into(),
-            hostname,
-            pod: "".into(),
-            hint_nodes: Box::default(),
-            hint_zones: Box::default(),
-        }
+        Endpoint { ready, serving: ready, hostname, ..Endpoint::ready_at(address, "") }
     };
     Change::PutSlice(EndpointSlice {
         name: ObjectName::new("demo", name),

@@ -59,16 +59,9 @@ fn endpoint(ready: bool) -> Change {
         name: ObjectName::new("demo", "web-1"),
         service: "web".into(),
         endpoints: vec![Endpoint {
-            address: IpAddr::from([10, 244, 0, 5]),
             ready,
-            serving: true,
             terminating: !ready,
-            node: "here".into(),
-            zone: "".into(),
-            hostname: "".into(),
-            pod: "".into(),
-            hint_nodes: Box::default(),
-            hint_zones: Box::default(),
+            ..Endpoint::ready_at(IpAddr::from([10, 244, 0, 5]), "here")
         }],
         ..EndpointSlice::default()
     })

@@ -86,18 +86,7 @@ fn key(address: IpAddr) -> ServiceKey {
 
 fn echo(octets: &[u8]) -> Vec<Change> {
     let name = ObjectName::new("demo", "echo");
-    let endpoint = |octet: &u8| Endpoint {
-        address: IpAddr::from([10, 244, 0, *octet]),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: "".into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    };
+    let endpoint = |octet: &u8| Endpoint::ready_at(IpAddr::from([10, 244, 0, *octet]), "");
     vec![
         Change::PutService(Service {
             name: name.clone(),

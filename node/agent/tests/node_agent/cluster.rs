@@ -58,7 +58,7 @@ pub(crate) fn slices(
     let slice = |v4: bool| {
         let endpoints = of.iter().flat_map(|(node, addresses)| {
             let of_family = addresses.iter().filter(move |address| address.is_ipv4() == v4);
-            of_family.map(|address| endpoint(node, *address))
+            of_family.map(|address| Endpoint::ready_at(*address, node))
         });
         let ports = ports.iter().map(|(name, protocol, port)| EndpointPort {
             name: (*name).into(),
@@ -74,19 +74,4 @@ pub(crate) fn slices(
         })
     };
     vec![slice(true), slice(false)]
-}
-
-fn endpoint(node: &str, address: IpAddr) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: node.into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    }
 }

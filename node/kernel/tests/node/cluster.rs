@@ -56,7 +56,7 @@ impl Cluster {
         let slices = [true, false].map(|v4| {
             let endpoints = pods.iter().flat_map(|(node, pod)| {
                 let of_family = pod.spec.addresses.iter().filter(move |address| address.is_ipv4() == v4);
-                of_family.map(|address| endpoint(node, *address))
+                of_family.map(|address| Endpoint::ready_at(*address, node))
             });
             let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };
             Change::PutSlice(EndpointSlice {
@@ -74,20 +74,5 @@ impl Cluster {
         self.sequence += 1;
         let revision = Revision { epoch: 1, sequence: self.sequence };
         self.view.apply(Update { revision, snapshot: false, changes });
-    }
-}
-
-fn endpoint(node: &str, address: IpAddr) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: node.into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
     }
 }

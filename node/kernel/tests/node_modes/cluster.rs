@@ -108,7 +108,7 @@ fn slices(lab: &Lab, number: u8, protocol: Protocol, names: &[&str]) -> Vec<Chan
         let pods = names.iter().map(|name| lab.pod(name));
         let endpoints = pods.flat_map(|pod| {
             let of_family = pod.addresses.iter().filter(move |address| is_of(address, v4));
-            of_family.map(|address| endpoint(pod.node, *address))
+            of_family.map(|address| Endpoint::ready_at(*address, pod.node))
         });
         Change::PutSlice(EndpointSlice {
             name: ObjectName::new("demo", format!("svc{number}-{v4}")),
@@ -119,19 +119,4 @@ fn slices(lab: &Lab, number: u8, protocol: Protocol, names: &[&str]) -> Vec<Chan
         })
     };
     vec![slice(true), slice(false)]
-}
-
-fn endpoint(node: &str, address: IpAddr) -> Endpoint {
-    Endpoint {
-        address,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: node.into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    }
 }

@@ -212,16 +212,11 @@ fn service(service: &str, addresses: &[&str]) -> Service {
 
 fn endpoint(last: u8, state: char) -> Endpoint {
     Endpoint {
-        address: IpAddr::from([10, 244, 0, last]),
         ready: state == 'r',
         serving: state != 'u',
         terminating: state == 't',
         node: if last.is_multiple_of(2) { "here".into() } else { "there".into() },
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
+        ..Endpoint::ready_at(IpAddr::from([10, 244, 0, last]), "")
     }
 }
 

@@ -8,16 +8,10 @@ fn endpoint(text: &str) -> Endpoint {
     let last: u8 = words.next().expect("octet").parse().expect("octet");
     let state = words.next().expect("state");
     let mut endpoint = Endpoint {
-        address: IpAddr::from([10, 244, 0, last]),
         ready: matches!(state, "ready" | "published"),
         serving: matches!(state, "ready" | "draining" | "serving"),
         terminating: matches!(state, "draining" | "dead"),
-        node: "".into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
+        ..Endpoint::ready_at(IpAddr::from([10, 244, 0, last]), "")
     };
     for word in words {
         match word.split_at(1) {

@@ -25,18 +25,7 @@ pub(crate) fn address(text: &str) -> IpAddr {
 
 /// A ready endpoint on a node.
 pub(crate) fn endpoint(at: &str, node: &str) -> Endpoint {
-    Endpoint {
-        address: address(at),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: node.into(),
-        zone: "".into(),
-        hostname: "".into(),
-        pod: "".into(),
-        hint_nodes: Box::default(),
-        hint_zones: Box::default(),
-    }
+    Endpoint::ready_at(address(at), node)
 }
 
 /// A service `n`: cluster address 10.96.0.n port 80, node port 30000 + n, load balancer 198.51.100.n.
