@@ -38,7 +38,7 @@ const CURVES: &[Curve] = &[
 pub(super) fn html(report: &Report) -> Result<String> {
     let rows = &report.rows;
     let json = serde_json::to_string(rows).context("cannot write the rows")?;
-    let sections = [curves(rows), overheads(rows), hooks(rows), ratios(rows), all(rows)].concat();
+    let sections = [curves(rows), overheads(rows), hooks(rows), all(rows)].concat();
     let machine: String = report
         .machine
         .iter()
@@ -127,20 +127,6 @@ fn hooks(rows: &[Row]) -> String {
         String::new()
     } else {
         section("Which program takes what, thousand instructions", &bars(&parts, ""))
-    }
-}
-
-/// Throughput against a direct way, in the rows' own words.
-fn ratios(rows: &[Row]) -> String {
-    let parts: Vec<_> = rows
-        .iter()
-        .filter(|row| row.unit == "ratio")
-        .map(|row| (format!("{} {} {}", row.name(), row.op, row.family), row.value))
-        .collect();
-    if parts.is_empty() {
-        String::new()
-    } else {
-        section("Throughput, relative to no load balancing", &bars(&parts, ""))
     }
 }
 
