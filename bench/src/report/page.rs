@@ -5,12 +5,13 @@ use anyhow::{Context, Result};
 use super::{
     Report, Row,
     chart::{Line, bars, escaped, lines, number},
+    ratio,
     table::tables,
 };
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}\
 h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}svg{max-width:100%;height:auto}text{font-size:12px;fill:#333}\
-.grid{stroke:#ddd}table{border-collapse:collapse;font-size:13px;margin:1rem 0;display:block;overflow-x:auto}\
+.grid{stroke:#ddd}.one{stroke:#222;stroke-dasharray:4 3}.spread{stroke:#222;stroke-width:1.5}table{border-collapse:collapse;font-size:13px;margin:1rem 0;display:block;overflow-x:auto}\
 td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left}\
 .machine td{text-align:left}p{max-width:44rem}";
 
@@ -130,18 +131,9 @@ fn hooks(rows: &[Row]) -> String {
     }
 }
 
-/// Throughput against a direct way, in the rows' own words.
+/// Throughput against no load balancing.
 fn ratios(rows: &[Row]) -> String {
-    let parts: Vec<_> = rows
-        .iter()
-        .filter(|row| row.unit == "ratio")
-        .map(|row| (format!("{} {} {}", row.name(), row.op, row.family), row.value))
-        .collect();
-    if parts.is_empty() {
-        String::new()
-    } else {
-        section("Throughput, relative to no load balancing", &bars(&parts, ""))
-    }
+    ratio::charts(rows).iter().map(|(title, chart)| section(title, chart)).collect()
 }
 
 fn all(rows: &[Row]) -> String {
