@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use fairlead_testkit::{InCgroup, netns::run_in};
 
 use self::{
     op::Op,
-    place::{NONE, PATHS, Place},
+    place::{NONE, Path, Place},
     summary::{Key, Line, Row, Samples, lines},
 };
 use crate::screen::Step;
@@ -77,7 +77,7 @@ impl ThroughputArgs {
             |name: &str| name == NONE || self.mode.is_empty() || self.mode.iter().any(|mode| mode == name);
         let mut modes = Vec::new();
         for (index, (name, needs)) in MODES.iter().enumerate().filter(|(_, row)| wanted(row.0)) {
-            match needs.filter(|needed| !Path::new(needed).exists()) {
+            match needs.filter(|needed| !std::path::Path::new(needed).exists()) {
                 Some(needed) => println!("{name} is left out: this kernel has no {needed}"),
                 None => modes.push((index, *name)),
             }
@@ -126,13 +126,13 @@ fn turn(
     let _inside = place.cgroup.as_ref().map(|cgroup| InCgroup::enter(&cgroup.join("pods")));
     let families = if args.quick { &FAMILIES[..1] } else { &FAMILIES };
     let mut measured = Vec::new();
-    for (path, targets) in PATHS.into_iter().zip(&place.targets) {
+    for (path, targets) in Path::ALL.into_iter().zip(&place.targets) {
         for (family, to) in families.iter().zip(targets) {
             for op in Op::ALL {
                 ensure!(!STOP.load(Ordering::Relaxed), "interrupted");
-                step.note(format!("{path}, {family}, {}", op.row().0));
+                step.note(format!("{}, {family}, {}", path.name(), op.row().0));
                 let value = run_in(&place.client, || op.measure(*to, args.time()));
-                let value = value.with_context(|| format!("mode {}, {path}", mode.1))?;
+                let value = value.with_context(|| format!("mode {}, {}", mode.1, path.name()))?;
                 measured.push((Key { family, path, op: *op, mode }, value));
             }
         }
@@ -145,7 +145,7 @@ fn print(lines: &[Line], services: u32) {
     let mut last = None;
     for Line { key, measured, ratio } in lines {
         if last.replace((key.family, key.path)) != Some((key.family, key.path)) {
-            println!("\n{}, {}, {services} services\n", key.family, key.path);
+            println!("\n{}, {}, {services} services\n", key.family, key.path.name());
             println!(
                 "| operation | mode | median | spread | to none | spread |\n|---|---|---:|---:|---:|---:|"
             );

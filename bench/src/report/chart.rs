@@ -11,6 +11,8 @@ const BOTTOM: f64 = 44.0;
 /// Height of a bar and of what is between two.
 const BAR: f64 = 18.0;
 const BAR_STEP: f64 = 26.0;
+/// Right of bars with a spread, for what they say.
+const TOLD: f64 = 160.0;
 /// Between groups of bars.
 const GROUP_STEP: f64 = 10.0;
 /// Left of the bars, for their names.
@@ -114,10 +116,12 @@ pub(super) struct Compared {
 /// Bars in groups, each with its spread, over a line at one.
 pub(super) fn compared(bars: &[Compared]) -> String {
     let largest = bars.iter().map(|bar| bar.high).fold(1.0, f64::max);
-    let x = |value: f64| NAMES + value.max(0.0) / largest * (WIDTH - NAMES - 110.0);
+    let x = |value: f64| NAMES + value.max(0.0) / largest * (WIDTH - NAMES - TOLD);
     let groups = bars.chunk_by(|a, b| a.group == b.group).count();
     let height = bars.len() as f64 * BAR_STEP + groups as f64 * GROUP_STEP + 8.0;
     let mut svg = open(WIDTH, height);
+    let one = x(1.0);
+    let _ = write!(svg, r#"<line class="one" x1="{one:.1}" x2="{one:.1}" y1="0" y2="{height:.1}"/>"#);
     let (mut at, mut names) = (4.0, Vec::new());
     for group in bars.chunk_by(|a, b| a.group == b.group) {
         for (index, Compared { group, name, value, low, high }) in group.iter().enumerate() {
@@ -142,8 +146,6 @@ pub(super) fn compared(bars: &[Compared]) -> String {
         }
         at += GROUP_STEP;
     }
-    let one = x(1.0);
-    let _ = write!(svg, r#"<line class="one" x1="{one:.1}" x2="{one:.1}" y1="0" y2="{height:.1}"/>"#);
     svg + "</svg>"
 }
 

@@ -23,10 +23,27 @@ use crate::cost::{
 /// With no load balancing: clients ask the server itself. Everything is measured against it.
 pub(super) const NONE: &str = "none";
 
-/// Ways from a client to a server of its own node and to one of another.
-pub(super) const PATHS: [&str; 2] = ["same-node", "cross-node"];
+/// The way from the client to a server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Path {
+    /// Of the client's node.
+    SameNode,
+    /// Of the other node.
+    CrossNode,
+}
 
-/// The client, and what it asks on each of [`PATHS`], IPv4 first. All is gone when it is dropped.
+impl Path {
+    pub(super) const ALL: [Self; 2] = [Self::SameNode, Self::CrossNode];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::SameNode => "same-node",
+            Self::CrossNode => "cross-node",
+        }
+    }
+}
+
+/// The client, and what it asks on each [`Path`], IPv4 first. All is gone when it is dropped.
 pub(super) struct Place {
     pub(super) client: PathBuf,
     /// Whose processes are translated; none where nothing is.

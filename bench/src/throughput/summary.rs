@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{op::Op, place::NONE};
+use super::{
+    op::Op,
+    place::{NONE, Path},
+};
 
 /// What a measurement is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Key {
     pub(super) family: &'static str,
-    pub(super) path: &'static str,
+    pub(super) path: Path,
     pub(super) op: Op,
     /// Its place in the list of modes, and its name.
     pub(super) mode: (usize, &'static str),
@@ -89,6 +92,7 @@ impl Line {
     /// As rows.
     pub(super) fn rows(&self, services: u32) -> Vec<Row> {
         let Key { family, path, op, mode } = self.key;
+        let path = path.name();
         let (name, unit) = op.row();
         let services = if mode.1 == NONE { 0 } else { services };
         let row = |op: String, value: f64, unit| Row {
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     fn key(index: usize, mode: &'static str) -> Key {
-        Key { family: "ipv4", path: "same-node", op: Op::TcpRr, mode: (index, mode) }
+        Key { family: "ipv4", path: Path::SameNode, op: Op::TcpRr, mode: (index, mode) }
     }
 
     #[test]
