@@ -245,8 +245,7 @@ fn errors_are_told_together_and_logs_have_formats() {
 
 #[test]
 fn where_it_listens_and_what_it_serves_over_http() {
-    let ports: Vec<u16> = (0..4).map(|_| loaned_address().2.port()).collect();
-    let [dns, metrics, health, ready] = ports[..] else { unreachable!() };
+    let [dns, metrics, health, ready] = [(); 4].map(|()| loaned_address().2.port());
     let corefile = format!(
         ".:{dns} {{\n bind lo {{\n  except ::1\n }}\n prometheus 127.0.0.1:{metrics}\n health 127.0.0.1:{health} {{\n  lameduck 2s\n }}\n \
          ready 127.0.0.1:{ready} {{\n  monitor continuously\n }}\n whoami\n}}\n"

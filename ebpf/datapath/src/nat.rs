@@ -37,6 +37,12 @@ pub(crate) fn key(network: &Network, transport: &Transport) -> ConntrackKey {
     }
 }
 
+/// The tuple of an answer to a packet of this one.
+#[inline(always)]
+pub(crate) fn answer(key: &ConntrackKey) -> ConntrackKey {
+    ConntrackKey { src: key.dst, dst: key.src, src_port: key.dst_port, dst_port: key.src_port, ..*key }
+}
+
 /// The key of the other direction's entry.
 #[inline(always)]
 pub(crate) fn reverse(value: &ConntrackValue, proto: u8) -> ConntrackKey {
@@ -171,8 +177,7 @@ pub(crate) fn quoted<P: Packet + ?Sized>(
     }
     let [src_port, dst_port] = packet.load_at::<[Be16; 2]>(ports)?;
     (into.icmp, into.network, into.ports, into.checksum) = (icmp, network, ports, checksum);
-    into.answer =
-        ConntrackKey { src: dst, dst: src, src_port: dst_port, dst_port: src_port, proto, _pad: [0; 3] };
+    into.answer = answer(&ConntrackKey { src, dst, src_port, dst_port, proto, _pad: [0; 3] });
     Some(())
 }
 

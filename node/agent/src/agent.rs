@@ -9,7 +9,6 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use axum::Router;
 use fairlead_flows::Recent;
 use fairlead_kernel::{AddressChanges, Dataplane, ProgramLogs, Tables};
 use fairlead_kubelet::network::PodNetwork;
@@ -34,6 +33,7 @@ use crate::{
     network::Network,
     report::Reporter,
     rules::{Rules, leftovers::Leftovers},
+    serve::serve,
     sockets::SocketEnder,
     stats::Stats,
     sync::{Outputs, SyncLoop},
@@ -256,20 +256,6 @@ async fn watch_addresses(
 
 async fn forward_logs(logs: ProgramLogs, stop: CancellationToken) -> Result<(), AgentError> {
     stop.run_until_cancelled(logs.run()).await.unwrap_or(Ok(())).map_err(AgentError::Events)
-}
-
-async fn serve<L>(
-    purpose: &'static str,
-    listener: L,
-    router: Router,
-    stop: CancellationToken,
-) -> Result<(), AgentError>
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    served.map_err(|source| AgentError::Serve { purpose, source })
 }
 
 fn lock(state_dir: &Path) -> Result<File, AgentError> {

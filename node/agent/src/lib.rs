@@ -21,6 +21,7 @@ mod metrics;
 mod network;
 mod report;
 mod rules;
+mod serve;
 mod sockets;
 mod stats;
 pub mod sync;

@@ -41,7 +41,7 @@ const NAMES: [&str; 3] = ["one", "two", "three"];
 
 #[test]
 fn changes_and_restarts_under_load_are_not_seen() {
-    if !can_run() {
+    if !node::can_run() {
         return;
     }
     let topology = TwoNodes::new();
@@ -67,20 +67,6 @@ fn changes_and_restarts_under_load_are_not_seen() {
     for stream in &mut old {
         ask(stream).expect("a connection from before all this works");
     }
-}
-
-/// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
-fn can_run() -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "root"
-    } else if fairlead_kernel::bpf::object::embedded().is_err() {
-        "the eBPF object (cargo xtask build)"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("CI").is_none(), "this test needs {missing}");
-    eprintln!("skipped: this test needs {missing}");
-    false
 }
 
 fn set(cluster: &mut Cluster, servers: &[Pod; 3], chosen: &[usize]) {

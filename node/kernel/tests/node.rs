@@ -37,7 +37,7 @@ mod node;
 
 #[test]
 fn pods_of_two_nodes_reach_each_other_by_service() {
-    if !can_run() {
+    if !node::can_run() {
         return;
     }
     let topology = TwoNodes::new();
@@ -65,20 +65,6 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
     a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
     a_pod_that_is_detached_leaves_nothing(&a, &same_node);
-}
-
-/// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
-fn can_run() -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "root"
-    } else if fairlead_kernel::bpf::object::embedded().is_err() {
-        "the eBPF object (cargo xtask build)"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("CI").is_none(), "this test needs {missing}");
-    eprintln!("skipped: this test needs {missing}");
-    false
 }
 
 fn vips(port: u16) -> [SocketAddr; 2] {

@@ -35,7 +35,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_full_table_refuses_what_is_new_and_keeps_what_is_there() {
-    if !can_run() {
+    if !node::can_run() {
         return;
     }
     let topology = TwoNodes::new();
@@ -122,18 +122,4 @@ fn removed(collected: &Collected) -> u64 {
 
 const fn seconds(number: u64) -> u64 {
     number * 1_000_000_000
-}
-
-/// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
-fn can_run() -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "root"
-    } else if fairlead_kernel::bpf::object::embedded().is_err() {
-        "the eBPF object (cargo xtask build)"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("CI").is_none(), "this test needs {missing}");
-    eprintln!("skipped: this test needs {missing}");
-    false
 }

@@ -60,7 +60,7 @@ const CHANGES: [Change; 6] = [
 
 #[test]
 fn maps_of_another_layout_take_over_without_a_gap() {
-    if !can_run() {
+    if !node::can_run() {
         return;
     }
     let topology = TwoNodes::new();
@@ -103,18 +103,4 @@ fn under_load(a: &mut RunningNode, cluster: &Cluster, client: &Pod, change: &Cha
         assert_eq!(a.sync(&cluster.view), 0, "{what}: the next start finds the new maps");
     });
     eprintln!("{what}, hooks {hooks}: {} answers", load.made());
-}
-
-/// True when the machine can run this; a machine that must (`CI=true`) fails instead of skipping.
-fn can_run() -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "root"
-    } else if fairlead_kernel::bpf::object::embedded().is_err() {
-        "the eBPF object (cargo xtask build)"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("CI").is_none(), "this test needs {missing}");
-    eprintln!("skipped: this test needs {missing}");
-    false
 }

@@ -2,7 +2,7 @@
 
 use fairlead_abi::{
     Addr16, DropReason,
-    conntrack::{CT_REPLY, ConntrackKey, ConntrackValue},
+    conntrack::{CT_REPLY, ConntrackValue},
     node::{ADDRESS_NODE, ADDRESS_NODE_PORT},
     service::TCP,
 };
@@ -16,7 +16,7 @@ use crate::{
     header::{Family, Network},
     icmp::{self, Complaint},
     is_unspecified,
-    nat::{key, quoted, rewrite, rewrite_error},
+    nat::{self, key, quoted, rewrite, rewrite_error},
     packet::{ETHERNET_LEN, Packet, Resizable},
     same,
     service::{Frontend, Refusal, frontend},
@@ -190,14 +190,7 @@ fn begin_beside<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) {
     if !is_ours || transport.proto != TCP || transport.tcp_flags & (SYN | ACK) != SYN {
         return;
     }
-    *other_key = ConntrackKey {
-        src: key.dst,
-        dst: key.src,
-        src_port: key.dst_port,
-        dst_port: key.src_port,
-        proto: key.proto,
-        _pad: [0; 3],
-    };
+    *other_key = nat::answer(key);
     if tables.connection(other_key, value) && value.flags & CT_REPLY != 0 {
         tables.remove_connection(other_key);
     }
