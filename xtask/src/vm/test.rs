@@ -33,11 +33,10 @@ const TARGETS: &[Target] = &[
     Target { package: "fairlead-kernel", name: "packet", only: None },
     Target { package: "fairlead-kernel", name: "node", only: None },
     Target { package: "fairlead-agent", name: "node_agent", only: None },
-    Target { package: "fairlead-kernel", name: MODES, only: Some("6.1") },
+    Target { package: "fairlead-kernel", name: "node_modes", only: Some("6.1") },
+    Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
 ];
 const PROGRAMS: &str = "vm_programs";
-/// This machine has every mode, so that none may be left out.
-const MODES: &str = "node_modes";
 /// Programs of this machine that the tests call, beside those of the modes with rules.
 const TOOLS: &[&str] = &["ip", "bpftool", "tcpdump"];
 /// What the tests need of a kernel: links, filters, and the tables that they look into.
@@ -194,6 +193,7 @@ fn step(release: Release, target: &str, inside: String) -> Step {
     for (_, test, _) in EXCEPTIONS.iter().filter(|row| row.0 == release.version) {
         command.extend(["--skip".to_owned(), (*test).to_owned()]);
     }
+    // The machine has every mode, so that none may be left out.
     let env = [
         ("CI", "true"),
         ("FAIRLEAD_BPF_OBJECT", OBJECT),

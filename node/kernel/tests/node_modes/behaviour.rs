@@ -59,6 +59,8 @@ pub(crate) enum Expected {
     All(Source),
     /// The endpoint of the node answers.
     Near(Source),
+    /// The endpoint of the other node answers.
+    Far(Source),
     Refused,
     Dropped,
 }
@@ -82,12 +84,14 @@ impl Row {
         let usual = match self.expected {
             Expected::All(source) => Expected::All(seen(source)),
             Expected::Near(source) => Expected::Near(seen(source)),
+            Expected::Far(source) => Expected::Far(seen(source)),
             other => other,
         };
         let but = self.but.iter().find(|(other, _)| *other == mode);
         match but.map_or(usual, |row| row.1) {
             Expected::All(source) => Outcome::Answered(BTreeSet::from(["near", "far"]), source),
             Expected::Near(source) => Outcome::Answered(BTreeSet::from(["near"]), source),
+            Expected::Far(source) => Outcome::Answered(BTreeSet::from(["far"]), source),
             Expected::Refused => Outcome::Refused,
             Expected::Dropped => Outcome::Dropped,
         }
@@ -130,7 +134,7 @@ const fn both(
     [v4, Row { protocol: Protocol::Udp, ..v4 }, v6, Row { protocol: Protocol::Udp, ..v6 }]
 }
 
-use Expected::{All, Dropped, Near, Refused};
+use Expected::{All, Dropped, Far, Near, Refused};
 use Source::{Client as Own, Node as Masqueraded};
 
 rows! {
@@ -145,13 +149,14 @@ rows! {
     OPEN Outside NodePort => All(Masqueraded);
     OPEN Outside Balancer => All(Masqueraded);
     OPEN Outside External => All(Masqueraded);
-    // An external Local policy keeps the client's address and does not concern clients of the node.
+    // An external Local policy keeps the client's address and does not concern clients of the node. IPVS has one list of
+    // endpoints for everybody, and the balancer's address on an interface of the node, which so is its own source.
     EXTERNAL_LOCAL Pod ClusterAddress => All(Own);
-    EXTERNAL_LOCAL Pod NodePort => All(Own);
-    EXTERNAL_LOCAL Pod Balancer => All(Own);
+    EXTERNAL_LOCAL Pod NodePort => All(Own), but Ipvs Near(Own);
+    EXTERNAL_LOCAL Pod Balancer => All(Own), but Ipvs Near(Own);
     EXTERNAL_LOCAL Node ClusterAddress => All(Masqueraded);
-    EXTERNAL_LOCAL Node NodePort => All(Masqueraded);
-    EXTERNAL_LOCAL Node Balancer => All(Masqueraded);
+    EXTERNAL_LOCAL Node NodePort => All(Masqueraded), but Ipvs Near(Masqueraded);
+    EXTERNAL_LOCAL Node Balancer => All(Masqueraded), but Ipvs Near(Source::Service);
     EXTERNAL_LOCAL Outside ClusterAddress => All(Masqueraded);
     EXTERNAL_LOCAL Outside NodePort => Near(Own);
     EXTERNAL_LOCAL Outside Balancer => Near(Own);
@@ -170,9 +175,10 @@ rows! {
     EMPTY Node NodePort => Refused;
     EMPTY Outside NodePort => Refused;
     EMPTY Outside External => Refused;
-    // Endpoints, but none that the policy allows: others may still know better, so nothing is said.
-    AWAY Pod ClusterAddress => Dropped;
-    AWAY Node ClusterAddress => Dropped;
+    // Endpoints, but none that the policy allows: others may still know better, so nothing is said. IPVS takes those of other
+    // nodes; who is outside then hears from an address that was not asked.
+    AWAY Pod ClusterAddress => Dropped, but Ipvs Far(Own);
+    AWAY Node ClusterAddress => Dropped, but Ipvs Far(Masqueraded);
     AWAY Outside NodePort => Dropped;
     AWAY Outside Balancer => Dropped;
     // Source ranges concern the balancer's address alone.
