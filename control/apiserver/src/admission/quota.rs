@@ -47,7 +47,8 @@ fn may_charge(attempt: &Attempt<'_>, new: Option<&Value>) -> bool {
         (object.map(|object| usage::of(attempt.resource, object)), scope)
     };
     // Of events there are too many to count, as upstream says too.
-    attempt.resource.plural != "events" && used(attempt.old) != used(new)
+    let is_counted = attempt.resource.plural != "events";
+    is_counted && (attempt.old.is_some() != new.is_some() || used(attempt.old) != used(new))
 }
 
 /// A new quota, or one with new bounds, says at once what is used.
