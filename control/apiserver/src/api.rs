@@ -125,7 +125,7 @@ async fn about_object(
     }
     let call =
         Call { api: &api, resource, info: &info, target, identity: &identity, headers: &headers, body };
-    if let Some(answer) = review::answer(&call) {
+    if let Some(answer) = review::answer(&call).await {
         return answer;
     }
     match target.subresource.as_deref() {

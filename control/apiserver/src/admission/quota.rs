@@ -162,8 +162,8 @@ async fn recount(api: &Api, namespace: Option<&str>, quota: &mut Value) -> Resul
 }
 
 fn is_counted(resource: &Resource, bounded: &BTreeMap<String, i128>) -> bool {
-    // Events of both groups are the same objects.
-    let twice = resource.group == "events.k8s.io";
+    // What is stored as another kind is counted as that.
+    let twice = resource.strategy.conversion.is_some();
     resource.namespaced
         && resource.verbs.contains(&"create")
         && !twice
