@@ -22,7 +22,8 @@ pub const ROLE_SERVER: u8 = 2;
 pub struct FlowEvent {
     /// When the record was written: nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
-    /// When the connection was established, same clock; 0 if never.
+    /// When the connection was established, same clock; 0 if never, and at the end of a connection to no service, whose start
+    /// had a record of its own.
     pub start_ns: u64,
     /// Socket cookie, which joins the records of one socket.
     pub cookie: u64,

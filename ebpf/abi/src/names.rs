@@ -162,6 +162,8 @@ pub mod globals {
     pub const UPLINK_IFINDEX: &str = "UPLINK_IFINDEX";
     /// `u32`: 1 when connection records are written, else 0.
     pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
+    /// `u32`: 0 when rules carry services: packets of pods are then counted and left to the host's stack, else 1.
+    pub const CARRIES: &str = "CARRIES";
     /// `u32`: 0 where the address hooks have no `bpf_set_retval` (before Linux 6.1); a refused call then fails with
     /// `EPERM`.
     pub const SET_RETVAL: &str = "SET_RETVAL";

@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Addr16, Be16};
 
-/// A connected socket, kept in the socket itself: it is there as long as the socket is, and gone with it.
+/// A socket that was connected to a service, kept in the socket itself: it is there as long as the socket is, and gone with it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SocketValue {

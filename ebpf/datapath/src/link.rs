@@ -27,6 +27,8 @@ pub(crate) mod way;
 pub trait Tables: Connections {
     /// The pod of this node that has the address.
     fn pod(&self, addr: &Addr16) -> Option<PodValue>;
+    /// Whether these programs carry pods' packets; else they count them and leave them to the host's stack.
+    fn carries(&self) -> bool;
     /// The slot of the pod that has the address and this host-side interface, if that is known at once.
     fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32>;
     /// The pod behind a host-side interface.
@@ -111,6 +113,9 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
     };
     tables.count_sent(slot, packet.network_len());
     let tracked = tables.is_tracked(slot);
+    if !tracked && !tables.carries() {
+        return Verdict::Pass;
+    }
     if !tracked {
         match Way::of(tables, &network.dst) {
             // A service, perhaps.

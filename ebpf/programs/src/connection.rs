@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB_FLAG,
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock_ops,
     },
     helpers::{
@@ -29,6 +29,10 @@ use crate::{
 /// `AF_INET`.
 const AF_INET: u32 = 2;
 
+/// The socket accepted its connection. As a flag it asks for a call when a retransmission timer expires, which is rare and of
+/// which nothing is made.
+const SERVER: u32 = BPF_SOCK_OPS_RTO_CB_FLAG;
+
 /// Records of connections.
 #[sock_ops]
 pub(crate) fn sock_ops(ctx: SockOpsContext) -> u32 {
@@ -53,29 +57,23 @@ fn established(socket: &Socket, role: u8) {
         }
     });
     // The end is heard of for the retransmits alone, even when no records are written.
-    socket.listen_to_states();
+    socket.listen_to_states(role);
     if flow_events() == 0 {
         return;
     }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut new = SocketValue { start_ns: now, role, ..SocketValue::default() };
-    let connection = match socket.storage(Some(&mut new)) {
-        Some(kept) => {
-            // A translated socket had one already.
-            (kept.start_ns, kept.role) = (now, role);
-            kept
-        }
-        None => &new,
-    };
+    let mut kept = socket.storage();
+    if let Some(kept) = &mut kept {
+        (kept.start_ns, kept.role) = (now, role);
+    }
+    let kept = kept.as_deref();
     event::write(|| FlowEvent {
         time_ns: now,
+        start_ns: now,
         kind: FLOW_START,
-        local,
-        remote: socket.remote(),
-        remote_port: socket.remote_port(),
-        cookie: socket.cookie(),
-        ..socket.describe(connection)
+        role,
+        ..socket.describe(local, kept)
     });
 }
 
@@ -89,16 +87,19 @@ fn ended(socket: &Socket) {
     if flow_events() == 0 {
         return;
     }
-    let connection = socket.storage(None).copied().unwrap_or_default();
+    let kept = socket.storage();
+    let kept = kept.as_deref();
+    let (start_ns, role) = match kept {
+        Some(kept) if kept.role != 0 => (kept.start_ns, kept.role),
+        _ => (0, socket.role()),
+    };
     event::write(|| FlowEvent {
         // SAFETY: the helper takes nothing.
         time_ns: unsafe { bpf_ktime_get_ns() },
+        start_ns,
         kind: FLOW_END,
-        local,
-        remote: socket.remote(),
-        remote_port: socket.remote_port(),
-        cookie: socket.cookie(),
-        ..socket.describe(&connection)
+        role,
+        ..socket.describe(local, kept)
     });
 }
 
@@ -116,31 +117,34 @@ macro_rules! field {
 }
 
 impl Socket {
-    /// What the socket has counted, and what is known of its connection.
+    /// What the socket has counted, and which service it was aimed at.
     #[inline(always)]
-    fn describe(&self, connection: &SocketValue) -> FlowEvent {
-        FlowEvent {
-            start_ns: connection.start_ns,
+    fn describe(&self, local: Addr16, kept: Option<&SocketValue>) -> FlowEvent {
+        let mut event = FlowEvent {
+            cookie: self.cookie(),
+            local,
+            remote: self.remote(),
+            remote_port: self.remote_port(),
             bytes_sent: field!(self, bytes_acked),
             bytes_received: field!(self, bytes_received),
-            service: connection.service,
             // In host order, unlike the remote one.
             local_port: Be16::new(field!(self, local_port) as u16),
-            service_port: connection.service_port,
             proto: TCP,
-            role: connection.role,
-            service_id: connection.service_id,
             srtt_us: field!(self, srtt_us) >> 3,
             retransmits: self.retransmits(),
             ..FlowEvent::default()
+        };
+        if let Some(kept) = kept {
+            (event.service, event.service_port) = (kept.service, kept.service_port);
+            event.service_id = kept.service_id;
         }
+        event
     }
 
-    /// What the socket itself keeps; with `value`, made when it is not there yet.
+    /// What a translated socket keeps. Others keep nothing: it would cost each connection more than all its records, and some
+    /// hundred bytes of the kernel's memory; the reader of the records joins the two of a socket by its cookie.
     #[inline(always)]
-    fn storage(&self, value: Option<&mut SocketValue>) -> Option<&mut SocketValue> {
-        let flags = if value.is_some() { BPF_SK_STORAGE_GET_F_CREATE as u64 } else { 0 };
-        let initial = value.map_or(core::ptr::null_mut(), core::ptr::from_mut);
+    fn storage(&self) -> Option<&mut SocketValue> {
         let sk = field!(self, __bindgen_anon_2.sk);
         if sk.is_null() {
             return None;
@@ -148,11 +152,11 @@ impl Socket {
         // SAFETY: the map and the socket are valid; the value lives as long as the socket, and only its own hooks use it.
         unsafe {
             let map = (&raw const SOCKETS).cast_mut().cast();
-            bpf_sk_storage_get(map, sk.cast(), initial.cast(), flags).cast::<SocketValue>().as_mut()
+            bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<SocketValue>().as_mut()
         }
     }
 
-    /// The pod whose socket it is: by its network namespace, or by its address while the namespace is not known.
+    /// The pod whose socket it is: by its address, or by its network namespace where the address is no pod's.
     #[inline(always)]
     fn pod_slot(&self, local: &Addr16) -> u32 {
         if let Some(pod) = Maps.pod(local) {
@@ -166,11 +170,18 @@ impl Socket {
         Maps.pod_of_netns(cookie).map_or(0, |pod| pod.slot)
     }
 
+    /// Asks for the end, and notes the role: [`SERVER`] in the socket's own flags costs nothing.
     #[inline(always)]
-    fn listen_to_states(&self) {
-        let flags = field!(self, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+    fn listen_to_states(&self, role: u8) {
+        let noted = if role == ROLE_SERVER { SERVER } else { 0 };
+        let flags = field!(self, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG | noted;
         // SAFETY: the kernel passes a valid context. It fails only for flags that the kernel does not know.
         let _unknown = unsafe { bpf_sock_ops_cb_flags_set(self.raw(), flags as i32) };
+    }
+
+    #[inline(always)]
+    fn role(&self) -> u8 {
+        if field!(self, bpf_sock_ops_cb_flags) & SERVER == 0 { ROLE_CLIENT } else { ROLE_SERVER }
     }
 
     #[inline(always)]

@@ -8,12 +8,15 @@ use crate::maps::{EVENTS, Maps};
 /// The reader looks at the ring by itself ten times a second; to wake it for each record would cost a connection more than all
 /// else that is done for it. It is woken when this much is waiting.
 const WAKE_AT: u64 = names::EVENTS.capacity as u64 / 4;
+/// When this much more is waiting, it has been woken often enough and comes as soon as it can.
+const WOKEN: u64 = names::EVENTS.capacity as u64 / 16;
 
 /// Writes a record, or counts it as lost when the ring is full. It is made where it stays.
 #[inline(always)]
 pub(crate) fn write(make: impl FnOnce() -> FlowEvent) {
     let waiting = EVENTS.query(BPF_RB_AVAIL_DATA as u64);
-    let wake = if waiting > WAKE_AT { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    // Below `WAKE_AT` this wraps around.
+    let wake = if waiting.wrapping_sub(WAKE_AT) < WOKEN { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     match EVENTS.reserve::<FlowEvent>(0) {
         Some(mut entry) => {
             entry.write(make());

@@ -103,6 +103,8 @@ globals! {
     OVERLAY_PORT overlay_port u32 = 4789;
     /// Whether connection records are written.
     FLOW_EVENTS flow_events u32 = 1;
+    /// Whether these programs carry pods' packets.
+    CARRIES carries u32 = 1;
     /// Whether the address hooks may say with which error a call fails. The verifier drops what a constant switches off, so
     /// that a helper which the kernel does not have is never looked at.
     SET_RETVAL set_retval u32 = 1;
@@ -168,6 +170,11 @@ impl Tables for Maps {
         let key = *addr;
         // SAFETY: the value is plain bytes, copied at once.
         unsafe { PODS.get(&key) }.copied()
+    }
+
+    #[inline(always)]
+    fn carries(&self) -> bool {
+        carries() != 0
     }
 
     #[inline(always)]

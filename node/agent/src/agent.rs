@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use fairlead_flows::Recent;
+use fairlead_flows::{Recent, Starts};
 use fairlead_kernel::{AddressChanges, Dataplane, ProgramLogs, Tables};
 use fairlead_kubelet::network::PodNetwork;
 use fairlead_model::Update;
@@ -113,6 +113,7 @@ impl Agent {
             cluster: Arc::clone(&cluster),
             network: Arc::clone(&network),
             recent: Arc::clone(&recent),
+            starts: Starts::default(),
             malformed: Arc::clone(&malformed),
         };
         let (garbage_totals, garbage) = watch::channel(Totals::default());

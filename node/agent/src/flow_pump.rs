@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use fairlead_abi::event::FlowEvent;
-use fairlead_flows::{Clock, Enricher, Recent, decode};
+use fairlead_flows::{Clock, Enricher, Recent, Starts, decode};
 use fairlead_kernel::{Events, clock::monotonic_ns};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ pub(crate) struct FlowPump {
     /// Knows the pods of this node before the cluster does, and a moment longer.
     pub(crate) network: Arc<Network>,
     pub(crate) recent: Arc<Recent>,
+    pub(crate) starts: Starts,
     /// Records that could not be read.
     pub(crate) malformed: Arc<AtomicU64>,
 }
@@ -42,7 +43,8 @@ impl FlowPump {
         }
     }
 
-    fn publish(&self, records: &mut Vec<FlowEvent>) {
+    fn publish(&mut self, records: &mut Vec<FlowEvent>) {
+        records.iter_mut().for_each(|event| self.starts.join(event));
         let clock = Clock::now(monotonic_ns());
         let mut flows: Vec<_> = self.cluster.read(|inner| {
             let enricher =

@@ -67,7 +67,7 @@ pub struct Record {
     pub rtt_us: u32,
     /// Segments retransmitted by the observed side.
     pub retransmits: u32,
-    /// How long the connection has lasted, in microseconds.
+    /// How long the connection has lasted, in microseconds; 0 when it began before the agent did, and not by a service.
     pub duration_us: u64,
     /// `started` or `ended`.
     pub state: String,

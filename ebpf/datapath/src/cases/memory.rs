@@ -50,6 +50,8 @@ pub struct Memory {
     pub interfaces: Vec<(u32, InterfaceValue)>,
     /// `ROUTES`, by prefix and its length over the 128-bit mapped form.
     pub routes: Vec<(Addr16, u32, RouteValue)>,
+    /// `CARRIES`.
+    pub carries: bool,
     /// `UPLINK_IFINDEX`.
     pub uplink: u32,
     /// `FORWARDING`.
@@ -94,6 +96,7 @@ impl Default for Memory {
             pods: Vec::new(),
             interfaces: Vec::new(),
             routes: Vec::new(),
+            carries: true,
             uplink: 0,
             forwarding: FORWARD_ENCAPSULATED,
             node_ports: (30_000, 32_767),
@@ -245,6 +248,10 @@ impl Connections for Memory {
 impl Tables for Memory {
     fn pod(&self, addr: &Addr16) -> Option<PodValue> {
         self.pods.iter().find(|(key, _)| key == addr).map(|(_, value)| *value)
+    }
+
+    fn carries(&self) -> bool {
+        self.carries
     }
 
     fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32> {

@@ -21,7 +21,7 @@ use super::{
     pins::{Difference, Pins, absent_is_fine},
 };
 use crate::{
-    KernelError, ServiceOptions,
+    Carriage, KernelError, ServiceOptions,
     features::{Helpers, has_tcx, raise_memory_limit},
 };
 
@@ -112,6 +112,7 @@ impl Programs {
             (globals::UPLINK_IFINDEX, place.uplink),
             (globals::OVERLAY_IFINDEX, place.overlay),
             (globals::OVERLAY_PORT, place.options.overlay_port.into()),
+            (globals::CARRIES, (options.carriage != Carriage::Rules).into()),
             (globals::FLOW_EVENTS, place.flow_events.into()),
             (globals::FORWARDING, options.forwarding.number()),
             (globals::SOCKETS_OF_HOST_ONLY, options.sockets_of_host_only.into()),
