@@ -6,7 +6,7 @@ mod query;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
@@ -19,6 +19,7 @@ use crate::{
     daemon,
     identity::{Identity, host_name},
     listen,
+    paths::DNS_HEARTBEAT,
 };
 
 const EXAMPLES: &str = "\
@@ -83,6 +84,9 @@ struct ServeArgs {
     /// Where to keep the names of the cluster for the next start [default: nowhere]
     #[arg(long, value_name = "FILE", value_parser = absolute_path)]
     snapshot: Option<PathBuf>,
+    /// Unix socket of the node's agent, which leads look-ups to other nodes unless it sees signs of life there [default: /run/fairlead/nodes/NAME/dns.sock, none with --corefile]
+    #[arg(long, value_name = "SOCKET", value_parser = absolute_path)]
+    heartbeat: Option<PathBuf>,
     /// Domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
@@ -111,6 +115,8 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let node = args.name.clone().map_or_else(host_name, Ok)?;
     let local = |port| At::Address(([127, 0, 0, 1], port).into());
     let alone = args.corefile.is_some();
+    let usual = || Path::new("/run/fairlead/nodes").join(&node).join(DNS_HEARTBEAT);
+    let heartbeat = args.heartbeat.or_else(|| (!alone).then(usual));
     let mut config = Config {
         corefile: args.corefile.map_or(Corefile::Cluster, Corefile::File),
         listen: args.listen,
@@ -121,6 +127,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         ready: args.ready.unwrap_or(if alone { At::Corefile } else { local(8181) }),
         has_cluster: updates.is_some(),
         snapshot: args.snapshot,
+        heartbeat,
         inherited: Inherited::new(listen::Inherited::take()?.into_sockets()),
         ..Config::default()
     };

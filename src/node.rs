@@ -15,6 +15,7 @@ use crate::{
     cli::absolute_path,
     daemon::{self, Parts},
     identity::Identity,
+    paths::DNS_HEARTBEAT,
 };
 
 pub(crate) mod place;
@@ -140,6 +141,7 @@ fn agent_config(args: &NodeArgs, place: &Place, feed: FeedEndpoint) -> AgentConf
         services: args.services.config(&place.addresses),
         flow_events: true,
         admin_socket: place.run.join("admin.sock"),
+        dns_heartbeat: Some(place.run.join(DNS_HEARTBEAT)),
         // kube-proxy's ports: health for load balancers on every address, the rest for this machine only.
         health_listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, HEALTH_PORT))],
         metrics_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))],

@@ -122,6 +122,9 @@ pub(crate) fn pki_of(state: &Path) -> PathBuf {
     state.join("pki")
 }
 
+/// Socket in a node's runtime directory on which its DNS server shows that it is alive.
+pub(crate) const DNS_HEARTBEAT: &str = "dns.sock";
+
 /// Name of the `index`th node, from 1.
 pub(crate) fn node_name(index: u8) -> String {
     format!("node-{index}")

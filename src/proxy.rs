@@ -139,6 +139,8 @@ fn agent_config(args: &ProxyArgs, place: &Place, feed: PathBuf) -> Config {
         services: args.services.config(&place.addresses),
         flow_events: true,
         admin_socket: place.run.join("admin.sock"),
+        // Cluster DNS is somebody else's.
+        dns_heartbeat: None,
         health_listen: args.health_listen.clone(),
         metrics_listen: args.metrics_listen.clone(),
     }

@@ -7,7 +7,7 @@ use super::{
     supervise::ChildSpec,
     topology::{FABRIC_V4, FABRIC_V6, UPLINK, node_addresses},
 };
-use crate::paths::{ClusterPaths, FABRIC, node_name};
+use crate::paths::{ClusterPaths, DNS_HEARTBEAT, FABRIC, node_name};
 
 /// Port of the API server in the fabric.
 pub(crate) const API_PORT: u16 = 6443;
@@ -101,6 +101,7 @@ pub(crate) fn dns(
         ("--feed", format!("https://{FABRIC_V4}:{FEED_PORT}").into()),
     ];
     options.push(("--snapshot", paths.node_state(&name).join("dns-names").into()));
+    options.push(("--heartbeat", paths.node_run(&name).join(DNS_HEARTBEAT).into()));
     options.extend(node_addresses(index).map(|address| ("--listen", address.to_string().into())));
     ChildSpec {
         sockets: Arc::new(sockets),

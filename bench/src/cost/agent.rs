@@ -196,6 +196,7 @@ fn config(args: &AgentArgs, index: usize, feed: FeedEndpoint) -> Config {
         services,
         flow_events: !args.without_flows,
         admin_socket: directory.join("admin.sock"),
+        dns_heartbeat: None,
         health_listen: Vec::new(),
         metrics_listen: Vec::new(),
     }

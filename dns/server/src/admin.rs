@@ -57,6 +57,11 @@ impl Status {
         }
     }
 
+    /// Whether every plugin can do its work, and nobody told it to end.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ending.load(Ordering::Relaxed) && self.unready().is_empty()
+    }
+
     /// The plugins that are not ready, by name.
     fn unready(&self) -> Vec<&'static str> {
         if self.was_ready.load(Ordering::Relaxed) && !self.continuously.load(Ordering::Relaxed) {

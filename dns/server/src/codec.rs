@@ -225,4 +225,6 @@ pub(crate) fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

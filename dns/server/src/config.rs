@@ -35,6 +35,8 @@ pub struct Config {
     pub inherited: Inherited,
     /// Where the names of the cluster are kept for the next start; nowhere without a path.
     pub snapshot: Option<PathBuf>,
+    /// Unix socket of whoever wants signs of life; nobody does without one.
+    pub heartbeat: Option<PathBuf>,
 }
 
 /// Where the Corefile is.
@@ -79,6 +81,7 @@ impl Default for Config {
             has_cluster: true,
             inherited: Inherited::default(),
             snapshot: None,
+            heartbeat: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use futures::{FutureExt, future::BoxFuture};
 use crate::{
     chain::{Answered, Body, Lasting, Message, Query, Routes},
     codec::{Incoming, Request, decode, encode, encode_status, options},
+    heartbeat::Pulse,
     hot,
     metrics::{Client, Counter, Family, Record, Registry, SiteMetrics},
     plugin::shuffle,
@@ -32,6 +33,8 @@ const SHED: Family = Family {
 pub(crate) struct Handler {
     /// Replaced when the Corefile is.
     routes: ArcSwap<Routes>,
+    /// Of the threads that answer.
+    pub(crate) pulse: Arc<Pulse>,
     dropped: Arc<Counter>,
     rejected: Arc<Counter>,
     shed: Arc<Counter>,
@@ -99,9 +102,10 @@ impl Tally {
 }
 
 impl Handler {
-    pub(crate) fn new(routes: Arc<Routes>, registry: &Registry) -> Self {
+    pub(crate) fn new(routes: Arc<Routes>, registry: &Registry, pulse: Arc<Pulse>) -> Self {
         Self {
             routes: ArcSwap::new(routes),
+            pulse,
             dropped: registry.counter(&DROPPED, &[]),
             rejected: registry.counter(&REJECTED, &[]),
             shed: registry.counter(&SHED, &[]),

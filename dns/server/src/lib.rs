@@ -33,6 +33,7 @@ mod listen;
 
 mod admin;
 mod feed;
+mod heartbeat;
 mod snapshot;
 
 mod server;

@@ -157,7 +157,10 @@ fn bind_udp(listen: &Listen, address: SocketAddr) -> io::Result<Vec<UdpSocket>> 
     }
     for socket in &sockets {
         socket.set_nonblocking(true)?;
-        batch::ask_for_destination(socket.as_fd(), address.is_ipv6())?;
+        // A socket of one address was asked there and answers from there; looking that up again costs for nothing.
+        if address.ip().is_unspecified() {
+            batch::ask_for_destination(socket.as_fd(), address.is_ipv6())?;
+        }
         batch::set_receive_queue(socket.as_fd(), RECEIVE_QUEUE_BYTES);
     }
     Ok(sockets.into_iter().map(UdpSocket::from).collect())

@@ -25,6 +25,7 @@ use crate::{
     corefile::{self, Scheme, Surroundings},
     generation::{Endpoint, Generation, Listener},
     handler::Handler,
+    heartbeat,
     listen::{self, Listen},
     metrics::{Counter, Family},
     snapshot, sync,
@@ -168,6 +169,7 @@ impl DnsServer {
         }
         let following = sync::follow(updates, known, Arc::clone(&self.world.cluster), self.stop.clone());
         self.starts.push(following.map(Ok).boxed());
+        self.starts.extend(self.signs_of_life());
         let mut corefiles = self.world.cluster.corefile();
         if corefiles.borrow().is_some() {
             self.reload(None).await;
@@ -212,6 +214,14 @@ impl DnsServer {
             result = result.and(ended);
         }
         result
+    }
+
+    /// Shows whoever wants to know that this server is alive.
+    fn signs_of_life(&self) -> Option<Task> {
+        let path = self.world.config.heartbeat.clone()?;
+        let beating = heartbeat::beat(path, Arc::clone(&self.world.pulse), Arc::clone(&self.status));
+        let stop = self.stop.clone();
+        Some(async move { Ok(stop.run_until_cancelled(beating).await.unwrap_or(())) }.boxed())
     }
 
     /// When the Corefile is to be looked at.
@@ -337,7 +347,7 @@ impl DnsServer {
                 continue;
             }
             let Some(sockets) = new.remove(&key) else { continue };
-            let handler = Arc::new(Handler::new(routes, &self.world.registry));
+            let handler = Arc::new(Handler::new(routes, &self.world.registry, Arc::clone(&self.world.pulse)));
             let stop = self.stop.child_token();
             let address = sockets.address();
             let registry = Arc::clone(&self.world.registry);

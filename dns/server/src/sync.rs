@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use fairlead_model::{ObjectName, Update, View};
 use fairlead_zone::{Name, Zone, ZoneConfig};
 use futures::{StreamExt, stream::BoxStream};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 const PART: usize = 256;
 /// Changes after which the memory that they took for a moment is given back: a pass over the heap, some milliseconds.
 const CHANGES_BETWEEN_PASSES: usize = 2048;
+/// The same when nothing else is to be done: after fewer changes, and so much time without one.
+const CHANGES_BEFORE_REST: usize = 128;
+const REST: Duration = Duration::from_millis(200);
 
 const UPDATES: Family =
     Family { name: "fairlead_dns_updates_total", help: "Updates of the cluster that were applied." };
@@ -172,6 +175,11 @@ pub(crate) async fn follow(
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
+            () = sleep(REST), if known.changes >= CHANGES_BEFORE_REST => {
+                known.changes = 0;
+                give_back_memory();
+                continue;
+            }
             () = shutdown.cancelled() => return,
         };
         let Some(update) = update else {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::{
     Config, DnsError,
     config::At,
+    heartbeat::Pulse,
     metrics::{Family, Registry},
     sync::Cluster,
 };
@@ -26,6 +27,7 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) registry: Arc<Registry>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) pulse: Arc<Pulse>,
     /// Ends the server.
     pub(crate) fatal: mpsc::UnboundedSender<DnsError>,
 }
@@ -36,7 +38,8 @@ impl World {
         let version = env!("CARGO_PKG_VERSION");
         registry.gauge(&BUILD_INFO, &[("goversion", ""), ("revision", ""), ("version", version)]).set(1);
         let cluster = Arc::new(Cluster::new(&registry));
-        Self { config, registry, cluster, fatal }
+        let pulse = Arc::new(Pulse::new(config.heartbeat.is_some()));
+        Self { config, registry, cluster, pulse, fatal }
     }
 
     /// Says in the metrics that a plugin is in use.

@@ -12,11 +12,11 @@ pub(crate) struct Entry {
     pub(crate) name: Arc<ObjectName>,
     pub(crate) kind: Kind,
     /// The service's own ports.
-    pub(crate) ports: Box<[Port]>,
+    pub(crate) ports: Arc<[Port]>,
     /// Ready endpoints in the order of their slices.
     pub(crate) endpoints: Box<[Endpoint]>,
     /// Port lists of the slices; [`Endpoint::slice`] points into it.
-    pub(crate) slice_ports: Box<[Box<[Port]>]>,
+    pub(crate) slice_ports: Box<[Arc<[Port]>]>,
     /// Names of endpoints, one behind the other: a hundred thousand allocations less in a large cluster.
     names: Box<str>,
 }
@@ -31,6 +31,10 @@ pub(crate) enum Kind {
     /// An alias.
     External(Name),
 }
+
+/// Lists of ports that were made lately. Most services have the same few, which then are there once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortLists(Vec<Arc<[Port]>>);
 
 /// A port with what a `_port._proto` name needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,12 +66,19 @@ enum Named {
     Pod,
 }
 
+/// Lists that are remembered.
+const LISTS_MAX: usize = 16;
+
 /// Longest label (RFC 1035 §2.3.4).
 const LABEL_MAX: usize = 63;
 
 impl Entry {
     /// Joins a service with its slices.
-    pub(crate) fn new<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice>) -> Self {
+    pub(crate) fn new<'a>(
+        service: &Service,
+        slices: impl Iterator<Item = &'a EndpointSlice>,
+        lists: &mut PortLists,
+    ) -> Self {
         let kind = match &service.kind {
             ServiceKind::ClusterIp => Kind::ClusterIp(service.addresses.as_slice().into()),
             ServiceKind::Headless => Kind::Headless,
@@ -80,7 +91,7 @@ impl Entry {
         let mut slice_ports = Vec::new();
         for (slice, index) in slices.zip(0u16..) {
             let ports = slice.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
-            slice_ports.push(ports.collect());
+            slice_ports.push(lists.share(ports.collect()));
             let ready = slice.endpoints.iter().filter(|end| end.ready || service.publish_not_ready);
             endpoints.extend(ready.map(|end| Endpoint::new(end, index, &mut names)));
         }
@@ -88,7 +99,7 @@ impl Entry {
         Self {
             name: Arc::new(service.name.clone()),
             kind,
-            ports: ports.collect(),
+            ports: lists.share(ports.collect()),
             endpoints: endpoints.into(),
             slice_ports: slice_ports.into(),
             names: names.into(),
@@ -128,6 +139,20 @@ impl Entry {
     /// The ports of an endpoint.
     pub(crate) fn ports_of(&self, endpoint: &Endpoint) -> &[Port] {
         &self.slice_ports[usize::from(endpoint.slice)]
+    }
+}
+
+impl PortLists {
+    fn share(&mut self, ports: Vec<Port>) -> Arc<[Port]> {
+        if let Some(known) = self.0.iter().find(|known| ***known == *ports) {
+            return Arc::clone(known);
+        }
+        if self.0.len() == LISTS_MAX {
+            self.0.remove(0);
+        }
+        let list: Arc<[Port]> = ports.into();
+        self.0.push(Arc::clone(&list));
+        list
     }
 }
 

@@ -11,7 +11,7 @@ use fairlead_model::{ObjectName, View};
 
 use crate::{
     Name, Question, Stamp,
-    entry::{Entry, Kind},
+    entry::{Entry, Kind, PortLists},
     owners::Owners,
     shards::Shards,
     stamp::Versions,
@@ -60,6 +60,7 @@ pub struct Zone {
     pub(crate) config: Arc<ZoneConfig>,
     /// By `<service>.<namespace>` in lower case.
     services: Shards<Box<[u8]>, Arc<Entry>>,
+    port_lists: PortLists,
     /// Services that may answer the reverse name of an address.
     owners: Owners,
     namespaces: Arc<BTreeSet<Box<[u8]>>>,
@@ -76,6 +77,7 @@ impl Zone {
         Self {
             config: Arc::new(config),
             services: Shards::new(),
+            port_lists: PortLists::default(),
             owners: Owners::new(),
             namespaces: Arc::default(),
             pods: Shards::new(),
@@ -103,8 +105,9 @@ impl Zone {
     /// The serial is that of the SOA: the time of the change in seconds since the Unix epoch.
     pub fn apply(&mut self, view: &View, touched: &BTreeSet<ObjectName>, serial: u32) {
         for name in touched {
-            let entry = view.service(name).map(|service| Arc::new(Entry::new(service, view.slices_of(name))));
-            self.replace(name, entry);
+            let lists = &mut self.port_lists;
+            let entry = view.service(name).map(|service| Entry::new(service, view.slices_of(name), lists));
+            self.replace(name, entry.map(Arc::new));
         }
         if !view.namespaces().map(str::as_bytes).eq(self.namespaces.iter().map(|name| &**name)) {
             self.namespaces = Arc::new(view.namespaces().map(|name| name.as_bytes().into()).collect());

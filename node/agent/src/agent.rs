@@ -32,6 +32,7 @@ use crate::{
     metrics,
     network::Network,
     report::Reporter,
+    resolver::{Heartbeats, OwnResolver},
     rules::{Rules, leftovers::Leftovers},
     serve::serve,
     sockets::SocketEnder,
@@ -53,6 +54,7 @@ pub struct Agent {
     garbage: GarbageLoop,
     sockets: SocketEnder,
     node_ports_everywhere: bool,
+    heartbeats: Option<Heartbeats>,
     flows: FlowPump,
     logs: Option<ProgramLogs>,
     network: Arc<Network>,
@@ -77,7 +79,10 @@ impl Agent {
         let rules = Rules::open(config.proxy_mode, &config.node_name, &config.services).await?;
         let health = bind_all("health checks", &config.health_listen).await?;
         let metrics = bind_all("metrics", &config.metrics_listen).await?;
-        let admin = bind_admin(&config.admin_socket)?;
+        let admin = bind_private("administration", &config.admin_socket)?;
+        let heartbeats =
+            config.dns_heartbeat.as_deref().map(|path| bind_private("signs of life", path)).transpose()?;
+        let (heartbeats, life) = heartbeats.map(Heartbeats::new).unzip();
 
         let mut config = config;
         let leftovers = Leftovers::open(&config.state_dir, &config.bpffs_dir, config.proxy_mode)?;
@@ -89,7 +94,8 @@ impl Agent {
         network.restore().await?;
 
         let subscription = Subscription::new(config.feed.clone(), config.node_name.clone());
-        let cluster = Arc::new(Cluster::default());
+        let resolver = OwnResolver::new(config.node_name.clone(), config.services.addresses.clone());
+        let cluster = Arc::new(Cluster::new(resolver));
         let stats = Arc::new(Stats::default());
         let recent = Arc::new(Recent::new(RECENT_FLOWS));
         let malformed = Arc::new(AtomicU64::default());
@@ -132,6 +138,7 @@ impl Agent {
         Ok(Self {
             subscription,
             sync: SyncLoop::new(config.node_name, dataplane.tables, outputs, config.services.clone())
+                .with_life(life)
                 .with_routes(config.pod_network)
                 .with_mode(rules, leftovers, Arc::clone(&network)),
             address_changes: dataplane.address_changes,
@@ -142,6 +149,7 @@ impl Agent {
             },
             node_ports_everywhere: config.services.node_port_addresses == NodePortAddresses::All,
             sockets: SocketEnder { stopped, network: Arc::clone(&network), ended: sockets_ended },
+            heartbeats,
             flows,
             logs: dataplane.logs,
             network,
@@ -192,6 +200,16 @@ impl Agent {
         tasks.spawn(self.garbage.run(stop.clone()).in_current_span());
         tasks.spawn(self.sockets.run(stop.clone()).in_current_span());
         tasks.spawn(watch_addresses(self.address_changes, addresses, stop.clone()).in_current_span());
+        if let Some(heartbeats) = self.heartbeats {
+            let listening = heartbeats.run(stop.clone());
+            tasks.spawn(
+                async move {
+                    listening.await;
+                    Ok(())
+                }
+                .in_current_span(),
+            );
+        }
         if let Some(logs) = self.logs {
             tasks.spawn(forward_logs(logs, stop.clone()).in_current_span());
         }
@@ -283,7 +301,7 @@ async fn bind_all(purpose: &'static str, addresses: &[SocketAddr]) -> Result<Vec
 }
 
 /// Only root may connect. A socket that a former process left is replaced; the lock shows that it is dead.
-fn bind_admin(path: &Path) -> Result<UnixListener, AgentError> {
+fn bind_private(purpose: &'static str, path: &Path) -> Result<UnixListener, AgentError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(AgentError::file("creating", directory))?;
     }
@@ -294,12 +312,8 @@ fn bind_admin(path: &Path) -> Result<UnixListener, AgentError> {
         _ => {}
     }
     let bound = UnixListener::bind(path);
-    let failed = |source| AgentError::Bind {
-        purpose: "administration",
-        address: path.display().to_string(),
-        source,
-        holder: None,
-    };
+    let failed =
+        |source| AgentError::Bind { purpose, address: path.display().to_string(), source, holder: None };
     let listener = bound.map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .map_err(AgentError::file("restricting permissions of", path))?;

@@ -8,7 +8,10 @@ use std::{
 use fairlead_flows::Directory;
 use fairlead_model::{Change, Node, ObjectName, Pod, Update, View};
 
-use crate::locals::Locals;
+use crate::{
+    locals::Locals,
+    resolver::{Life, OwnResolver},
+};
 
 /// The view and what is derived from it.
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ pub(crate) struct Inner {
     pub(crate) view: View,
     pub(crate) directory: Directory,
     pub(crate) locals: Locals,
+    resolver: OwnResolver,
 }
 
 /// What an update changed.
@@ -38,22 +42,24 @@ pub(crate) struct Changed {
 }
 
 impl Cluster {
-    /// Applies a complete update under one short lock.
-    pub(crate) fn apply(&self, update: Update, node: &str) -> Changed {
-        let touches_nodes = |change: &Change| matches!(change, Change::PutNode(_) | Change::DeleteNode(_));
-        let nodes = update.snapshot || update.changes.iter().any(touches_nodes);
-        let snapshot = update.snapshot;
-        let counts = Changed::count(&update);
+    /// With a DNS server of this node's own.
+    pub(crate) fn new(resolver: OwnResolver) -> Self {
+        Self(RwLock::new(Inner { resolver, ..Inner::default() }))
+    }
+
+    /// Takes note of how the node's own DNS server is.
+    pub(crate) fn turn(&self, life: Life, node: &str) -> Changed {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let inner = &mut *guard;
-        let pods = Changed::host_ports(&update, &inner.view, node);
-        let services = inner.view.apply(update);
-        inner.directory.update_services(&inner.view, &services);
-        inner.locals.update(&inner.view, &services, node);
-        if nodes {
-            inner.directory.update_nodes(&inner.view);
-        }
-        Changed { services, pods, nodes, everything: snapshot, ..counts }
+        let changes = guard.resolver.turn(life);
+        let revision = guard.view.revision();
+        guard.apply(Update { revision, snapshot: false, changes }, node)
+    }
+
+    /// Applies a complete update under one short lock.
+    pub(crate) fn apply(&self, mut update: Update, node: &str) -> Changed {
+        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        guard.resolver.alter(&mut update);
+        guard.apply(update, node)
     }
 
     /// Looks at it under a short lock.
@@ -64,6 +70,23 @@ impl Cluster {
     /// One node.
     pub(crate) fn node(&self, name: &str) -> Option<Node> {
         self.read(|inner| inner.view.node(name).cloned())
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, update: Update, node: &str) -> Changed {
+        let touches_nodes = |change: &Change| matches!(change, Change::PutNode(_) | Change::DeleteNode(_));
+        let nodes = update.snapshot || update.changes.iter().any(touches_nodes);
+        let snapshot = update.snapshot;
+        let counts = Changed::count(&update);
+        let pods = Changed::host_ports(&update, &self.view, node);
+        let services = self.view.apply(update);
+        self.directory.update_services(&self.view, &services);
+        self.locals.update(&self.view, &services, node);
+        if nodes {
+            self.directory.update_nodes(&self.view);
+        }
+        Changed { services, pods, nodes, everything: snapshot, ..counts }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub flow_events: bool,
     /// Unix socket of the administration endpoint.
     pub admin_socket: PathBuf,
+    /// Unix socket on which this node's own DNS server shows that it is alive; without one it counts as alive.
+    pub dns_heartbeat: Option<PathBuf>,
     /// Where `/healthz` and `/livez` are served; port 10256 by convention.
     pub health_listen: Vec<SocketAddr>,
     /// Where `/proxyMode`, `/metrics` and `/healthz` are served; port 10249 of loopback by convention.

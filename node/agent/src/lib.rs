@@ -20,6 +20,7 @@ mod locals;
 mod metrics;
 mod network;
 mod report;
+mod resolver;
 mod rules;
 mod serve;
 mod sockets;

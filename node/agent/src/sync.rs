@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ServiceConfig,
-    cluster::Cluster,
+    cluster::{Changed, Cluster},
     local::local_node,
     network::Network,
+    resolver::Life,
     rules::{Rules, leftovers::Leftovers},
     sockets::Stopped,
     stats::Stats,
@@ -63,6 +64,8 @@ pub(crate) struct SyncLoop<S> {
     services: ServiceConfig,
     /// Told when the node's addresses change.
     addresses: Arc<Notify>,
+    /// How the node's own DNS server is.
+    life: Option<watch::Receiver<Life>>,
     /// None until the kernel has been observed, and after a failure.
     planner: Option<Planner>,
     routes: Option<ObservedRoutes>,
@@ -92,6 +95,7 @@ impl<S: State> SyncLoop<S> {
             outputs,
             services,
             addresses: Arc::default(),
+            life: None,
             planner: None,
             routes: None,
             local: None,
@@ -110,6 +114,12 @@ impl<S: State> SyncLoop<S> {
     /// To be told when the node's addresses change.
     pub(crate) fn addresses(&self) -> Arc<Notify> {
         Arc::clone(&self.addresses)
+    }
+
+    /// To be told how the node's own DNS server is.
+    pub(crate) fn with_life(mut self, life: Option<watch::Receiver<Life>>) -> Self {
+        self.life = life;
+        self
     }
 
     /// Whether routes to pods are ours; they are unless it is said.
@@ -134,6 +144,7 @@ impl<S: State> SyncLoop<S> {
     pub(crate) async fn run(mut self, mut updates: mpsc::Receiver<Update>, shutdown: CancellationToken) {
         let mut audit = interval_at(tokio::time::Instant::now() + self.audit_every, self.audit_every);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut life = self.life.take();
         loop {
             let wake = self.next_wake();
             tokio::select! {
@@ -148,6 +159,10 @@ impl<S: State> SyncLoop<S> {
                     }
                     None => return,
                 },
+                life = next_life(&mut life) => {
+                    let changed = self.outputs.cluster.turn(life, &self.node);
+                    self.queue(changed, Instant::now());
+                }
                 () = self.addresses.notified() => self.local = None,
                 _ = audit.tick() => (self.routes, self.local, self.audit) = (None, None, true),
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
@@ -161,12 +176,7 @@ impl<S: State> SyncLoop<S> {
     fn take_in(&mut self, update: Update) {
         let arrived = Instant::now();
         let changed = self.outputs.cluster.apply(update, &self.node);
-        self.outputs.stats.update(|stats| stats.queued(&changed, arrived));
-        let changes = &mut self.pending.changes;
-        changes.services.extend(changed.services);
-        changes.pods.extend(changed.pods);
-        changes.nodes |= changed.nodes;
-        self.pending.all |= changed.everything;
+        self.queue(changed, arrived);
         if let Some(node) = self.outputs.cluster.node(&self.node) {
             self.outputs.networks.send_if_modified(|networks| {
                 let changed = *networks != node.pod_networks;
@@ -174,6 +184,15 @@ impl<S: State> SyncLoop<S> {
                 changed
             });
         }
+    }
+
+    fn queue(&mut self, changed: Changed, arrived: Instant) {
+        self.outputs.stats.update(|stats| stats.queued(&changed, arrived));
+        let changes = &mut self.pending.changes;
+        changes.services.extend(changed.services);
+        changes.pods.extend(changed.pods);
+        changes.nodes |= changed.nodes;
+        self.pending.all |= changed.everything;
     }
 
     /// Applies what is pending; keeps everything pending when that fails.
@@ -352,6 +371,16 @@ impl<S: State> SyncLoop<S> {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// How the node's own DNS server is, when that changes.
+async fn next_life(life: &mut Option<watch::Receiver<Life>>) -> Life {
+    if let Some(life) = life
+        && life.changed().await.is_ok()
+    {
+        return *life.borrow_and_update();
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     codec::{Key, glance, refuse},
     handler::{Again, Handler, Step, Tally},
+    heartbeat::BEAT,
     hot::Memo,
     metrics::{Client, Transport},
 };
@@ -84,10 +85,12 @@ impl Worker {
     async fn serve(mut self, socket: UdpSocket, shutdown: CancellationToken) -> io::Result<()> {
         let socket = watch(socket)?;
         let mut cancelled = std::pin::pin!(shutdown.cancelled());
+        let (turning, mut beat) = (self.handler.pulse.join(), tokio::time::interval(BEAT));
         loop {
             tokio::select! {
                 ready = socket.readable() => self.read(ready?)?,
                 Some(done) = self.later.next() => self.finish(socket.get_ref(), done),
+                _ = beat.tick(), if turning.watched => turning.turn(),
                 () = &mut cancelled => return Ok(()),
             }
         }

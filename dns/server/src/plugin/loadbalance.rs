@@ -1,7 +1,9 @@
-//! `loadbalance [round_robin | weighted FILE [{ reload DURATION }]] [{ prefer CIDR… }]`: the order of addresses.
+//! `loadbalance [round_robin | weighted FILE [{ reload DURATION }]] [{ prefer CIDR… | limit_answers COUNT }]`: the order
+//! of addresses.
 //!
 //! `round_robin` shuffles them for each client. `weighted` puts one of them first, more often the heavier it is; its
 //! file has names, each followed by lines `ADDRESS WEIGHT`. `prefer` puts the addresses of networks first.
+//! `limit_answers` then gives the first of them only.
 
 use std::{
     collections::HashMap,
@@ -29,6 +31,8 @@ const RELOAD: Duration = Duration::from_secs(30);
 struct Loadbalance {
     weights: Option<Arc<ArcSwap<Weights>>>,
     prefer: Vec<Prefix>,
+    /// Most records that are given.
+    limit: usize,
 }
 
 type Weights = HashMap<Name, Vec<(IpAddr, u8)>>;
@@ -45,7 +49,7 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
         }
     }
     words.clone().end()?;
-    let (mut prefer, mut reload) = (Vec::new(), RELOAD);
+    let (mut prefer, mut reload, mut limit) = (Vec::new(), RELOAD, usize::MAX);
     for (option, mut words) in directive.lines() {
         match option {
             "prefer" => {
@@ -56,6 +60,7 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
                     );
                 }
             }
+            "limit_answers" => limit = words.number("a number of records", 1..=usize::MAX)?,
             "reload" if file.is_some() => reload = words.duration()?,
             _ => return Err(unknown(&words, option)),
         }
@@ -71,7 +76,7 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
         }
         None => None,
     };
-    one(Loadbalance { weights, prefer })
+    one(Loadbalance { weights, prefer, limit })
 }
 
 async fn follow(file: PathBuf, weights: Arc<ArcSwap<Weights>>, every: Duration) {
@@ -117,7 +122,7 @@ impl Plugin for Loadbalance {
     fn serve<'a>(&'a self, query: &'a mut Query, next: Next<'a>) -> Serving<'a> {
         async move {
             let mut response = next.serve(query).await;
-            if self.weights.is_none() && self.prefer.is_empty() {
+            if self.weights.is_none() && self.prefer.is_empty() && self.limit == usize::MAX {
                 response.rotate = true;
                 return response;
             }
@@ -134,6 +139,7 @@ impl Plugin for Loadbalance {
                     };
                     addresses(message).sort_by_key(|record| !preferred(record));
                 }
+                message.answers.truncate(self.limit);
             }
             response
         }

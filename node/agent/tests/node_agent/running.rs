@@ -63,6 +63,7 @@ impl RunningAgent {
             services: ServiceConfig::default(),
             flow_events: true,
             admin_socket: directory.join(name).join("admin.sock"),
+            dns_heartbeat: None,
             health_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, HEALTH_PORT))],
             metrics_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))],
         };

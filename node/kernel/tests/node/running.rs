@@ -137,7 +137,7 @@ impl RunningNode {
         &self.pods
     }
 
-    fn attach(&self, pod: &Pod) {
+    pub(crate) fn attach(&self, pod: &Pod) {
         let attached = self.block_on(self.dataplane().pods.attach(&pod.spec));
         attached.unwrap_or_else(|error| panic!("node {}: {error}", self.name));
     }
