@@ -23,7 +23,8 @@ use crate::{
 
 /// Takes services, and the short ways of pods' packets, out of what the programs do. First packets go through the
 /// host's stack again, where rules see them; then the sockets are left alone; then what the programs knew of services
-/// is deleted. A connection that a socket program translated leads to its endpoint itself and goes on.
+/// is deleted, addresses first: an address that is known and has no such port is refused, and the kernel lets go of a
+/// link in its own time. A connection that a socket program translated leads to its endpoint itself and goes on.
 ///
 /// # Errors
 /// A map cannot be changed or a link not be removed; call again.
@@ -39,8 +40,8 @@ pub fn retire_ebpf_services(bpffs_dir: &Path) -> Result<(), KernelError> {
         let pin = pins.cgroup_link(program);
         absent_is_fine(fs::remove_file(&pin), &pin)?;
     }
-    clear::<ServiceKey, ServiceValue>(&pins, names::SERVICES)?;
-    clear::<Addr16, AddressValue>(&pins, names::ADDRESSES)
+    clear::<Addr16, AddressValue>(&pins, names::ADDRESSES)?;
+    clear::<ServiceKey, ServiceValue>(&pins, names::SERVICES)
 }
 
 fn open(pins: &Pins, spec: MapSpec) -> Result<Option<Map>, KernelError> {

@@ -173,7 +173,11 @@ rows! {
     EMPTY Pod Balancer => Refused;
     EMPTY Node ClusterAddress => Refused;
     EMPTY Node NodePort => Refused;
+    // kube-proxy's rules for external addresses see what comes to the node and through it, not what it sends itself.
+    EMPTY Node Balancer => Refused, but Iptables Dropped;
+    EMPTY Outside ClusterAddress => Refused;
     EMPTY Outside NodePort => Refused;
+    EMPTY Outside Balancer => Refused;
     EMPTY Outside External => Refused;
     // Endpoints, but none that the policy allows: others may still know better, so nothing is said. IPVS takes those of other
     // nodes; who is outside then hears from an address that was not asked.
@@ -181,14 +185,21 @@ rows! {
     AWAY Node ClusterAddress => Dropped, but Ipvs Far(Masqueraded);
     AWAY Outside NodePort => Dropped;
     AWAY Outside Balancer => Dropped;
+    // Clients of the node are not outside, so the external policy does not concern them here either.
+    AWAY Pod NodePort => Far(Own);
+    AWAY Pod Balancer => Far(Own);
+    AWAY Node NodePort => Far(Masqueraded);
     // Source ranges concern the balancer's address alone.
     RESTRICTED Pod ClusterAddress => All(Own);
     RESTRICTED Outside NodePort => All(Masqueraded);
+    RESTRICTED Pod NodePort => All(Masqueraded);
     RESTRICTED Outside Balancer => Dropped;
+    RESTRICTED Outside External => All(Masqueraded);
     RESTRICTED Pod Balancer => Dropped;
     // A packet that comes back to its pod must not have the pod's address as its source; a socket that is connected to its
     // own pod sends none.
     SELF Pod ClusterAddress => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service);
+    SELF Pod Balancer => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service);
 }
 
 /// Rows that differ by family, and by the nature of the modes.
