@@ -8,7 +8,7 @@
 mod encode;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 
 use base64::Engine;
