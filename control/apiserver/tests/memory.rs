@@ -4,6 +4,8 @@
 //!
 //! This is a process of its own, because the most that a process has held is a number of the process.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "api/support.rs"]
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod support;
