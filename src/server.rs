@@ -16,6 +16,10 @@ use fairlead_scheduler::Scheduler;
 use ipnet::IpNet;
 use kube::Client;
 
+mod limits;
+
+use limits::LimitArgs;
+
 use crate::{
     cli::absolute_path,
     daemon::{self, Parts},
@@ -91,6 +95,9 @@ pub(crate) struct ServerArgs {
     /// Where etcd is.
     #[command(flatten)]
     etcd: EtcdArgs,
+    /// What is taken on at a time.
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// A node's lease is renewed every 10 s: a shorter grace would call every node silent.
@@ -107,7 +114,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
             () = shutdown.cancelled() => return Ok(()),
         };
         let tls = feed_tls(args)?;
-        let api = ApiServer::new(api_config(args, sockets.api)?, store).await?;
+        let api = ApiServer::with_limits(api_config(args, sockets.api)?, store, args.limits.limits()).await?;
         let client = Client::new(api.in_process(), "default");
         let feed = Feed::new(FeedConfig { listeners: sockets.feed, tls }, client.clone()).await?;
         let controllers = Controllers::new(client.clone(), controllers_config(args))?;

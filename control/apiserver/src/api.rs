@@ -84,12 +84,12 @@ where
     if info.target.is_none() {
         return no_object(api, &info, &parts.method, &parts.headers).await;
     }
-    let body = body::collect(body).await?;
+    let body::Collected { bytes, room } = body::collect(body, &api.limiter).await?;
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
     let caller = identity.unwrap_or_else(Identity::anonymous);
-    let call = about_object(api.clone(), info, caller, parts.headers, body);
+    let call = about_object(api.clone(), info, caller, parts.headers, bytes);
     let answer = async {
-        let _under_way = permit;
+        let _under_way = (permit, room);
         call.await
     };
     if reads {

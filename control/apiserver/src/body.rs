@@ -1,26 +1,28 @@
 //! Bodies: what is read from requests and written into answers.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
+use crate::limit::Limiter;
 use crate::protobuf;
 
 mod strict;
+
+pub(crate) use strict::VALUES_MAX;
 
 /// The body of an answer.
 pub type Body = axum::body::Body;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Upstream's limit (apiserver `pkg/server/config.go`, `MaxRequestBodyBytes`).
-pub(crate) const REQUEST_BYTES_MAX: usize = 3 << 20;
 
 /// Upstream's limit for everything but watches (`RequestTimeout`).
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,21 +30,47 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 
-/// Reads a request's body whole.
-pub(crate) async fn collect<B>(body: B) -> Result<Bytes, ApiError>
+/// A request's body, and the room that it takes until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) bytes: Bytes,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a request's body whole, as far as there is room for it.
+pub(crate) async fn collect<B>(body: B, limiter: &Limiter) -> Result<Collected, ApiError>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let collected = timeout(BODY_TIMEOUT, Limited::new(body, REQUEST_BYTES_MAX).collect());
     let late = ApiError::Timeout { limit_secs: BODY_TIMEOUT.as_secs() };
-    match collected.await.map_err(|_| late)? {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::TooLarge { limit_bytes: REQUEST_BYTES_MAX })
+    timeout(BODY_TIMEOUT, read(pin!(body), limiter)).await.map_err(|_| late)?
+}
+
+async fn read<B>(mut body: Pin<&mut B>, limiter: &Limiter) -> Result<Collected, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut room = limiter.room_for(body.size_hint().lower(), None)?;
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            ApiError::BadRequest(format!("cannot read the request's body: {}", error.into()))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let read = first.len() + all.len() + data.len();
+        room = limiter.room_for(read as u64, room)?;
+        // Most bodies come in one piece, which need not be copied.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
         }
-        Err(error) => Err(ApiError::BadRequest(format!("cannot read the request's body: {error}"))),
     }
+    let bytes = if all.is_empty() { first } else { all.freeze() };
+    Ok(Collected { bytes, room })
 }
 
 /// The media type of a request's body, without parameters; JSON when the client does not say.

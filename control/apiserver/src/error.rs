@@ -115,7 +115,7 @@ pub enum ApiError {
     #[error("limit is {limit_bytes}")]
     TooLarge {
         /// The limit.
-        limit_bytes: usize,
+        limit_bytes: u64,
     },
     /// The request asks for too much at once.
     #[error("{0}")]

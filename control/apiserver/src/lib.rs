@@ -32,6 +32,8 @@ mod decoded;
 mod discovery;
 mod expiry;
 mod furnish;
+#[cfg(test)]
+mod fuzz;
 mod kubelet;
 mod limit;
 mod negotiate;

@@ -22,6 +22,10 @@ pub struct Limits {
     pub user_requests_per_sec: f64,
     /// How many requests a user may make at once after a pause.
     pub user_burst: f64,
+    /// How long the body of a request may be.
+    pub body_bytes: u64,
+    /// How long the bodies of all requests under way may be together. This holds for administrators, too.
+    pub bodies_bytes: u64,
 }
 
 impl Default for Limits {
@@ -31,6 +35,9 @@ impl Default for Limits {
             writes_in_flight: 200,
             user_requests_per_sec: 500.0,
             user_burst: 1_000.0,
+            // Upstream's (apiserver `pkg/server/config.go`, `MaxRequestBodyBytes`).
+            body_bytes: 3 << 20,
+            bodies_bytes: 64 << 20,
         }
     }
 }
@@ -44,6 +51,8 @@ pub(crate) struct Limiter {
     limits: Limits,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
+    /// A permit for each KiB of a body.
+    bodies: Arc<Semaphore>,
     users: Mutex<HashMap<String, Bucket>>,
 }
 
@@ -60,6 +69,9 @@ impl Limiter {
             limits,
             reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
             writes: Arc::new(Semaphore::new(limits.writes_in_flight)),
+            bodies: Arc::new(Semaphore::new(
+                usize::try_from(kib(limits.bodies_bytes)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+            )),
             users: Mutex::default(),
         }
     }
@@ -90,6 +102,30 @@ impl Limiter {
         permit.map(Some).map_err(|_| too_many(Duration::from_secs(1)))
     }
 
+    /// Makes room for so many bytes of a body, besides what it has already.
+    pub(crate) fn room_for(
+        &self,
+        bytes: u64,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        if bytes > self.limits.body_bytes {
+            return Err(ApiError::TooLarge { limit_bytes: self.limits.body_bytes });
+        }
+        let has = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(kib(bytes))
+            .unwrap_or(u32::MAX)
+            .saturating_sub(u32::try_from(has).unwrap_or(u32::MAX));
+        if more == 0 {
+            return Ok(room);
+        }
+        let more = self.bodies.clone().try_acquire_many_owned(more);
+        let mut more = more.map_err(|_| too_many(Duration::from_secs(1)))?;
+        if let Some(room) = room {
+            more.merge(room);
+        }
+        Ok(Some(more))
+    }
+
     /// Takes a request from what the user has left; if there is nothing, how long until there is.
     fn take(&self, user: &str, now: Instant) -> Option<Duration> {
         let Limits { user_requests_per_sec: rate, user_burst: burst, .. } = self.limits;
@@ -114,6 +150,10 @@ impl Limiter {
         *bucket = Bucket { tokens: if left < 0.0 { tokens } else { left }, at: now };
         (left < 0.0).then(|| Duration::from_secs_f64(-left / rate))
     }
+}
+
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1024)
 }
 
 fn too_many(wait: Duration) -> ApiError {

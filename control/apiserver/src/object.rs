@@ -128,6 +128,12 @@ pub(crate) fn is_terminating(object: &Value) -> bool {
     !meta(object, "deletionTimestamp").is_empty()
 }
 
+/// Whether a stored object may be one whose deletion has begun: only such a one holds that word.
+pub(crate) fn may_be_terminating(stored: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"deletionTimestamp\"";
+    stored.windows(WORD.len()).any(|window| window == WORD)
+}
+
 /// Whether nothing holds an object whose deletion has begun: no finalizer, and no grace that still runs.
 pub(crate) fn is_released(object: &Value) -> bool {
     is_terminating(object)

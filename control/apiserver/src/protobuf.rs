@@ -8,7 +8,7 @@
 mod encode;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 
 use base64::Engine;
@@ -19,6 +19,7 @@ pub use self::encode::encode;
 pub(crate) use self::encode::{WATCH_MEDIA_TYPE, encode_partial, put_watch_event};
 use self::table::{Field, Form, KINDS, Label, MESSAGES, Message};
 use self::wire::{Raw, Reader};
+use crate::body::VALUES_MAX;
 
 /// The media type.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -67,6 +68,16 @@ pub enum ProtobufError {
     /// Messages lie in each other deeper than any kind needs.
     #[error("the protobuf message is nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
+    /// It holds more than any object needs.
+    #[error("the protobuf message holds more than {VALUES_MAX} values")]
+    TooMany,
+}
+
+/// How far the reader is.
+struct Walk {
+    depth: usize,
+    /// How many values may follow.
+    left: usize,
 }
 
 /// The object in a body.
@@ -88,7 +99,7 @@ pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     let Some(message) = find(&api_version, &kind) else {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
-    let mut object = message.read(raw, 0)?;
+    let mut object = message.read(raw, &mut Walk { depth: 0, left: VALUES_MAX })?;
     object.insert("apiVersion".to_owned(), json!(api_version));
     object.insert("kind".to_owned(), json!(kind));
     Ok(Value::Object(object))
@@ -114,9 +125,9 @@ fn find(api_version: &str, kind: &str) -> Option<&'static Message> {
 }
 
 impl Message {
-    fn read(&self, bytes: &[u8], depth: usize) -> Result<Map<String, Value>, ProtobufError> {
+    fn read(&self, bytes: &[u8], walk: &mut Walk) -> Result<Map<String, Value>, ProtobufError> {
         let mut object = Map::new();
-        self.read_into(&mut object, bytes, depth)?;
+        self.read_into(&mut object, bytes, walk)?;
         Ok(object)
     }
 
@@ -124,32 +135,39 @@ impl Message {
         &self,
         object: &mut Map<String, Value>,
         bytes: &[u8],
-        depth: usize,
+        walk: &mut Walk,
     ) -> Result<(), ProtobufError> {
-        if depth > DEPTH_MAX {
+        if walk.depth > DEPTH_MAX {
             return Err(ProtobufError::TooDeep);
         }
+        walk.depth += 1;
         let mut reader = Reader::new(bytes);
         while let Some((number, raw)) = reader.next()? {
             // Fields of a newer version are left out, as upstream does.
             let Ok(at) = self.fields.binary_search_by_key(&number, |field| u32::from(field.number)) else {
                 continue;
             };
-            self.fields[at].read(object, raw, depth)?;
+            self.fields[at].read(object, raw, walk)?;
         }
+        walk.depth -= 1;
         Ok(())
     }
 }
 
 impl Field {
-    fn read(&self, object: &mut Map<String, Value>, raw: Raw<'_>, depth: usize) -> Result<(), ProtobufError> {
+    fn read(
+        &self,
+        object: &mut Map<String, Value>,
+        raw: Raw<'_>,
+        walk: &mut Walk,
+    ) -> Result<(), ProtobufError> {
         match (self.label, raw) {
             (Label::Inline, Raw::Bytes(bytes)) => {
                 let Form::Message(number) = self.form else { return Err(self.problem("is no message")) };
-                MESSAGES[usize::from(number)].read_into(object, bytes, depth + 1)?;
+                MESSAGES[usize::from(number)].read_into(object, bytes, walk)?;
             }
             (Label::Map, Raw::Bytes(bytes)) => {
-                let (key, value) = self.entry(bytes, depth)?;
+                let (key, value) = self.entry(bytes, walk)?;
                 let map = object.entry(self.name).or_insert_with(|| json!({}));
                 map.as_object_mut().expect("it was made as a map").insert(key, value);
             }
@@ -159,16 +177,16 @@ impl Field {
                     (Form::Int32 | Form::Int64, Raw::Bytes(packed)) => {
                         let mut reader = Reader::new(packed);
                         while !reader.is_empty() {
-                            values.push(self.value(Raw::Varint(reader.varint()?), depth)?);
+                            values.push(self.value(Raw::Varint(reader.varint()?), walk)?);
                         }
                     }
-                    (_, raw) => values.push(self.value(raw, depth)?),
+                    (_, raw) => values.push(self.value(raw, walk)?),
                 }
                 let list = object.entry(self.name).or_insert_with(|| json!([]));
                 list.as_array_mut().expect("it was made as a list").extend(values);
             }
             (Label::One, raw) => {
-                let value = self.value(raw, depth)?;
+                let value = self.value(raw, walk)?;
                 if !(value.is_null() || self.drops_zero && is_zero(&value)) {
                     object.insert(self.name.to_owned(), value);
                 }
@@ -178,25 +196,26 @@ impl Field {
         Ok(())
     }
 
-    fn entry(&self, bytes: &[u8], depth: usize) -> Result<(String, Value), ProtobufError> {
+    fn entry(&self, bytes: &[u8], walk: &mut Walk) -> Result<(String, Value), ProtobufError> {
         let mut key = String::new();
         let mut value = None;
         let mut reader = Reader::new(bytes);
         while let Some((number, raw)) = reader.next()? {
             match (number, raw) {
                 (1, Raw::Bytes(bytes)) => key = text(self.name, bytes)?,
-                (2, raw) => value = Some(self.value(raw, depth)?),
+                (2, raw) => value = Some(self.value(raw, walk)?),
                 _ => {}
             }
         }
         let value = match value {
             Some(value) => value,
-            None => self.value(Raw::Bytes(&[]), depth)?,
+            None => self.value(Raw::Bytes(&[]), walk)?,
         };
         Ok((key, value))
     }
 
-    fn value(&self, raw: Raw<'_>, depth: usize) -> Result<Value, ProtobufError> {
+    fn value(&self, raw: Raw<'_>, walk: &mut Walk) -> Result<Value, ProtobufError> {
+        walk.left = walk.left.checked_sub(1).ok_or(ProtobufError::TooMany)?;
         Ok(match (self.form, raw) {
             (Form::Bool, Raw::Varint(number)) => json!(number != 0),
             (Form::Int32, Raw::Varint(number)) => json!(number as i32),
@@ -204,7 +223,7 @@ impl Field {
             (Form::String, Raw::Bytes(bytes)) => json!(text(self.name, bytes)?),
             (Form::Bytes, Raw::Bytes(bytes)) => json!(STANDARD.encode(bytes)),
             (Form::Message(number), Raw::Bytes(bytes)) => {
-                Value::Object(MESSAGES[usize::from(number)].read(bytes, depth + 1)?)
+                Value::Object(MESSAGES[usize::from(number)].read(bytes, walk)?)
             }
             (Form::Quantity, Raw::Bytes(bytes)) => {
                 let quantity = self.leaf(bytes)?.text;

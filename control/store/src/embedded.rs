@@ -11,6 +11,7 @@
 mod import;
 mod keys;
 mod lock;
+mod partition;
 mod reader;
 mod schema;
 mod slot;
@@ -42,6 +43,8 @@ pub struct EmbeddedConfig {
     pub dir: PathBuf,
     /// How much history to keep.
     pub retention: Retention,
+    /// How much of leases and events, whose changes are kept apart.
+    pub brief_retention: Retention,
     /// Memory for cached database pages.
     pub cache_bytes: usize,
     /// How many events may wait for one watcher before it is cut off.
@@ -71,6 +74,14 @@ impl Default for Retention {
     }
 }
 
+impl Retention {
+    /// Enough for a watch of leases or events to be resumed.
+    #[must_use]
+    pub const fn brief() -> Self {
+        Self { revisions_min: 100, revisions_max: 2_000, age: Duration::from_secs(75) }
+    }
+}
+
 impl EmbeddedConfig {
     /// The defaults, in `dir`.
     #[must_use]
@@ -78,6 +89,7 @@ impl EmbeddedConfig {
         Self {
             dir: dir.into(),
             retention: Retention::default(),
+            brief_retention: Retention::brief(),
             cache_bytes: 8 << 20,
             watch_queue_len_max: 1_024,
             space_reserved_bytes: 16 << 20,
@@ -118,7 +130,8 @@ impl EmbeddedStore {
         let slot = Arc::new(slot);
         let hub = Arc::new(Hub::new(revision, config.watch_queue_len_max));
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
-        let writer = Writer::new(slot.clone(), keys.clone(), hub.clone(), config.retention);
+        let retention = [config.retention, config.brief_retention];
+        let writer = Writer::new(slot.clone(), keys.clone(), hub.clone(), retention);
         let writer = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))

@@ -1,12 +1,18 @@
-//! Reading JSON or YAML and noting the keys that are there twice, of which the last one counts.
+//! Reading JSON or YAML and noting the keys that are there twice, of which the last one counts. A body may not hold more
+//! values than [`VALUES_MAX`]: in memory one takes a hundred times what it takes on the wire.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// How many values a body may hold. The largest objects that anybody stores, of a megabyte, hold a third of that.
+pub(crate) const VALUES_MAX: usize = 200_000;
+
 /// Reads a value; the paths of duplicate keys, such as `spec.ports[0].port`, come with it.
 pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<(Value, Vec<String>), D::Error> {
     let mut duplicates = Vec::new();
-    let value = Reader { path: &Path::Top, duplicates: &mut duplicates }.deserialize(from)?;
+    let mut left = VALUES_MAX;
+    let value =
+        Reader { path: &Path::Top, duplicates: &mut duplicates, left: &mut left }.deserialize(from)?;
     Ok((value, duplicates))
 }
 
@@ -20,6 +26,7 @@ enum Path<'p> {
 struct Reader<'r> {
     path: &'r Path<'r>,
     duplicates: &'r mut Vec<String>,
+    left: &'r mut usize,
 }
 
 impl Path<'_> {
@@ -37,6 +44,10 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Err(D::Error::custom(format_args!("it holds more than {VALUES_MAX} values")));
+        };
+        *self.left = left;
         from.deserialize_any(self)
     }
 }
@@ -88,7 +99,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut list = Vec::new();
         loop {
             let path = Path::Index(self.path, list.len());
-            let reader = Reader { path: &path, duplicates: &mut *self.duplicates };
+            let reader = Reader { path: &path, duplicates: &mut *self.duplicates, left: &mut *self.left };
             match items.next_element_seed(reader)? {
                 Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),
@@ -103,7 +114,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if map.contains_key(&key) {
                 self.duplicates.push(path.render());
             }
-            let reader = Reader { path: &path, duplicates: &mut *self.duplicates };
+            let reader = Reader { path: &path, duplicates: &mut *self.duplicates, left: &mut *self.left };
             let value = entries.next_value_seed(reader)?;
             map.insert(key, value);
         }

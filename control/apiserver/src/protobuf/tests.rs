@@ -149,7 +149,7 @@ fn bytes(field: u64, content: &[u8]) -> Vec<u8> {
 }
 
 /// A whole body, as client-go writes it.
-fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+pub(crate) fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let meta = [bytes(1, api_version.as_bytes()), bytes(2, kind.as_bytes())].concat();
     [MAGIC.to_vec(), bytes(1, &meta), bytes(2, raw), bytes(3, b""), bytes(4, b"")].concat()
 }

@@ -173,7 +173,7 @@ fn token(call: &Call<'_>, revision: i64, key: &str) -> String {
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
-fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
+pub(crate) fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
     let parse = || {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;

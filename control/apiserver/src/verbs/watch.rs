@@ -1,6 +1,7 @@
 //! Watches: a stream of JSON lines, made as the client reads it.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,7 +11,8 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::select::{self, Selection};
 use crate::api::{Api, Call};
@@ -65,6 +67,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         }
         Err(error) => return Err(error.into()),
     };
+    let (ends_at, next_bookmark) = (now + Duration::from_secs(seconds), now + BOOKMARK_EVERY);
     let follower = Follower {
         api: call.api.clone(),
         resource: call.resource,
@@ -77,8 +80,9 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         last: start,
         marks_initial_end: initial_events == Some(true) && bookmarks,
         bookmarks,
-        ends_at: now + Duration::from_secs(seconds),
-        next_bookmark: now + BOOKMARK_EVERY,
+        ends_at,
+        alarm: Box::pin(sleep_until(if bookmarks { ends_at.min(next_bookmark) } else { ends_at })),
+        draining: Box::pin(call.api.draining.clone().cancelled_owned()),
         headings_sent: false,
     };
     let lines = stream::unfold(follower, |mut follower| async move {
@@ -115,7 +119,11 @@ struct Follower {
     marks_initial_end: bool,
     bookmarks: bool,
     ends_at: Instant,
-    next_bookmark: Instant,
+    /// When it ends or is told the current revision. This and `draining` are kept, because to wait anew for each event is
+    /// most of what a watch costs.
+    alarm: Pin<Box<Sleep>>,
+    /// The server stops.
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// A table's columns are described in its first event only.
     headings_sent: bool,
 }
@@ -170,7 +178,7 @@ impl Follower {
     async fn live(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
         tokio::select! {
             biased;
-            () = self.api.draining.cancelled() => self.phase = Phase::Ended,
+            () = &mut self.draining => self.phase = Phase::Ended,
             event = self.watch.next() => match event {
                 Ok(event) => {
                     self.write_event(out, &event)?;
@@ -178,11 +186,14 @@ impl Follower {
                 }
                 Err(error) => self.ended(error)?,
             },
-            () = sleep_until(self.ends_at) => {
+            () = &mut self.alarm => {
+                let now = Instant::now();
                 self.up_to_date(out)?;
-                self.phase = Phase::Ended;
+                if now >= self.ends_at {
+                    self.phase = Phase::Ended;
+                }
+                self.alarm.as_mut().reset(self.ends_at.min(now + BOOKMARK_EVERY));
             }
-            () = sleep_until(self.next_bookmark), if self.bookmarks => self.up_to_date(out)?,
         }
         Ok(())
     }
@@ -210,7 +221,6 @@ impl Follower {
 
     /// Sends what is waiting, and then up to which revision that is everything.
     fn up_to_date(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
-        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
         let complete = self.watch.progress();
         loop {
             match self.watch.try_next() {

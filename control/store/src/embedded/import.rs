@@ -4,7 +4,9 @@ use redb::Durability;
 use tokio::sync::mpsc;
 
 use super::EmbeddedStore;
-use super::schema::{CURRENT, CurrentRecord, META, META_COMPACTED, META_REVISION, read_meta};
+use super::schema::{
+    CURRENT, CurrentRecord, META, META_COMPACTED, META_COMPACTED_BRIEF, META_REVISION, read_meta,
+};
 use crate::error::During;
 use crate::transfer::{Page, Summary, Tally};
 use crate::{Revision, StoreError};
@@ -52,7 +54,8 @@ fn write(
             current.insert(entry.key.as_str(), record.encode().as_slice()).during(IMPORTING)?;
         }
     }
-    meta.insert(META_REVISION, revision).during(IMPORTING)?;
-    meta.insert(META_COMPACTED, revision).during(IMPORTING)?;
+    for name in [META_REVISION, META_COMPACTED, META_COMPACTED_BRIEF] {
+        meta.insert(name, revision).during(IMPORTING)?;
+    }
     Ok(tally.finish())
 }

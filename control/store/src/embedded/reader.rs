@@ -7,7 +7,8 @@ use std::sync::Arc;
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
 use super::keys::Keys;
-use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
+use super::partition;
+use super::schema::{CURRENT, CurrentRecord, LogRecord, META, META_REVISION, read_meta};
 use crate::error::During;
 use crate::{Entry, Event, EventKind, ListRequest, Listing, Revision, StoreError};
 
@@ -29,7 +30,7 @@ pub(super) fn get(database: &Database, key: &str) -> Result<Option<Entry>, Store
 /// One page. How many entries follow is exact but for writes that are committed meanwhile; whether any do is exact.
 pub(super) fn list(database: &Database, keys: &Keys, request: &ListRequest) -> Result<Listing, StoreError> {
     let transaction = database.begin_read().during(LISTING)?;
-    let newest = newest(&transaction, request.at)?;
+    let newest = newest(&transaction, request.at, &request.prefix)?;
     let revision = request.at.unwrap_or(newest);
     let changed = changed_since(&transaction, request, revision, newest)?;
     let mut before = changed.iter().peekable();
@@ -81,28 +82,35 @@ pub(super) fn history(
     until: Revision,
 ) -> Result<VecDeque<Arc<Event>>, StoreError> {
     let transaction = database.begin_read().during(HISTORY)?;
-    newest(&transaction, Some(after))?;
+    newest(&transaction, Some(after), prefix)?;
     let mut events = VecDeque::new();
     if after >= until {
         return Ok(events);
     }
-    let log = transaction.open_table(LOG).during(HISTORY)?;
-    for item in log.range(after + 1..=until).during(HISTORY)? {
-        let (revision, record) = item.during(HISTORY)?;
-        let revision = revision.value();
-        let record = LogRecord::decode(revision, record.value())?;
-        if record.key.starts_with(prefix) {
-            events.push_back(record.to_event(revision));
+    for part in partition::of_prefix(prefix) {
+        let log = transaction.open_table(part.log).during(HISTORY)?;
+        for item in log.range(after + 1..=until).during(HISTORY)? {
+            let (revision, record) = item.during(HISTORY)?;
+            let revision = revision.value();
+            let record = LogRecord::decode(revision, record.value())?;
+            if record.key.starts_with(prefix) {
+                events.push_back(record.to_event(revision));
+            }
         }
     }
+    // Of two partitions one came after the other.
+    events.make_contiguous().sort_unstable_by_key(|event| event.revision);
     Ok(events)
 }
 
-/// The newest revision of the snapshot, when `at` is within its history.
-fn newest(transaction: &ReadTransaction, at: Option<Revision>) -> Result<Revision, StoreError> {
+/// The newest revision of the snapshot, when `at` is within its history of keys with a prefix.
+fn newest(transaction: &ReadTransaction, at: Option<Revision>, prefix: &str) -> Result<Revision, StoreError> {
     let meta = transaction.open_table(META).during(HISTORY)?;
     let current = read_meta(&meta, META_REVISION)?;
-    let compacted = read_meta(&meta, META_COMPACTED)?;
+    let mut compacted = 0;
+    for part in partition::of_prefix(prefix) {
+        compacted = compacted.max(read_meta(&meta, part.compacted)?);
+    }
     match at {
         Some(requested) if requested > current => Err(StoreError::FutureRevision { requested, current }),
         Some(requested) if requested < compacted => Err(StoreError::Compacted { requested, compacted }),
@@ -124,16 +132,19 @@ fn changed_since(
     if at >= newest {
         return Ok(changed);
     }
-    let log = transaction.open_table(LOG).during(HISTORY)?;
-    for item in log.range(at + 1..=newest).during(HISTORY)? {
-        let (revision, record) = item.during(HISTORY)?;
-        let record = LogRecord::decode(revision.value(), record.value())?;
-        let wanted = record.key.starts_with(&request.prefix)
-            && request.after.as_deref().is_none_or(|after| record.key > after);
-        if wanted && !changed.contains_key(record.key) {
-            let existed = record.kind != EventKind::Created;
-            let before = existed.then(|| record.previous.to_entry(record.key));
-            changed.insert(record.key.to_owned(), before);
+    // All changes of one key are in one partition, in their order.
+    for part in partition::of_prefix(&request.prefix) {
+        let log = transaction.open_table(part.log).during(HISTORY)?;
+        for item in log.range(at + 1..=newest).during(HISTORY)? {
+            let (revision, record) = item.during(HISTORY)?;
+            let record = LogRecord::decode(revision.value(), record.value())?;
+            let wanted = record.key.starts_with(&request.prefix)
+                && request.after.as_deref().is_none_or(|after| record.key > after);
+            if wanted && !changed.contains_key(record.key) {
+                let existed = record.kind != EventKind::Created;
+                let before = existed.then(|| record.previous.to_entry(record.key));
+                changed.insert(record.key.to_owned(), before);
+            }
         }
     }
     Ok(changed)

@@ -2,7 +2,7 @@
 //!
 //! All integers are little-endian. `current` maps a key to `create_revision u64, mod_revision u64, value`.
 //! `log` maps a revision to `kind u8, time_ms u64, previous_create u64, previous_mod u64, key_len u32, value_len u32,
-//! key, value, previous value`.
+//! key, value, previous value`; `log_brief` is the same for keys of the brief partition.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,14 +15,16 @@ use crate::{Entry, Event, EventKind, Revision, StoreError};
 
 pub(super) const CURRENT: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("current");
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
+pub(super) const LOG_BRIEF: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log_brief");
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
 pub(super) const META_LAYOUT: &str = "layout";
 pub(super) const META_REVISION: &str = "revision";
 pub(super) const META_COMPACTED: &str = "compacted";
+pub(super) const META_COMPACTED_BRIEF: &str = "compacted_brief";
 
-/// The layout that this version writes, and the newest that it reads.
-pub(super) const LAYOUT: u64 = 1;
+/// The layout that this version writes, and the newest that it reads. The first one had no brief partition.
+pub(super) const LAYOUT: u64 = 2;
 
 const CURRENT_HEADER_LEN: usize = 16;
 const LOG_HEADER_LEN: usize = 33;
@@ -39,15 +41,23 @@ pub(super) fn prepare(database: &Database, path: &Path) -> Result<Revision, Stor
                 let path = path.to_owned();
                 return Err(StoreError::NewerLayout { path, found, supported: LAYOUT });
             }
-            Some(_) => {}
+            Some(LAYOUT) => {}
+            Some(_) => {
+                // What there was of brief history is in the other partition, where nobody looks for it any longer.
+                let revision = read_meta(&meta, META_REVISION)?;
+                meta.insert(META_COMPACTED_BRIEF, revision).during(OPERATION)?;
+                meta.insert(META_LAYOUT, LAYOUT).during(OPERATION)?;
+            }
             None => {
                 meta.insert(META_LAYOUT, LAYOUT).during(OPERATION)?;
-                meta.insert(META_REVISION, 0).during(OPERATION)?;
-                meta.insert(META_COMPACTED, 0).during(OPERATION)?;
+                for name in [META_REVISION, META_COMPACTED, META_COMPACTED_BRIEF] {
+                    meta.insert(name, 0).during(OPERATION)?;
+                }
             }
         }
         transaction.open_table(CURRENT).during(OPERATION)?;
         transaction.open_table(LOG).during(OPERATION)?;
+        transaction.open_table(LOG_BRIEF).during(OPERATION)?;
         read_meta(&meta, META_REVISION)?
     };
     transaction.commit().during(OPERATION)?;

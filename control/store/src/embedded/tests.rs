@@ -46,7 +46,7 @@ async fn a_newer_layout_is_refused_and_left_alone() {
     };
     set_layout(schema::LAYOUT + 1);
     let error = EmbeddedStore::open(&EmbeddedConfig::new(dir.path())).unwrap_err();
-    assert!(matches!(error, StoreError::NewerLayout { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerLayout { found: 3, supported: 2, .. }), "{error}");
     set_layout(schema::LAYOUT);
     open(&dir);
 }
@@ -85,4 +85,56 @@ async fn history_beyond_the_retention_is_forgotten() {
     assert!(matches!(store.watch("/", 1).await, Err(StoreError::Compacted { .. })));
     assert!(store.watch("/", 1_099).await.is_ok());
     assert_eq!(store.list(ListRequest::prefix("/")).await.unwrap().entries.len(), 1_100);
+}
+
+/// However often leases are renewed, a watch of anything else is resumed, and one of leases lists anew.
+#[tokio::test]
+async fn leases_push_nothing_else_out_of_the_history() {
+    let dir = TempDir::new().unwrap();
+    let few = Retention { revisions_min: 10, revisions_max: 50, age: Duration::MAX };
+    let config = EmbeddedConfig { retention: few, brief_retention: few, ..EmbeddedConfig::new(dir.path()) };
+    let store = Arc::new(EmbeddedStore::open(&config).unwrap());
+    let first = store.create("/registry/pods/a/b", Bytes::new()).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..1_100 {
+        let store = store.clone();
+        tasks.spawn(async move { store.create(&format!("/registry/leases/a/{n}"), Bytes::new()).await });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.unwrap().unwrap();
+    }
+    let last = store.update("/registry/pods/a/b", Bytes::from_static(b"x"), first).await.unwrap();
+    let mut pods = store.watch("/registry/pods/", 0).await.unwrap();
+    assert_eq!(pods.next().await.unwrap().revision, first);
+    assert_eq!(pods.next().await.unwrap().revision, last);
+    assert!(matches!(store.watch("/registry/leases/", first).await, Err(StoreError::Compacted { .. })));
+    assert!(matches!(store.watch("/registry/", first).await, Err(StoreError::Compacted { .. })));
+    let mut both = store.watch("/registry/", last - 3).await.unwrap();
+    for revision in last - 2..=last {
+        assert_eq!(both.next().await.unwrap().revision, revision);
+    }
+}
+
+/// The first layout had one partition.
+#[tokio::test]
+async fn the_former_layout_is_read_and_brief_history_begins_anew() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let first = store.create("/registry/leases/a/b", Bytes::new()).await.unwrap();
+    let second = store.create("/registry/pods/a/b", Bytes::new()).await.unwrap();
+    drop(store);
+    let database = Database::create(dir.path().join("store.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.delete_table(schema::LOG_BRIEF).unwrap();
+    let mut meta = transaction.open_table(schema::META).unwrap();
+    meta.insert(schema::META_LAYOUT, 1).unwrap();
+    meta.remove(schema::META_COMPACTED_BRIEF).unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(&dir);
+    assert!(store.get("/registry/leases/a/b").await.unwrap().is_some());
+    assert!(matches!(store.watch("/registry/leases/", first).await, Err(StoreError::Compacted { .. })));
+    assert!(store.watch("/registry/leases/", second).await.is_ok());
+    assert_eq!(store.watch("/registry/pods/", first).await.unwrap().next().await.unwrap().revision, second);
 }

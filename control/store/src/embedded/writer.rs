@@ -5,11 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redb::{Durability, ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::keys::Keys;
-use super::schema::{CURRENT, CurrentRecord, LOG, LogRecord, META, META_COMPACTED, META_REVISION, read_meta};
+use super::partition::{self, BRIEF, LASTING, Partition};
+use super::schema::{CURRENT, CurrentRecord, LogRecord, META, META_REVISION, read_meta};
 use super::slot::Slot;
 use super::{Retention, reader};
 use crate::error::During;
@@ -59,7 +60,8 @@ pub(super) struct Writer {
     slot: Arc<Slot>,
     keys: Arc<Keys>,
     hub: Arc<Hub>,
-    retention: Retention,
+    /// Of the lasting partition of the history, and of the brief one.
+    retention: [Retention; 2],
     trimmed: Instant,
     writes_since_trim: usize,
 }
@@ -86,7 +88,7 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 const REFUSE_EVERY: Duration = Duration::from_millis(20);
 
 impl Writer {
-    pub(super) fn new(slot: Arc<Slot>, keys: Arc<Keys>, hub: Arc<Hub>, retention: Retention) -> Self {
+    pub(super) fn new(slot: Arc<Slot>, keys: Arc<Keys>, hub: Arc<Hub>, retention: [Retention; 2]) -> Self {
         Self { slot, keys, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
     }
 
@@ -223,7 +225,7 @@ impl Writer {
             if due || self.writes_since_trim >= TRIM_EVERY_WRITES {
                 self.writes_since_trim = 0;
                 self.trimmed = Instant::now();
-                tables.trim(self.retention)?;
+                tables.trim(&self.retention)?;
             }
             tables.store_counters()?;
         }
@@ -234,11 +236,18 @@ impl Writer {
 /// The tables of one write transaction, with the counters that it will store.
 struct Tables<'t> {
     current: Table<'t, &'static str, &'static [u8]>,
-    log: Table<'t, u64, &'static [u8]>,
+    lasting: Log<'t>,
+    brief: Log<'t>,
     meta: Table<'t, &'static str, u64>,
     revision: Revision,
-    compacted: Revision,
     now_ms: u64,
+}
+
+/// A partition of the history.
+struct Log<'t> {
+    part: Partition,
+    table: Table<'t, u64, &'static [u8]>,
+    compacted: Revision,
 }
 
 impl<'t> Tables<'t> {
@@ -247,9 +256,9 @@ impl<'t> Tables<'t> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             current: transaction.open_table(CURRENT).during(WRITING)?,
-            log: transaction.open_table(LOG).during(WRITING)?,
+            lasting: Log::open(transaction, &meta, LASTING)?,
+            brief: Log::open(transaction, &meta, BRIEF)?,
             revision: read_meta(&meta, META_REVISION)?,
-            compacted: read_meta(&meta, META_COMPACTED)?,
             meta,
             now_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
         })
@@ -257,7 +266,9 @@ impl<'t> Tables<'t> {
 
     fn store_counters(&mut self) -> Result<(), StoreError> {
         self.meta.insert(META_REVISION, self.revision).during(WRITING)?;
-        self.meta.insert(META_COMPACTED, self.compacted).during(WRITING)?;
+        for log in [&self.lasting, &self.brief] {
+            self.meta.insert(log.part.compacted, log.compacted).during(WRITING)?;
+        }
         Ok(())
     }
 
@@ -304,7 +315,8 @@ impl<'t> Tables<'t> {
         let none = CurrentRecord { create_revision: 0, mod_revision: 0, value: &[] };
         let previous = stored.as_ref().map_or(none, CurrentRecord::of);
         let record = LogRecord { kind, time_ms: self.now_ms, key, value, previous };
-        self.log.insert(revision, record.encode().as_slice()).during(WRITING)?;
+        let log = if partition::is_brief(key) { &mut self.brief } else { &mut self.lasting };
+        log.table.insert(revision, record.encode().as_slice()).during(WRITING)?;
         self.revision = revision;
         let (value, previous) = (write.value().cloned(), stored.map(|stored| stored.value));
         Ok(Arc::new(Event { revision, kind, key: key.to_owned(), value, previous }))
@@ -312,27 +324,46 @@ impl<'t> Tables<'t> {
 
     fn compact(&mut self, upto: Revision) -> Result<(), StoreError> {
         let upto = upto.min(self.revision);
-        self.log.retain_in(..=upto, |_, _| false).during(COMPACTING)?;
-        self.compacted = self.compacted.max(upto);
+        for log in [&mut self.lasting, &mut self.brief] {
+            log.table.retain_in(..=upto, |_, _| false).during(COMPACTING)?;
+            log.compacted = log.compacted.max(upto);
+        }
         Ok(())
     }
 
     /// Forgets what the retention does not ask for.
-    fn trim(&mut self, retention: Retention) -> Result<(), StoreError> {
+    fn trim(&mut self, [lasting, brief]: &[Retention; 2]) -> Result<(), StoreError> {
+        self.lasting.trim(lasting, self.now_ms)?;
+        self.brief.trim(brief, self.now_ms)
+    }
+}
+
+impl<'t> Log<'t> {
+    fn open(
+        transaction: &'t WriteTransaction,
+        meta: &impl ReadableTable<&'static str, u64>,
+        part: Partition,
+    ) -> Result<Self, StoreError> {
+        let table = transaction.open_table(part.log).during(WRITING)?;
+        Ok(Self { part, table, compacted: read_meta(meta, part.compacted)? })
+    }
+
+    fn trim(&mut self, retention: &Retention, now_ms: u64) -> Result<(), StoreError> {
         let age_ms = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
-        let young_ms = self.now_ms.saturating_sub(age_ms);
+        let young_ms = now_ms.saturating_sub(age_ms);
+        let mut len = self.table.len().during(COMPACTING)?;
         for _ in 0..TRIM_LEN_MAX {
             let (revision, old) = {
-                let Some((revision, record)) = self.log.first().during(COMPACTING)? else { break };
+                let Some((revision, record)) = self.table.first().during(COMPACTING)? else { break };
                 let revision = revision.value();
                 (revision, LogRecord::decode(revision, record.value())?.time_ms < young_ms)
             };
-            let behind = self.revision - revision;
-            if behind < retention.revisions_max && !(old && behind >= retention.revisions_min) {
+            if len <= retention.revisions_max && !(old && len > retention.revisions_min) {
                 break;
             }
-            self.log.remove(revision).during(COMPACTING)?;
+            self.table.remove(revision).during(COMPACTING)?;
             self.compacted = revision;
+            len -= 1;
         }
         Ok(())
     }

@@ -131,8 +131,8 @@ fn to_v1(mut scaler: Value) -> Value {
             spec.insert("targetCPUUtilizationPercentage".to_owned(), share.clone());
         }
         let others = others.iter().map(|metric| metric_to_v1(metric, WANTED)).collect();
-        note(&mut scaler, METRICS, Value::Array(others));
-        note(&mut scaler, BEHAVIOR, behavior.unwrap_or_default());
+        note(&mut scaler, METRICS, &Value::Array(others));
+        note(&mut scaler, BEHAVIOR, &behavior.unwrap_or_default());
     }
     if let Some(status) = scaler.get_mut("status").and_then(Value::as_object_mut) {
         let current = list(status.remove("currentMetrics"));
@@ -141,8 +141,8 @@ fn to_v1(mut scaler: Value) -> Value {
             status.insert("currentCPUUtilizationPercentage".to_owned(), share.clone());
         }
         let current = current.iter().map(|metric| metric_to_v1(metric, CURRENT)).collect();
-        note(&mut scaler, CURRENT_METRICS, Value::Array(current));
-        note(&mut scaler, CONDITIONS, Value::Array(conditions));
+        note(&mut scaler, CURRENT_METRICS, &Value::Array(current));
+        note(&mut scaler, CONDITIONS, &Value::Array(conditions));
     }
     scaler
 }
@@ -154,7 +154,7 @@ fn to_v2(mut scaler: Value) -> Value {
     if let Some(spec) = scaler.get_mut("spec").and_then(Value::as_object_mut) {
         let share = spec.remove("targetCPUUtilizationPercentage");
         let processor = share
-            .map(|share| processor("target", json!({ "type": "Utilization", "averageUtilization": share })));
+            .map(|share| processor("target", &json!({ "type": "Utilization", "averageUtilization": share })));
         let others = list(metrics).into_iter().map(|metric| metric_to_v2(&metric, WANTED));
         insert_list(spec, "metrics", processor.into_iter().chain(others).collect());
         spec.extend(behavior.map(|behavior| ("behavior".to_owned(), behavior)));
@@ -164,7 +164,7 @@ fn to_v2(mut scaler: Value) -> Value {
         let mut current: Vec<Value> =
             list(current).iter().map(|metric| metric_to_v2(metric, CURRENT)).collect();
         if let Some(share) = share.filter(|_| current.is_empty()) {
-            current.push(processor("current", json!({ "averageUtilization": share })));
+            current.push(processor("current", &json!({ "averageUtilization": share })));
         }
         insert_list(status, "currentMetrics", current);
         insert_list(status, "conditions", list(conditions));
@@ -181,7 +181,7 @@ fn utilization<'m>(metric: &'m Value, amount: &str) -> Option<&'m Value> {
     resource.get(amount)?.get("averageUtilization")
 }
 
-fn processor(amount: &str, value: Value) -> Value {
+fn processor(amount: &str, value: &Value) -> Value {
     json!({ "type": "Resource", "resource": { "name": "cpu", amount: value } })
 }
 
@@ -217,7 +217,7 @@ fn metric_to_v2(metric: &Value, sources: &[Source]) -> Value {
 }
 
 /// Writes a value that is not empty into an annotation.
-fn note(scaler: &mut Value, name: &str, value: Value) {
+fn note(scaler: &mut Value, name: &str, value: &Value) {
     let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
     if !is_empty && scaler["metadata"].is_object() {
         scaler["metadata"]["annotations"][name] = json!(value.to_string());
