@@ -35,8 +35,8 @@ Examples:
 Without --kubeconfig the service account of the pod that it runs in is used; KUBERNETES_SERVICE_HOST and
 KUBERNETES_SERVICE_PORT must then name the API server itself, because its service address works only once this works.
 
-Stop kube-proxy and remove its rules (`kube-proxy --cleanup`) before, or after: while both run, both translate, and
-connections work. What is in the kernel stays when this ends; --cleanup removes it.";
+Stop kube-proxy before; its rules go on working, and `kube-proxy --cleanup` removes them afterwards. What is
+in the kernel stays when this ends; --cleanup removes it.";
 
 /// Arguments of `fairlead proxy`.
 #[derive(Debug, Args)]

@@ -72,7 +72,7 @@ impl Report {
         println!("| resident memory, idle | {} |", human_bytes(self.idle_bytes));
         println!("| resident memory with {PODS} pods | {} |", human_bytes(self.loaded_bytes));
         println!(
-            "\n| operation, {} clients | store | p50 | p99 | per second |\n|---|---|---|---|---|",
+            "\n| operation, {} clients unless it says | store | p50 | p99 | per second |\n|---|---|---|---|---|",
             load::CLIENTS
         );
         for (on_embedded, on_etcd) in self.embedded.iter().zip(&self.etcd) {

@@ -5,14 +5,14 @@
 //! something is measured, so that what is counted is the way of the packets: the client, the server and the kernel.
 
 pub mod agent;
-mod case;
-mod feed;
+pub(crate) mod case;
+pub(crate) mod feed;
 pub mod guest;
 mod hooks;
-mod machines;
-mod place;
+pub(crate) mod machines;
+pub(crate) mod place;
 pub mod running;
-mod traffic;
+pub(crate) mod traffic;
 
 use std::net::SocketAddr;
 

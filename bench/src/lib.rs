@@ -16,3 +16,4 @@ pub mod report;
 pub mod scenario;
 pub mod screen;
 pub mod smoke;
+pub mod throughput;

@@ -15,6 +15,7 @@ use fairlead_bench::{
     scenario,
     screen::aside,
     smoke,
+    throughput::{self, ThroughputArgs},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,6 +57,8 @@ enum Command {
     },
     /// How fast services get into the kernel, and what they take there
     Programming(ProgrammingArgs),
+    /// How much and how often, by the clock, in every mode against no load balancing
+    Throughput(ThroughputArgs),
     /// What the others wrote as JSON, as a page, as Markdown and as CSV
     Report(ReportArgs),
     /// Processor time of an answer beside unbound, memory, time of a change until it is answered
@@ -73,6 +76,9 @@ enum Command {
     /// A server of that measurement
     #[command(hide = true)]
     CostServe(ServeArgs),
+    /// A server of `throughput`
+    #[command(hide = true)]
+    ThroughputServe(throughput::server::ServeArgs),
 }
 
 #[tokio::main]
@@ -83,10 +89,12 @@ async fn main() -> ExitCode {
         Command::Api { json } => measure_api(json).await,
         Command::Smoke { json } => measure(json).await,
         Command::Programming(args) => tokio::task::block_in_place(|| programming::run(&args)),
+        Command::Throughput(args) => measure_throughput(args).await,
         Command::Report(args) => report::run(&args),
         Command::Dns { json } => measure_dns(json).await,
         Command::CostGuest(args) => tokio::task::block_in_place(|| cost::guest::run(&args)),
         Command::CostServe(args) => tokio::task::block_in_place(|| cost::running::serve(&args)),
+        Command::ThroughputServe(args) => tokio::task::block_in_place(|| throughput::server::serve(&args)),
         Command::CostAgent(args) => tokio::task::block_in_place(|| cost::agent::run(&args)),
     };
     match outcome {
@@ -180,6 +188,17 @@ async fn measure(json: bool) -> Result<()> {
         smoke.print();
     }
     Ok(())
+}
+
+/// An interruption ends it between two measurements, so that what it made is removed.
+async fn measure_throughput(args: ThroughputArgs) -> Result<()> {
+    let watching = tokio::spawn(async {
+        interrupted().await;
+        throughput::STOP.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let outcome = tokio::task::block_in_place(|| throughput::run(&args));
+    watching.abort();
+    outcome
 }
 
 async fn measure_dns(json: Option<PathBuf>) -> Result<()> {

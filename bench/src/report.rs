@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 mod chart;
 mod page;
+mod ratio;
 mod table;
 
 /// From what, to where.

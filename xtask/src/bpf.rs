@@ -19,9 +19,15 @@ const BINARY: &str = "fairlead-bpf";
 /// Newest LLVM whose bitcode the linker reads: the one it is built with.
 const LINKER_LLVM: u32 = 22;
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-/// What the object is compiled with: `v3` has 32-bit jumps and registers (kernel 5.1).
-const FLAGS: &[&str] =
-    &["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
+/// What the object is compiled with: `v3` has 32-bit jumps and registers (kernel 5.1). Copies of a known size are loads and
+/// stores, not calls of functions that go byte by byte.
+const FLAGS: &[&str] = &[
+    "--cfg=bpf_target_arch=\"x86_64\"",
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    "-Clink-arg=--disable-expand-memcpy-in-order",
+    "-Ctarget-cpu=v3",
+];
 
 /// A compiler with the sources of `core`.
 struct Compiler {

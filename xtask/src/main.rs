@@ -79,6 +79,8 @@ enum Bench {
     Api,
     /// How fast services get into the kernel, and what they take there
     Programming,
+    /// How much and how often, by the clock, in every mode against no load balancing
+    Throughput,
     /// Processor time of a DNS answer beside unbound, memory, time of a change until it is answered
     Dns,
     /// Instructions of the kernel for an operation, which no noise can touch
@@ -94,6 +96,9 @@ impl Bench {
             Self::Smoke => ("smoke", Some("the benchmark starts a cluster")),
             Self::Api => ("api", None),
             Self::Programming => ("programming", Some("the benchmark loads eBPF programs")),
+            Self::Throughput => {
+                ("throughput", Some("the benchmark makes network namespaces and loads eBPF programs"))
+            }
             Self::Dns => ("dns", None),
             Self::Cost => ("cost", None),
             Self::Report => ("report", None),

@@ -159,6 +159,7 @@ pub(crate) static REQUIREMENTS: &[Requirement] = &[
     debian!(Run, "etcd-server", Check::Program("etcd"), "the other store, in its tests"),
     debian!(Run, "etcd-client", Check::Program("etcdctl"), "shows in tests what is in etcd"),
     debian!(Run, "dnsperf", Check::Program("dnsperf"), "asks DNS servers fast, in the benchmark"),
+    debian!(Run, "wrk", Check::Program("wrk"), "asks an HTTP server in the benchmark of throughput"),
     debian!(Run, "unbound", Check::Program("unbound"), "the DNS server that the benchmark compares with"),
     debian!(Run, "bind9-dnsutils", Check::Program("dig"), "asks DNS servers in tests"),
     debian!(Run, "tcpdump", Check::Program("tcpdump"), "shows in tests what is on the wire"),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fairlead_testkit::{InCgroup, netns::run_in};
+use fairlead_testkit::{InCgroup, cgroup::mount_point, netns::run_in};
 
 use super::{
     Row,
@@ -53,12 +53,13 @@ pub fn run(args: &GuestArgs) -> Result<()> {
 
 /// Client and server with nothing of ours between them.
 fn pair(case: &Case, pair: &Pair) -> Result<()> {
+    // As deep as pods are: the kernel accounts a process's time at every level.
+    let inside = InCgroup::enter(&mount_point().join("cost-pair").join("pods"));
     run_in(&pair.server.netns, || serve(&pair.server.addresses))?;
-    measure(
-        &Place { case, path: case.path, services: 0, client: &pair.client },
-        at(&pair.server, SERVER_PORT),
-        Op::ALL,
-    )
+    let place = Place { case, path: case.path, services: 0, client: &pair.client };
+    measure(&place, at(&pair.server, SERVER_PORT), Op::ALL)?;
+    drop(inside);
+    Ok(())
 }
 
 /// Client and server as pods of a node with an agent.

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::IpAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     thread,
 };
 
@@ -68,8 +68,12 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the agent of node `a`, and that of `b` if clients `outside` are to reach it.
     pub(crate) fn start(case: &Case, services: u32, outside: bool, machines: &Machines) -> Result<Self> {
-        let directory =
-            Path::new("/run").join(format!("cost-{}-{}-{services}-{outside}", case.mode, case.path));
+        let directory = Path::new("/run").join(format!(
+            "cost-{}-{}-{}-{services}-{outside}",
+            process::id(),
+            case.mode,
+            case.path
+        ));
         fs::create_dir_all(&directory)?;
         let mut arguments = vec!["cost-agent".to_owned()];
         let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
@@ -103,14 +107,16 @@ impl Drop for Running {
                 eprintln!("{failure}");
             }
         }
+        let _left = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Where a node's things are.
+/// Where a node's things are; under the name of the directory, which nobody else has.
 pub(crate) fn footprint(name: &str, directory: &Path) -> NodeFootprint {
+    let id = format!("{}-{name}", directory.file_name().unwrap_or_default().display());
     NodeFootprint {
-        bpffs_dir: Path::new("/sys/fs/bpf").join(name),
-        cgroup_dir: name.into(),
+        bpffs_dir: Path::new("/sys/fs/bpf").join(&id),
+        cgroup_dir: id.into(),
         netns_dir: directory.join(name).join("netns"),
         netns_prefix: format!("{name}-"),
     }

@@ -11,6 +11,10 @@ const BOTTOM: f64 = 44.0;
 /// Height of a bar and of what is between two.
 const BAR: f64 = 18.0;
 const BAR_STEP: f64 = 26.0;
+/// Right of bars with a spread, for what they say.
+const TOLD: f64 = 160.0;
+/// Between groups of bars.
+const GROUP_STEP: f64 = 10.0;
 /// Left of the bars, for their names.
 const NAMES: f64 = 270.0;
 
@@ -94,6 +98,53 @@ pub(super) fn bars(bars: &[(String, f64)], unit: &str) -> String {
             r#"<rect x="{NAMES}" y="{at:.1}" width="{width:.1}" height="{BAR}" fill="{colour}"/>"#
         );
         text(&mut svg, (NAMES + width + 6.0, at + 13.0), "start", &format!("{} {unit}", number(*value)));
+    }
+    svg + "</svg>"
+}
+
+/// A bar that is compared with one.
+pub(super) struct Compared {
+    /// Bars of a group are below each other, under its name.
+    pub(super) group: String,
+    /// Those of the same name have the same colour.
+    pub(super) name: String,
+    pub(super) value: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+}
+
+/// Bars in groups, each with its spread, over a line at one.
+pub(super) fn compared(bars: &[Compared]) -> String {
+    let largest = bars.iter().map(|bar| bar.high).fold(1.0, f64::max);
+    let x = |value: f64| NAMES + value.max(0.0) / largest * (WIDTH - NAMES - TOLD);
+    let groups = bars.chunk_by(|a, b| a.group == b.group).count();
+    let height = bars.len() as f64 * BAR_STEP + groups as f64 * GROUP_STEP + 8.0;
+    let mut svg = open(WIDTH, height);
+    let one = x(1.0);
+    let _ = write!(svg, r#"<line class="one" x1="{one:.1}" x2="{one:.1}" y1="0" y2="{height:.1}"/>"#);
+    let (mut at, mut names) = (4.0, Vec::new());
+    for group in bars.chunk_by(|a, b| a.group == b.group) {
+        for (index, Compared { group, name, value, low, high }) in group.iter().enumerate() {
+            let known = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                names.push(name);
+                names.len() - 1
+            });
+            let (colour, width, middle) = (COLOURS[known % COLOURS.len()], x(*value) - NAMES, at + BAR / 2.0);
+            if index == 0 {
+                text(&mut svg, (8.0, at + 13.0), "start", group);
+            }
+            text(&mut svg, (NAMES - 8.0, at + 13.0), "end", name);
+            let _ = write!(
+                svg,
+                r#"<rect x="{NAMES}" y="{at:.1}" width="{width:.1}" height="{BAR}" fill="{colour}"/><line class="spread" x1="{:.1}" x2="{:.1}" y1="{middle:.1}" y2="{middle:.1}"/>"#,
+                x(*low),
+                x(*high)
+            );
+            let told = format!("{} ({} – {})", number(*value), number(*low), number(*high));
+            text(&mut svg, (x(value.max(*high)) + 6.0, at + 13.0), "start", &told);
+            at += BAR_STEP;
+        }
+        at += GROUP_STEP;
     }
     svg + "</svg>"
 }

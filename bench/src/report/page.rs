@@ -5,12 +5,13 @@ use anyhow::{Context, Result};
 use super::{
     Report, Row,
     chart::{Line, bars, escaped, lines, number},
+    ratio,
     table::tables,
 };
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}\
-h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}svg{max-width:100%;height:auto}text{font-size:12px;fill:#333}\
-.grid{stroke:#ddd}table{border-collapse:collapse;font-size:13px;margin:1rem 0;display:block;overflow-x:auto}\
+h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}svg{max-width:100%;height:auto}text{font-size:12px;fill:#333;paint-order:stroke;stroke:#fff;stroke-width:3px}\
+.grid{stroke:#ddd}.one{stroke:#222;stroke-dasharray:4 3}.spread{stroke:#222;stroke-width:1.5}table{border-collapse:collapse;font-size:13px;margin:1rem 0;display:block;overflow-x:auto}\
 td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left}\
 .machine td{text-align:left}p{max-width:44rem}";
 
@@ -38,7 +39,7 @@ const CURVES: &[Curve] = &[
 pub(super) fn html(report: &Report) -> Result<String> {
     let rows = &report.rows;
     let json = serde_json::to_string(rows).context("cannot write the rows")?;
-    let sections = [curves(rows), overheads(rows), hooks(rows), all(rows)].concat();
+    let sections = [curves(rows), overheads(rows), hooks(rows), ratios(rows), all(rows)].concat();
     let machine: String = report
         .machine
         .iter()
@@ -128,6 +129,11 @@ fn hooks(rows: &[Row]) -> String {
     } else {
         section("Which program takes what, thousand instructions", &bars(&parts, ""))
     }
+}
+
+/// Throughput against no load balancing.
+fn ratios(rows: &[Row]) -> String {
+    ratio::charts(rows).iter().map(|(title, chart)| section(title, chart)).collect()
 }
 
 fn all(rows: &[Row]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Row, chart::number};
+use super::{Row, chart::number, ratio::is_spread};
 
 /// A table with a line for each mode, path and number of services, and a column for each operation; for each benchmark and
 /// family.
@@ -40,8 +40,10 @@ type Line = (String, u32, BTreeMap<String, f64>);
 /// Title, operations in their order, lines.
 pub(super) fn tables(rows: &[Row]) -> Vec<(String, Vec<String>, Vec<Line>)> {
     let mut tables: Vec<(String, Vec<String>, Vec<Line>)> = Vec::new();
-    for row in rows {
-        let title = format!("{}, {}, {}", row.bench, family(&row.family), units(rows, &row.bench));
+    // How far rounds were apart is in the charts and in the CSV.
+    for row in rows.iter().filter(|row| !is_spread(row)) {
+        let unit = if row.unit == "ratio" { "relative to none".to_owned() } else { units(rows, &row.bench) };
+        let title = format!("{}, {}, {unit}", row.bench, family(&row.family));
         let at = tables.iter().position(|table| table.0 == title).unwrap_or_else(|| {
             tables.push((title, Vec::new(), Vec::new()));
             tables.len() - 1
@@ -71,8 +73,11 @@ fn family(name: &str) -> &str {
 
 /// What the numbers of a benchmark are in.
 fn units(rows: &[Row], bench: &str) -> String {
-    let mut units: Vec<&str> =
-        rows.iter().filter(|row| row.bench == bench).map(|row| row.unit.as_str()).collect();
+    let mut units: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.bench == bench && row.unit != "ratio")
+        .map(|row| row.unit.as_str())
+        .collect();
     units.sort_unstable();
     units.dedup();
     let spelled = |unit: &&str| if *unit == "kinsn" { "thousand instructions" } else { unit }.to_owned();

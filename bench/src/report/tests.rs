@@ -76,3 +76,52 @@ fn a_file_that_holds_something_else_is_named() {
     let error = Report::read(&[file.path().to_owned()]).err().expect("no results").to_string();
     assert!(error.contains(&file.path().display().to_string()) && error.contains("--json"), "{error}");
 }
+
+/// What `bench throughput` writes of one operation.
+fn throughput() -> Report {
+    let mut rows = Vec::new();
+    for (mode, values) in [
+        ("none", &[40_000.0][..]),
+        ("ebpf", &[44_000.0, 1.1, 1.05, 1.31]),
+        ("iptables", &[32_000.0, 0.8, 0.75, 0.9]),
+    ] {
+        let ops = ["tcp-rr", "tcp-rr-ratio", "tcp-rr-ratio-low", "tcp-rr-ratio-high"];
+        rows.extend(ops.iter().zip(values).map(|(op, value)| Row {
+            bench: "throughput".into(),
+            unit: if *op == "tcp-rr" { "1/s" } else { "ratio" }.into(),
+            ..row(mode, "same-node", 1_000, op, *value)
+        }));
+    }
+    Report { rows, machine: Vec::new() }
+}
+
+#[test]
+fn throughput_is_drawn_against_no_load_balancing_with_its_spread() {
+    let html = throughput().html().expect("a page");
+    let (_, chart) = html.split_once("relative to no load balancing: same-node, ipv4").expect("the chart");
+    let (chart, _) = chart.split_once("</svg>").expect("its end");
+    assert_eq!((chart.matches("class=\"spread\"").count(), chart.matches("class=\"one\"").count()), (2, 1));
+    assert!(chart.contains("1.10 (1.05 – 1.31)") && chart.contains("0.80 (0.75 – 0.90)"), "{chart}");
+    // The line at one is left of the end of the bar of 1.1 and right of that of 0.8.
+    let number = |from: &str, until: &str| -> Vec<f64> {
+        chart.split(from).skip(1).filter_map(|rest| rest.split(until).next()?.parse().ok()).collect()
+    };
+    let (widths, one) = (number("width=\"", "\" height=\"18"), number("class=\"one\" x1=\"", "\"")[0]);
+    let ends: Vec<f64> = widths.iter().map(|width| 270.0 + width).collect();
+    assert!(ends[0] > one && ends[1] < one, "{ends:?} {one}");
+}
+
+#[test]
+fn ratios_have_a_table_of_their_own_without_their_spread() {
+    let markdown = throughput().markdown();
+    assert!(
+        markdown.starts_with("### throughput, IPv4, 1/s\n\n| mode | services | tcp-rr |\n"),
+        "{markdown}"
+    );
+    assert!(
+        markdown.contains("### throughput, IPv4, relative to none\n\n| mode | services | tcp-rr-ratio |\n"),
+        "{markdown}"
+    );
+    assert!(!markdown.contains("low"), "{markdown}");
+    assert!(throughput().csv().contains("throughput,ebpf,ipv4,same-node,1000,tcp-rr-ratio-high,1.31,ratio"));
+}

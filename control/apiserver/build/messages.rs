@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::schemas::visit;
 
 /// A message.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Message {
     pub(crate) fields: Vec<Field>,
     /// `apiVersion` and `kind`, if it is an object of its own.
@@ -14,6 +14,7 @@ pub(crate) struct Message {
 }
 
 /// A field of a message.
+#[derive(Clone)]
 pub(crate) struct Field {
     pub(crate) number: u32,
     /// In snake case: the capitals of the JSON name are lost.
@@ -41,7 +42,34 @@ pub(crate) fn read(folder: &Path) -> BTreeMap<String, Message> {
         read_file(&module, text, &mut all);
     });
     assert!(all.contains_key("io.k8s.api.core.v1.Pod"), "k8s-pb holds no messages where they were");
+    for (former, stable) in GRADUATED {
+        graduate(&mut all, former, stable);
+    }
     all
+}
+
+/// Versions that have become stable with the messages that they had, after `k8s-pb` was made.
+const GRADUATED: &[(&str, &str)] =
+    &[("io.k8s.api.admissionregistration.v1beta1.", "io.k8s.api.admissionregistration.v1.")];
+
+/// Gives a stable version what only the former one has.
+fn graduate(all: &mut BTreeMap<String, Message>, former: &str, stable: &str) {
+    let version = |name: &str| name.trim_end_matches('.').rsplit('.').next().unwrap_or_default().to_owned();
+    let (was, is) = (version(former), version(stable));
+    let inside = all.range(former.to_owned()..).take_while(|(name, _)| name.starts_with(former));
+    let missing: Vec<(String, Message)> = inside
+        .map(|(name, message)| (name.replace(former, stable), message))
+        .filter(|(name, _)| !all.contains_key(name))
+        .map(|(name, message)| {
+            let mut message = message.clone();
+            for field in &mut message.fields {
+                field.message = field.message.take().map(|name| name.replace(former, stable));
+            }
+            message.kind = message.kind.map(|(version, kind)| (version.replace(&was, &is), kind));
+            (name, message)
+        })
+        .collect();
+    all.extend(missing);
 }
 
 fn read_file(module: &[&str], text: &str, all: &mut BTreeMap<String, Message>) {

@@ -34,6 +34,8 @@ const MERGE: &[(&str, &str, &str, &str)] = &[
     ("EphemeralContainer", "volumeDevices", "merge", "devicePath"),
     ("EphemeralContainer", "volumeMounts", "merge", "mountPath"),
     ("JobStatus", "conditions", "merge", "type"),
+    ("MutatingAdmissionPolicySpec", "matchConditions", "merge", "name"),
+    ("MutatingAdmissionPolicySpec", "variables", "merge", "name"),
     ("MutatingWebhook", "matchConditions", "merge", "name"),
     ("MutatingWebhookConfiguration", "webhooks", "merge", "name"),
     ("NamespaceStatus", "conditions", "merge", "type"),

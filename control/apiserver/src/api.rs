@@ -15,6 +15,7 @@ use crate::addresses::ServiceAddresses;
 use crate::admission::Admission;
 use crate::authn::{self, Identity};
 use crate::body::{self, Body};
+use crate::commit::Written;
 use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
@@ -124,7 +125,7 @@ async fn about_object(
     }
     let call =
         Call { api: &api, resource, info: &info, target, identity: &identity, headers: &headers, body };
-    if let Some(answer) = review::answer(&call) {
+    if let Some(answer) = review::answer(&call).await {
         return answer;
     }
     match target.subresource.as_deref() {
@@ -260,6 +261,24 @@ impl Call<'_> {
             return Ok(body::json_bytes(code, bytes));
         }
         self.respond(code, object::decode(self.resource, stored, revision)?)
+    }
+
+    /// Answers with an object that was just written, and warnings about what its writer sent.
+    pub(crate) fn respond_written(
+        &self,
+        code: StatusCode,
+        written: Written,
+        warnings: &[String],
+    ) -> Result<Response<Body>, ApiError> {
+        let Written { mut object, stored, revision } = written;
+        let mut response = if negotiate::form(self.headers, &self.info.query)? == Form::Plain {
+            self.respond_stored(code, &stored, revision)?
+        } else {
+            object::set_version(&mut object, revision);
+            self.respond(code, object)?
+        };
+        warn(&mut response, warnings);
+        Ok(response)
     }
 
     /// Answers with something that is not an object of the path's kind, such as a `Status`: in no table.

@@ -8,6 +8,7 @@
 //! `structured-merge-diff`; what has an owner of its own is a table that is made at build time.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -55,7 +56,7 @@ pub(crate) enum ApplyError {
 }
 
 /// Fields of `metadata` that only the server writes, or that say which object it is.
-const UNOWNED: &[&str] = &[
+const UNOWNED_METADATA: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
@@ -72,7 +73,7 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Notes in `new` which fields this write changed. `old` is the stored object, if there is one.
 pub(crate) fn track(write: Writer<'_>, old: Option<&Value>, new: &mut Value) {
-    let sent = new["metadata"]["managedFields"].take();
+    let sent = take_managers(new);
     let stored = old.map_or(Value::Null, |old| old["metadata"]["managedFields"].clone());
     if managers::is_reset(&sent) && write.subresource.is_none() {
         return set_managers(new, &Managers::new());
@@ -110,7 +111,7 @@ pub(crate) fn apply(
     let live = without_managers(live.unwrap_or(&nothing));
     let applier = write.manager(Operation::Apply);
     let wanted = walk::fields(config, shape).map_err(ApplyError::List)?;
-    let wanted = wanted.difference(&unowned()).without(&write.reset());
+    let wanted = wanted.difference(&UNOWNED).without(&write.reset());
     let last = managers.get(&applier).cloned();
     let owned = Owned {
         fields: wanted,
@@ -123,7 +124,8 @@ pub(crate) fn apply(
         Some(last) => prune(&merged, &managers, &last.fields, shape),
         None => merged,
     };
-    let conflicts = settle(write, &live, &merged, &mut managers, &applier);
+    let found = write.compare(&live, &merged);
+    let conflicts = settle(write, &found, &mut managers, &applier);
     let conflicts = last_applied::conflicts_left(write, &live, conflicts);
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
@@ -144,14 +146,13 @@ pub(crate) fn apply(
 
 /// Gives the writer what it changed, and takes it from everybody else.
 fn update(write: Writer<'_>, old: &Value, new: &Value, managers: &mut Managers) {
-    let (old, new) = (without_managers(old), without_managers(new));
     let updater = write.manager(Operation::Update);
-    settle(write, &old, &new, managers, &updater);
-    let found = write.compare(&old, &new);
+    let found = write.compare(old, new);
+    settle(write, &found, managers, &updater);
     let before = managers.remove(&updater);
     let had = before.as_ref().map(|owned| owned.fields.clone()).unwrap_or_default();
-    let changed = found.modified.union(&found.added);
-    let fields = had.difference(&found.removed).union(&changed).difference(&unowned());
+    let changed = found.modified.union(found.added);
+    let fields = had.difference(&found.removed).union(changed).difference(&UNOWNED);
     if fields.is_empty() {
         return;
     }
@@ -162,16 +163,14 @@ fn update(write: Writer<'_>, old: &Value, new: &Value, managers: &mut Managers) 
     managers.insert(updater, Owned { fields, api_version: write.resource.api_version(), time });
 }
 
-/// Takes from everybody but `writer` what differs between two objects; returns what of it they owned and still is there.
+/// Takes from everybody but `writer` what a write changed; returns what of it they owned and still is there.
 fn settle(
     write: Writer<'_>,
-    old: &Value,
-    new: &Value,
+    found: &walk::Comparison,
     managers: &mut Managers,
     writer: &Manager,
 ) -> Vec<Conflict> {
-    let found = write.compare(old, new);
-    let changed = found.modified.union(&found.added);
+    let changed = found.modified.clone().union(found.added.clone());
     let version = write.resource.api_version();
     let mut conflicts = Vec::new();
     for (manager, owned) in managers.iter_mut() {
@@ -183,7 +182,7 @@ fn settle(
         let owner = manager.describe(owned);
         let conflict = |field| Conflict { owner: owner.clone(), field };
         conflicts.extend(taken.paths().into_iter().map(conflict));
-        owned.fields = owned.fields.difference(&taken).difference(&found.removed);
+        owned.fields = std::mem::take(&mut owned.fields).difference(&taken).difference(&found.removed);
     }
     managers.retain(|_, owned| !owned.fields.is_empty());
     conflicts
@@ -196,36 +195,40 @@ fn prune(merged: &Value, managers: &Managers, last: &Set, shape: Shape) -> Value
     let last = last.with_named(shape);
     let mut applied = Set::default();
     for (_, owned) in managers.iter().filter(|(manager, _)| manager.operation == Operation::Apply) {
-        applied = applied.union(&owned.fields.with_named(shape));
+        applied = applied.union(owned.fields.with_named(shape));
     }
     let everything = there(merged);
     let kept = there(&without(&last));
     // Back comes what somebody applies, and then what nobody does but this applier did not say either.
-    let kept = there(&without(&everything.difference(&kept.union(&applied))));
+    let kept = there(&without(&everything.clone().difference(&kept.union(applied))));
     let mut left = without(&everything.difference(&kept).intersection(&last));
     remove_nulls(&mut left);
     if left.is_null() { json!({}) } else { left }
 }
 
 /// What nobody owns.
-fn unowned() -> Set {
+static UNOWNED: LazyLock<Set> = LazyLock::new(|| {
     let field = |name: &str| Element::Field(name.to_owned());
     let mut set = Set::default();
     for name in ["apiVersion", "kind", "metadata"] {
         set.insert(&[field(name)]);
     }
-    for name in UNOWNED {
+    for name in UNOWNED_METADATA {
         set.insert(&[field("metadata"), field(name)]);
     }
     set
-}
+});
 
 fn without_managers(object: &Value) -> Value {
     let mut object = object.clone();
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
+    take_managers(&mut object);
     object
+}
+
+/// Removes `managedFields`, and returns them.
+fn take_managers(object: &mut Value) -> Value {
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    metadata.and_then(|metadata| metadata.remove("managedFields")).unwrap_or_default()
 }
 
 fn set_managers(object: &mut Value, managers: &Managers) {

@@ -1,6 +1,7 @@
 //! The last steps of every write: admission, the kind's rules, and the transaction that holds the object and what must
 //! be in the store together with it: the addresses it claims, the quotas it is charged to.
 
+use bytes::Bytes;
 use fairlead_store::{Entry, Revision, StoreError, Write};
 use serde_json::Value;
 
@@ -15,6 +16,16 @@ use crate::resource::validate_write;
 /// How often a write is planned again because something that it needs was taken meanwhile. Each time somebody else has
 /// succeeded.
 const PLAN_ATTEMPTS: usize = 500;
+
+/// An object after a write.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// As it was written: of its resource version it does not know.
+    pub(crate) object: Value,
+    /// As it is stored.
+    pub(crate) stored: Bytes,
+    pub(crate) revision: Revision,
+}
 
 /// Why a write did not happen.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ impl<E: Into<ApiError>> From<E> for Uncommitted {
 }
 
 /// Admits, checks and stores a new object.
-pub(crate) async fn create(call: &Call<'_>, object: Value) -> Result<(Value, Revision), ApiError> {
+pub(crate) async fn create(call: &Call<'_>, object: Value) -> Result<Written, ApiError> {
     let name = object::meta(&object, "name").to_owned();
     for _ in 0..PLAN_ATTEMPTS {
         match try_create(call, object.clone(), &name).await {
@@ -47,23 +58,21 @@ pub(crate) async fn create(call: &Call<'_>, object: Value) -> Result<(Value, Rev
     Err(ApiError::TryAgain("too many others write at the same time, please try again".to_owned()))
 }
 
-async fn try_create(
-    call: &Call<'_>,
-    mut object: Value,
-    name: &str,
-) -> Result<(Value, Revision), Uncommitted> {
+async fn try_create(call: &Call<'_>, mut object: Value, name: &str) -> Result<Written, Uncommitted> {
     let attempt = Attempt::of(call, None, None);
     let claims = check(call, &attempt, &mut object).await?;
     let mut with_it = quota::charges(&attempt, Some(&object)).await?;
     with_it.extend(furnish::companions(call.api, call.resource, &object).await?);
     let key = key(call.resource, call.target.namespace.as_deref(), name);
+    let stored = object::encode(call.resource, &object);
     if call.info.query.dry_run()? {
         let found = call.api.store.get(&key).await?;
-        return if found.is_some() { Err(Uncommitted::Raced) } else { Ok((object, 0)) };
+        let written = Written { object, stored, revision: 0 };
+        return if found.is_some() { Err(Uncommitted::Raced) } else { Ok(written) };
     }
-    let own = Write::Create { key, value: object::encode(call.resource, &object) };
+    let own = Write::Create { key, value: stored.clone() };
     let revision = transact(call, own, &object, &claims, with_it).await?;
-    Ok((object, revision))
+    Ok(Written { object, stored, revision })
 }
 
 /// Admits, checks and stores the new state of an object. Without `old` the write is the server's own, and nothing of it
@@ -74,7 +83,7 @@ pub(crate) async fn update(
     mut new: Value,
     old: Option<&Value>,
     subresource: Option<&str>,
-) -> Result<(Value, Revision), Uncommitted> {
+) -> Result<Written, Uncommitted> {
     let resource = call.resource;
     let attempt = Attempt::of(call, old, subresource);
     let mut claims = Claims::default();
@@ -84,19 +93,19 @@ pub(crate) async fn update(
         claims = check(call, &attempt, &mut new).await?;
         charges = quota::charges(&attempt, (!released).then_some(&new)).await?;
     }
-    let value = object::encode(resource, &new);
-    if call.info.query.dry_run()? || value == entry.value {
-        return Ok((new, entry.mod_revision));
+    let stored = object::encode(resource, &new);
+    if call.info.query.dry_run()? || stored == entry.value {
+        return Ok(Written { object: new, stored, revision: entry.mod_revision });
     }
     let (key, expected) = (entry.key.clone(), entry.mod_revision);
     let own = if released {
         claims = call.api.addresses.release(resource, old.unwrap_or(&new));
         Write::Delete { key, expected: Some(expected) }
     } else {
-        Write::Update { key, value, expected }
+        Write::Update { key, value: stored.clone(), expected }
     };
     let revision = transact(call, own, &new, &claims, charges).await?;
-    Ok((new, revision))
+    Ok(Written { object: new, stored, revision })
 }
 
 /// Removes an object, and gives back what it had.

@@ -26,6 +26,7 @@ mod api;
 mod apply;
 mod bootstrap;
 mod commit;
+mod component_status;
 mod compress;
 mod decoded;
 mod discovery;

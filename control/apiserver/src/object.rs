@@ -11,9 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::error::ApiError;
 use crate::resource::{Resource, from_storage, to_storage};
 
+/// The longest resource version, and what it is spliced in with.
+const VERSION_LEN_MAX: usize = 64;
 const HEAD: &str = "{\"metadata\":{";
 /// The first member of the metadata, if it is there at all; so it is easily left out.
 const MANAGED_FIELDS: &str = "\"managedFields\":[";
+/// A pod with its owners fits.
+const STORED_LEN_USUAL: usize = 4 << 10;
 
 /// The bytes to store for an object of this kind.
 pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
@@ -25,7 +29,8 @@ pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
 
 /// The bytes to store for an object in the form that it is stored in.
 pub(crate) fn encode_stored(object: &Value) -> Bytes {
-    let mut text = String::from(HEAD);
+    let mut json = Vec::with_capacity(STORED_LEN_USUAL);
+    json.extend_from_slice(HEAD.as_bytes());
     let empty = Map::new();
     let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
     let owners = metadata.iter().filter(|(key, _)| *key == "managedFields");
@@ -33,27 +38,31 @@ pub(crate) fn encode_stored(object: &Value) -> Bytes {
         metadata.iter().filter(|(key, _)| !["managedFields", "resourceVersion"].contains(&key.as_str()));
     let own = owners.chain(others);
     for (index, (key, value)) in own.enumerate() {
-        push_member(&mut text, index > 0, key, value);
+        push_member(&mut json, index > 0, key, value);
     }
-    text.push('}');
+    json.push(b'}');
     let rest = object.as_object().unwrap_or(&empty).iter().filter(|(key, _)| *key != "metadata");
     for (key, value) in rest {
-        push_member(&mut text, true, key, value);
+        push_member(&mut json, true, key, value);
     }
-    text.push('}');
-    Bytes::from(text)
+    json.push(b'}');
+    Bytes::from(json)
 }
 
-fn push_member(text: &mut String, comma: bool, key: &str, value: &Value) {
-    use std::fmt::Write;
-    let comma = if comma { "," } else { "" };
-    write!(text, "{comma}{}:{value}", Value::from(key)).expect("writing into a string cannot fail");
+fn push_member(json: &mut Vec<u8>, comma: bool, key: &str, value: &Value) {
+    const IN_MEMORY: &str = "writing JSON with text for keys into memory cannot fail";
+    if comma {
+        json.push(b',');
+    }
+    serde_json::to_writer(&mut *json, key).expect(IN_MEMORY);
+    json.push(b':');
+    serde_json::to_writer(&mut *json, value).expect(IN_MEMORY);
 }
 
 /// A stored object's JSON with its resource version, appended to `out`.
 pub(crate) fn write_with_version(out: &mut BytesMut, stored: &[u8], revision: Revision, owners: Owners) {
     let rest = members(stored, owners);
-    out.reserve(rest.len() + 64);
+    out.reserve(rest.len() + VERSION_LEN_MAX);
     out.put_slice(HEAD.as_bytes());
     put_version(out, revision, !rest.starts_with(b"}"));
     out.put_slice(rest);
@@ -69,7 +78,7 @@ pub(crate) fn with_version(
     if resource.strategy.conversion.is_some() {
         return Ok(Bytes::from(decode(resource, stored, revision)?.to_string()));
     }
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(stored.len() + VERSION_LEN_MAX);
     write_with_version(&mut out, stored, revision, owners);
     Ok(out.freeze())
 }

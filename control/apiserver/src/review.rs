@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::object;
 use crate::resource::{FieldError, REVIEWS};
 use crate::verbs::admit;
+use crate::{component_status, subresource};
 
 /// What becomes the status of a question, or what is wrong with the question.
 type Answer = fn(&Identity, &Value) -> Result<Value, FieldError>;
@@ -23,11 +24,14 @@ const ANSWERS: &[(&str, Answer)] = &[
     ("LocalSubjectAccessReview", may_they),
 ];
 
-/// Answers a question; `None` if the call is about anything else.
-pub(crate) fn answer(call: &Call<'_>) -> Option<Result<Response<Body>, ApiError>> {
+/// Answers about a kind of which nothing is stored; `None` if the call is about any other.
+pub(crate) async fn answer(call: &Call<'_>) -> Option<Result<Response<Body>, ApiError>> {
     let review = REVIEWS.iter().find(|review| std::ptr::eq(*review, call.resource))?;
-    let (_, answer) = ANSWERS.iter().find(|(kind, _)| *kind == review.kind)?;
-    Some(respond(call, *answer))
+    Some(match ANSWERS.iter().find(|(kind, _)| *kind == review.kind) {
+        Some((_, answer)) => respond(call, *answer),
+        None if review.kind == "Binding" => subresource::bind(call).await,
+        None => component_status::answer(call).await,
+    })
 }
 
 fn respond(call: &Call<'_>, answer: Answer) -> Result<Response<Body>, ApiError> {

@@ -12,6 +12,8 @@ mod eviction;
 mod log;
 mod scale;
 
+pub(crate) use binding::create_by_name as bind;
+
 /// The subresources that are the object itself, of which a write changes a part.
 const OBJECT_FORMED: &[&str] = &["status", "approval", "ephemeralcontainers", "resize"];
 

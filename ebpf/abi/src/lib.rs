@@ -56,6 +56,7 @@ mod user {
         crate::node::NodeValue,
         crate::node::AnswersValue,
         crate::pod::PodValue,
+        crate::pod::NearPod,
         crate::pod::InterfaceValue,
         crate::pod::PodCounters,
         crate::pod::DropKey,

@@ -1,5 +1,7 @@
 //! Names and capacities of maps, names of programs. The object's own names are compared with these in a test.
 
+use crate::pod::NearPod;
+
 /// One map: its name in the object (and under the pin directory) and how many entries it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSpec {
@@ -36,6 +38,9 @@ pub const CONNTRACK: MapSpec = MapSpec { name: "CONNTRACK", capacity: 262_144 };
 pub const FRAGMENTS: MapSpec = MapSpec { name: "FRAGMENTS", capacity: 4_096 };
 /// Pods of this node by address: [`crate::Addr16`] to [`crate::pod::PodValue`]. `HASH`.
 pub const PODS: MapSpec = MapSpec { name: "PODS", capacity: 2_048 };
+/// The same pods where they are found without hashing: [`crate::pod::NearPod`] at [`crate::pod::NearPod::index`] of their
+/// address. `ARRAY`.
+pub const NEAR_PODS: MapSpec = MapSpec { name: "NEAR_PODS", capacity: 2 * NearPod::PER_FAMILY };
 /// Which pod a network namespace is: netns cookie (`u64`, `SO_NETNS_COOKIE` of any socket in it) to
 /// [`crate::pod::InterfaceValue`]. It attributes what the socket hooks see; a namespace without an entry counts as
 /// the host, slot 0. `HASH`.
@@ -78,6 +83,7 @@ pub const MAPS: &[MapSpec] = &[
     TRACKED,
     ANSWERS,
     PODS,
+    NEAR_PODS,
     POD_NETNS,
     INTERFACES,
     ROUTES,

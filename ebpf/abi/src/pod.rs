@@ -20,6 +20,31 @@ pub struct PodValue {
 
 const _: () = assert!(size_of::<PodValue>() == 20);
 
+/// A pod in `NEAR_PODS`; an entry that nobody has is all zeros, and no pod has the unspecified address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NearPod {
+    /// Its address. Another one at this index is in `PODS` alone.
+    pub addr: Addr16,
+    /// As in `PODS`.
+    pub pod: PodValue,
+}
+
+const _: () = assert!(size_of::<NearPod>() == 36);
+
+impl NearPod {
+    /// How many entries there are for each family.
+    pub const PER_FAMILY: u32 = 1_024;
+
+    /// Where in `NEAR_PODS` a pod with this address is: at the end of the address, which is what differs between the pods of
+    /// a node.
+    #[inline(always)]
+    pub const fn index(addr: &Addr16) -> u32 {
+        let end = u32::from_be(addr.0[3]) % Self::PER_FAMILY;
+        if addr.is_v4() { end } else { Self::PER_FAMILY + end }
+    }
+}
+
 /// The pod behind a host-side veth; the only source addresses it may use.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -27,6 +27,8 @@ pub(crate) mod way;
 pub trait Tables: Connections {
     /// The pod of this node that has the address.
     fn pod(&self, addr: &Addr16) -> Option<PodValue>;
+    /// The slot of the pod that has the address and this host-side interface, if that is known at once.
+    fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32>;
     /// The pod behind a host-side interface.
     fn interface(&self, ifindex: u32) -> Option<InterfaceValue>;
     /// The route of the longest prefix that covers the address.
@@ -99,26 +101,25 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
             return discard(tables, slot, DropReason::Malformed);
         }
     };
-    let Some(owner) = tables.interface(ifindex) else {
-        return discard(tables, 0, DropReason::SourceNotOwned);
+    let slot = match tables.sender(&network.src, ifindex) {
+        Some(slot) => slot,
+        None => match owner_of(tables, ifindex, &network) {
+            Owner::Pod(slot) => slot,
+            Owner::StaysOnLink => return Verdict::Pass,
+            Owner::Nobody(slot) => return discard(tables, slot, DropReason::SourceNotOwned),
+        },
     };
-    if !owns_source(&owner, &network) {
-        if stays_on_link(&network) {
-            return Verdict::Pass;
-        }
-        return discard(tables, owner.slot, DropReason::SourceNotOwned);
-    }
-    tables.count_sent(owner.slot, packet.network_len());
-    let tracked = tables.is_tracked(owner.slot);
+    tables.count_sent(slot, packet.network_len());
+    let tracked = tables.is_tracked(slot);
     if !tracked {
         match Way::of(tables, &network.dst) {
             // A service, perhaps.
             Way::Unknown if tables.address(&network.dst) != 0 => {}
-            way => return forward(packet, tables, &network, way, owner.slot),
+            way => return forward(packet, tables, &network, way, slot),
         }
     }
     let begins = !tracked || is_beside_pods(tables, &network.dst);
-    serve(packet, tables, &network, &From::pod(owner.slot, begins), work())
+    serve(packet, tables, &network, &From::pod(slot, begins), work())
 }
 
 /// What the host's own stack sends to a pod: egress of the pod's host-side veth. It is counted, but for the link's own
@@ -206,6 +207,29 @@ pub fn from_overlay<'a, P: Resizable + ?Sized, T: Tables>(
     let begins = is_beside_pods(tables, &network.dst);
     let from = From { slot: 0, inside: false, host: false, begins, leaves: false, via: Some(via) };
     serve(packet, tables, &network, &from, work())
+}
+
+/// Whose packet it is.
+enum Owner {
+    /// The pod's in this slot.
+    Pod(u32),
+    /// The link's own housekeeping.
+    StaysOnLink,
+    /// Nobody's; it counts for the pod in this slot.
+    Nobody(u32),
+}
+
+/// Asks the interface whose packet it is.
+#[inline(always)]
+fn owner_of<T: Tables>(tables: &T, ifindex: u32, network: &Network) -> Owner {
+    let Some(owner) = tables.interface(ifindex) else { return Owner::Nobody(0) };
+    if owns_source(&owner, network) {
+        Owner::Pod(owner.slot)
+    } else if stays_on_link(network) {
+        Owner::StaysOnLink
+    } else {
+        Owner::Nobody(owner.slot)
+    }
 }
 
 /// Whether the packet's source is an address of the pod. A mapped address never equals `owner.v6`, nor does an IPv6

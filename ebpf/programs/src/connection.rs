@@ -59,20 +59,23 @@ fn established(socket: &Socket, role: u8) {
     }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut connection = SocketValue { start_ns: now, role, ..SocketValue::default() };
-    if let Some(kept) = socket.storage(Some(&mut connection)) {
-        // A translated socket had one already.
-        (kept.start_ns, kept.role) = (now, role);
-        connection = *kept;
-    }
-    event::write(FlowEvent {
+    let mut new = SocketValue { start_ns: now, role, ..SocketValue::default() };
+    let connection = match socket.storage(Some(&mut new)) {
+        Some(kept) => {
+            // A translated socket had one already.
+            (kept.start_ns, kept.role) = (now, role);
+            kept
+        }
+        None => &new,
+    };
+    event::write(|| FlowEvent {
         time_ns: now,
         kind: FLOW_START,
         local,
         remote: socket.remote(),
         remote_port: socket.remote_port(),
         cookie: socket.cookie(),
-        ..socket.describe(&connection)
+        ..socket.describe(connection)
     });
 }
 
@@ -87,7 +90,7 @@ fn ended(socket: &Socket) {
         return;
     }
     let connection = socket.storage(None).copied().unwrap_or_default();
-    event::write(FlowEvent {
+    event::write(|| FlowEvent {
         // SAFETY: the helper takes nothing.
         time_ns: unsafe { bpf_ktime_get_ns() },
         kind: FLOW_END,
@@ -152,14 +155,15 @@ impl Socket {
     /// The pod whose socket it is: by its network namespace, or by its address while the namespace is not known.
     #[inline(always)]
     fn pod_slot(&self, local: &Addr16) -> u32 {
-        if sock_ops_netns() != 0 {
-            // SAFETY: the kernel passes a valid context.
-            let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
-            if let Some(pod) = Maps.pod_of_netns(cookie) {
-                return pod.slot;
-            }
+        if let Some(pod) = Maps.pod(local) {
+            return pod.slot;
         }
-        Maps.pod(local).map_or(0, |pod| pod.slot)
+        if sock_ops_netns() == 0 {
+            return 0;
+        }
+        // SAFETY: the kernel passes a valid context.
+        let cookie = unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) };
+        Maps.pod_of_netns(cookie).map_or(0, |pod| pod.slot)
     }
 
     #[inline(always)]

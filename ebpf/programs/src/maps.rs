@@ -16,7 +16,7 @@ use fairlead_abi::{
     conntrack::{ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
     names,
     node::{ANSWERS_PER_SEC, AddressValue, AnswersValue, NodeValue},
-    pod::{DropKey, InterfaceValue, PodCounters, PodValue},
+    pod::{DropKey, InterfaceValue, NearPod, PodCounters, PodValue},
     route::RouteValue,
     service::{AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue, SlotValue, SourceRange},
     socket::{OriginKey, OriginValue, SocketValue},
@@ -24,7 +24,7 @@ use fairlead_abi::{
 use fairlead_datapath::{
     Connections, Services, Sockets, Tables,
     conntrack::{Added, Work},
-    is_unspecified,
+    is_unspecified, same,
 };
 
 /// Memory grows with the entries.
@@ -62,6 +62,8 @@ static ANSWERS: PerCpuArray<AnswersValue> = PerCpuArray::pinned(names::ANSWERS.c
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static PODS: HashMap<Addr16, PodValue> = HashMap::pinned(names::PODS.capacity, ON_DEMAND);
+#[map]
+static NEAR_PODS: Array<NearPod> = Array::pinned(names::NEAR_PODS.capacity, 0);
 #[map]
 static POD_NETNS: HashMap<u64, InterfaceValue> = HashMap::pinned(names::POD_NETNS.capacity, ON_DEMAND);
 #[map]
@@ -159,8 +161,21 @@ impl Maps {
 impl Tables for Maps {
     #[inline(always)]
     fn pod(&self, addr: &Addr16) -> Option<PodValue> {
+        if let Some(pod) = near_pod(addr) {
+            return Some(*pod);
+        }
+        // The kernel wants the key in memory; until here it is in registers.
+        let key = *addr;
         // SAFETY: the value is plain bytes, copied at once.
-        unsafe { PODS.get(addr) }.copied()
+        unsafe { PODS.get(&key) }.copied()
+    }
+
+    #[inline(always)]
+    fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32> {
+        match near_pod(addr) {
+            Some(pod) if pod.ifindex == ifindex => Some(pod.slot),
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -393,6 +408,13 @@ impl Connections for Maps {
         let route = self.route(addr)?;
         if is_unspecified(&route.next_hop) { None } else { Some(route.next_hop) }
     }
+}
+
+/// The pod with the address, if no other one has its place among the near ones.
+#[inline(always)]
+fn near_pod(addr: &Addr16) -> Option<&'static PodValue> {
+    let near = NEAR_PODS.get(NearPod::index(addr))?;
+    if same(&near.addr, addr) { Some(&near.pod) } else { None }
 }
 
 #[inline(always)]

@@ -139,7 +139,7 @@ fn refuse(call: &Call, proto: u8, addr: &Addr16, port: Be16, refusal: &Refusal) 
     Maps.count_drop(pod.slot, refusal.reason);
     Maps.count(pod.slot, |counters| counters.connections_refused += 1);
     if flow_events() != 0 {
-        event::write(FlowEvent {
+        event::write(|| FlowEvent {
             // SAFETY: the helper takes nothing.
             time_ns: unsafe { bpf_ktime_get_ns() },
             cookie: call.cookie(),

@@ -75,6 +75,8 @@ impl Agent {
     /// The machine lacks something, a file cannot be used, or a port is taken. What is pinned stays as it was.
     pub async fn new(config: Config) -> Result<Self, AgentError> {
         let lock = lock(&config.state_dir)?;
+        // First, so that what refuses a mode is told before what it would be in the way of, and is not noted as used.
+        let rules = Rules::open(config.proxy_mode, &config.node_name, &config.services).await?;
         let health = bind_all("health checks", &config.health_listen).await?;
         let metrics = bind_all("metrics", &config.metrics_listen).await?;
         let admin = bind_private("administration", &config.admin_socket)?;
@@ -85,7 +87,6 @@ impl Agent {
         let mut config = config;
         let leftovers = Leftovers::open(&config.state_dir, &config.bpffs_dir, config.proxy_mode)?;
         config.services.options.carriage = leftovers.carriage();
-        let rules = Rules::open(config.proxy_mode, &config.node_name, &config.services).await?;
         let dataplane = Dataplane::open(&config.dataplane()).await?;
         let (networks_sender, networks) = watch::channel(Vec::new());
         let (ready_sender, ready) = watch::channel(false);
@@ -290,7 +291,10 @@ async fn bind_all(purpose: &'static str, addresses: &[SocketAddr]) -> Result<Vec
     let mut listeners = Vec::new();
     for address in addresses {
         let bound = TcpListener::bind(address).await;
-        let failed = |source| AgentError::Bind { purpose, address: address.to_string(), source };
+        let failed = |source| {
+            let holder = fairlead_kernel::listener(address.port());
+            AgentError::Bind { purpose, address: address.to_string(), source, holder }
+        };
         listeners.push(bound.map_err(failed)?);
     }
     Ok(listeners)
@@ -308,7 +312,8 @@ fn bind_private(purpose: &'static str, path: &Path) -> Result<UnixListener, Agen
         _ => {}
     }
     let bound = UnixListener::bind(path);
-    let failed = |source| AgentError::Bind { purpose, address: path.display().to_string(), source };
+    let failed =
+        |source| AgentError::Bind { purpose, address: path.display().to_string(), source, holder: None };
     let listener = bound.map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .map_err(AgentError::file("restricting permissions of", path))?;

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use fairlead_kernel::KernelError;
+use fairlead_kernel::{KernelError, Process};
 
 /// The agent cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum AgentError {
         known: u32,
     },
     /// A socket cannot be bound.
-    #[error("listening on {address} for {purpose}: {source}; is another agent running?")]
+    #[error("listening on {address} for {purpose}: {source}; {}", who_listens(.holder.as_ref()))]
     Bind {
         /// What for.
         purpose: &'static str,
@@ -58,6 +58,8 @@ pub enum AgentError {
         /// The system call's answer.
         #[source]
         source: io::Error,
+        /// Who listens there, if that can be seen.
+        holder: Option<Process>,
     },
     /// A server stopped.
     #[error("serving {purpose}: {source}")]
@@ -79,6 +81,13 @@ pub enum AgentError {
         /// How many pods have addresses.
         pods: usize,
     },
+}
+
+fn who_listens(holder: Option<&Process>) -> String {
+    match holder {
+        Some(holder) => format!("{holder} listens there: stop it, or choose another address"),
+        None => "does another agent run, or kube-proxy in a container?".to_owned(),
+    }
 }
 
 impl AgentError {

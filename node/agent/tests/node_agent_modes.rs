@@ -1,9 +1,9 @@
 //! An agent that changes its proxy mode while a pod opens connections. Needs root, the eBPF object, iptables, nftables
-//! and conntrack.
+//! and conntrack; IPVS and ipset where the kernel has them.
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Write as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -37,8 +37,36 @@ mod feed;
 mod running;
 
 /// Each mode after one of each other kind.
-const MODES: [ProxyMode; 5] =
-    [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ebpf, ProxyMode::Iptables, ProxyMode::Nftables];
+const MODES: &[ProxyMode] = &[
+    ProxyMode::Nftables,
+    ProxyMode::Iptables,
+    ProxyMode::Ipvs,
+    ProxyMode::Iptables,
+    ProxyMode::Ebpf,
+    ProxyMode::Ipvs,
+    ProxyMode::Ebpf,
+    ProxyMode::Iptables,
+    ProxyMode::Nftables,
+    ProxyMode::Ipvs,
+    ProxyMode::Nftables,
+];
+
+/// Set where the kernel must have IPVS: a machine that was made for it.
+const NEEDS_IPVS: &str = "FAIRLEAD_NEEDS_IPVS";
+
+/// Those that the kernel has, each once in a row.
+fn modes() -> Vec<ProxyMode> {
+    let has_ipvs = Path::new("/proc/net/ip_vs").exists();
+    if !has_ipvs {
+        assert!(std::env::var_os(NEEDS_IPVS).is_none(), "{NEEDS_IPVS} is set, but the kernel has no IPVS");
+        // Not by `eprintln`, which a test that passes does not show.
+        let _told = writeln!(std::io::stderr(), "IPVS is not tried: this kernel has it not, or not loaded");
+    }
+    let mut modes: Vec<_> =
+        MODES.iter().copied().filter(|mode| has_ipvs || *mode != ProxyMode::Ipvs).collect();
+    modes.dedup();
+    modes
+}
 
 #[test]
 fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
@@ -71,7 +99,7 @@ fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
             run_in(&client.netns, || connect(vip).and_then(|mut stream| ask(&mut stream)).ok())
         });
     }
-    for mode in MODES {
+    for mode in modes() {
         let steady: Vec<Steady> =
             [VIP4, VIP6].map(|vip| Steady::start(client.netns.clone(), SocketAddr::new(vip, 80))).into();
         let before = a.config.proxy_mode;
@@ -89,8 +117,9 @@ fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
         }
         assert_eq!(a.metrics("/proxyMode").1, mode.as_str());
         let expected = Traces {
-            iptables: mode == ProxyMode::Iptables,
+            iptables: mode == ProxyMode::Iptables || mode == ProxyMode::Ipvs,
             nftables: mode == ProxyMode::Nftables,
+            ipvs: mode == ProxyMode::Ipvs,
             ebpf: mode == ProxyMode::Ebpf,
         };
         assert_eq!(Traces::of(&topology, &a), expected, "{before} to {mode}");
@@ -118,6 +147,7 @@ fn both_endpoints_answer(client: &Path) {
 struct Traces {
     iptables: bool,
     nftables: bool,
+    ipvs: bool,
     ebpf: bool,
 }
 
@@ -126,7 +156,9 @@ impl Traces {
         let saved =
             topology.a.netns.exec("iptables-save", &[]) + &topology.a.netns.exec("ip6tables-save", &[]);
         let tables = topology.a.netns.exec("nft", &["list", "tables"]);
+        let links = topology.a.netns.exec("ip", &["-o", "link", "show"]);
         Self {
+            ipvs: links.contains("kube-ipvs0") || saved.contains("KUBE-IPVS"),
             iptables: saved.contains("KUBE-"),
             nftables: tables.contains("kube-proxy"),
             ebpf: agent.config.bpffs_dir.join("links/connect4").exists(),

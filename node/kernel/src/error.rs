@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::conflict::Process;
+
 /// An operation on kernel state failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -107,12 +109,10 @@ pub enum KernelError {
         source: io::Error,
     },
     /// Another program does the same job.
-    #[error("{name} runs on this machine (process {pid}) and writes rules of the same names; stop it first")]
+    #[error("{process} runs on this node and writes rules of the same names; stop it first")]
     OtherProxy {
-        /// Its name.
-        name: &'static str,
-        /// Its process.
-        pid: u32,
+        /// It.
+        process: Process,
     },
     /// A program that a proxy mode needs is not installed.
     #[error("the program {program} is missing; install the package {package}")]

@@ -440,6 +440,11 @@ impl Tables for Live {
         self.pods.get(addr, 0).ok()
     }
 
+    fn sender(&self, _addr: &Addr16, _ifindex: u32) -> Option<u32> {
+        // The interface is asked, which is not as quick and says the same.
+        None
+    }
+
     fn interface(&self, ifindex: u32) -> Option<InterfaceValue> {
         self.interfaces.get(&ifindex, 0).ok()
     }

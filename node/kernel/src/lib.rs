@@ -35,7 +35,7 @@ mod tool;
 
 pub use bpf::driver::{Driver, DriverMode};
 pub use cleanup::{NodeFootprint, remove_node};
-pub use conflict::require_no_kube_proxy;
+pub use conflict::{Process, listener, require_no_kube_proxy};
 pub use counters::{Counters, PodTotals};
 pub use dataplane::{Dataplane, DataplaneConfig, ProgramSummary, give_memory_back};
 pub use error::KernelError;

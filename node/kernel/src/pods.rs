@@ -7,10 +7,10 @@ use std::{
     sync::Mutex,
 };
 
-use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use fairlead_abi::{
     Addr16, DropReason, names,
-    pod::{DropKey, InterfaceValue, PodCounters, PodValue},
+    pod::{DropKey, InterfaceValue, NearPod, PodCounters, PodValue},
 };
 
 use crate::{
@@ -56,6 +56,7 @@ struct Inner {
     /// Whether the link programs may hand packets to pods past the host's stack.
     shortcuts: bool,
     pods: HashMap<MapData, Addr16, PodValue>,
+    near: Array<MapData, NearPod>,
     interfaces: HashMap<MapData, u32, InterfaceValue>,
     /// By netns cookie.
     namespaces: HashMap<MapData, u64, InterfaceValue>,
@@ -74,6 +75,7 @@ impl Pods {
         let inner = Inner {
             shortcuts,
             pods: open_pinned(pins, names::PODS)?,
+            near: open_pinned(pins, names::NEAR_PODS)?,
             interfaces: open_pinned(pins, names::INTERFACES)?,
             namespaces: open_pinned(pins, names::POD_NETNS)?,
             counters: open_pinned(pins, names::POD_COUNTERS)?,
@@ -216,16 +218,44 @@ impl Inner {
             return Ok(());
         }
         let value = PodValue { ifindex: host.index, slot: spec.slot, mac: pod.mac, host_mac: host.mac };
-        for address in &spec.addresses {
-            let put = self.pods.insert(Addr16::from(*address), value, 0);
+        for address in spec.addresses.iter().map(|address| Addr16::from(*address)) {
+            let put = self.pods.insert(address, value, 0);
             put.map_err(KernelError::map(names::PODS.name, "writing"))?;
+            self.keep_near(address, value)?;
         }
         Ok(())
     }
 
+    /// Puts a pod to where it is found at once, unless another one is there. An entry is not written in one piece, so its
+    /// address comes last: who reads meanwhile asks `PODS`.
+    fn keep_near(&mut self, addr: Addr16, pod: PodValue) -> Result<(), KernelError> {
+        let index = NearPod::index(&addr);
+        let place = NearPod { addr, pod };
+        let present = self.near.get(&index, 0).map_err(KernelError::map(names::NEAR_PODS.name, "reading"))?;
+        if present == place || (present.addr != addr && present.addr != Addr16::UNSPECIFIED) {
+            return Ok(());
+        }
+        for entry in [NearPod::default(), NearPod { addr: Addr16::UNSPECIFIED, pod }, place] {
+            let put = self.near.set(index, entry, 0);
+            put.map_err(KernelError::map(names::NEAR_PODS.name, "writing"))?;
+        }
+        Ok(())
+    }
+
+    fn forget_near(&mut self, addr: &Addr16) -> Result<(), KernelError> {
+        let index = NearPod::index(addr);
+        let present = self.near.get(&index, 0).map_err(KernelError::map(names::NEAR_PODS.name, "reading"))?;
+        if present.addr != *addr {
+            return Ok(());
+        }
+        let put = self.near.set(index, NearPod::default(), 0);
+        put.map_err(KernelError::map(names::NEAR_PODS.name, "writing"))
+    }
+
     fn withdraw(&mut self, spec: &PodSpec) -> Result<(), KernelError> {
-        for address in &spec.addresses {
-            ignore_absent(self.pods.remove(&Addr16::from(*address)))
+        for address in spec.addresses.iter().map(|address| Addr16::from(*address)) {
+            self.forget_near(&address)?;
+            ignore_absent(self.pods.remove(&address))
                 .map_err(KernelError::map(names::PODS.name, "deleting from"))?;
         }
         self.programs.lock().detach_interface(&spec.interface)?;

@@ -4,13 +4,13 @@ use std::{fs, path::Path};
 
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie},
 };
 use fairlead_abi::{
     Addr16,
     names::{self, MapSpec},
     node::AddressValue,
-    pod::PodValue,
+    pod::{NearPod, PodValue},
     route::RouteValue,
     service::{ServiceKey, ServiceValue},
 };
@@ -32,6 +32,7 @@ pub fn retire_ebpf_services(bpffs_dir: &Path) -> Result<(), KernelError> {
     if !pins.maps().exists() {
         return Ok(());
     }
+    clear_near_pods(&pins)?;
     clear::<Addr16, PodValue>(&pins, names::PODS)?;
     clear_routes(&pins)?;
     for program in names::cgroup::ALL {
@@ -59,6 +60,13 @@ fn clear<K: Pod, V: Pod>(pins: &Pins, spec: MapSpec) -> Result<(), KernelError> 
         ignore_absent(map.remove(&key)).map_err(KernelError::map(spec.name, "emptying"))?;
     }
     Ok(())
+}
+
+fn clear_near_pods(pins: &Pins) -> Result<(), KernelError> {
+    let Some(map) = open(pins, names::NEAR_PODS)? else { return Ok(()) };
+    let failed = |operation| KernelError::map(names::NEAR_PODS.name, operation);
+    let mut map = Array::<MapData, NearPod>::try_from(map).map_err(failed("opening"))?;
+    (0..map.len()).try_for_each(|index| map.set(index, NearPod::default(), 0)).map_err(failed("emptying"))
 }
 
 fn clear_routes(pins: &Pins) -> Result<(), KernelError> {

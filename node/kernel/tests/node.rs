@@ -64,6 +64,7 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     counters_and_records_tell_of_it(&mut a);
     a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
     a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
+    pods_whose_addresses_end_alike_are_not_taken_for_each_other(&mut a, &client, &same_node);
     a_pod_that_is_detached_leaves_nothing(&a, &same_node);
 }
 
@@ -259,6 +260,41 @@ fn a_service_without_endpoints_refuses_at_once(
         }
     });
     assert_eq!(a.counters(client).connections_refused - before, counted);
+}
+
+/// The last ten bits of their addresses are the same, and so is their place among the pods that are found at once.
+fn pods_whose_addresses_end_alike_are_not_taken_for_each_other(
+    a: &mut RunningNode,
+    client: &node::Pod,
+    same: &node::Pod,
+) {
+    let alike = a.add_pod(3, &["10.244.5.3", "fd00:244:0:1::403"]);
+    serve(&alike.spec.netns, &alike.spec.addresses, "alike");
+    let reached = |pod: &node::Pod, name: &str| {
+        client.run(|| {
+            for address in &pod.spec.addresses {
+                let to = SocketAddr::new(*address, 8080);
+                let answer = connect(to).and_then(|mut stream| ask(&mut stream));
+                assert_eq!(answer.unwrap_or_else(|error| panic!("{to}: {error}")), name);
+            }
+        });
+    };
+    reached(same, "same");
+    reached(&alike, "alike");
+    // One whose place it is leaves and comes again, with another interface.
+    a.detach(same);
+    reached(&alike, "alike");
+    client.run(|| {
+        let gone = SocketAddr::new(same.spec.addresses[0], 8080);
+        let error = connect(gone).expect_err("nobody is there");
+        assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{gone} is not kept for anybody");
+    });
+    a.attach(same);
+    serve(&same.spec.netns, &same.spec.addresses, "again");
+    reached(same, "again");
+    reached(&alike, "alike");
+    a.detach(&alike);
+    reached(same, "again");
 }
 
 fn a_pod_that_is_detached_leaves_nothing(a: &RunningNode, pod: &node::Pod) {

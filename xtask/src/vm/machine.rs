@@ -111,7 +111,9 @@ impl Machine<'_> {
     }
 
     fn command(&self, archive: &Path, log: &Path, errors: &Path) -> Result<Command> {
-        let mut command = Command::new(EMULATOR);
+        // Whatever ends this process ends the machine.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", EMULATOR]);
         let (memory, seed) = (self.memory_mib.to_string(), self.seed.to_string());
         command.args([
             "-accel",
@@ -139,8 +141,9 @@ impl Machine<'_> {
         command.arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
         command.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(archive).args([
             "-append",
-            // Mitigations are for secrets, of which there are none here, and cost instructions.
-            "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on rdinit=/init",
+            // Mitigations are for secrets, of which there are none here, and cost instructions; so does measuring how long
+            // processes wait, at every switch between two and for every level of cgroups.
+            "console=ttyS0 quiet panic=-1 mitigations=off psi=0 random.trust_cpu=on rdinit=/init",
         ]);
         let errors = File::create(errors).with_context(|| format!("cannot write {}", errors.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);

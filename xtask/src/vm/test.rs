@@ -14,23 +14,33 @@ use console::style;
 use super::{
     Event, Initramfs, Kernel, Machine, Step,
     budget::Counts,
+    classic,
     kernel::{RELEASES, Release},
 };
 use crate::{bpf, build, paths, setup, test::Count};
 
-/// Test targets that run in a machine, by package. The first says what the verifier made of each
-/// program.
-const TARGETS: &[(&str, &str)] = &[
-    ("fairlead-kernel", PROGRAMS),
-    ("fairlead-kernel", "packet"),
-    ("fairlead-kernel", "node"),
-    ("fairlead-agent", "node_agent"),
+/// A test target that runs in a machine.
+struct Target {
+    package: &'static str,
+    name: &'static str,
+    /// Only on this kernel, whose modules the proxy modes with rules were tried with.
+    only: Option<&'static str>,
+}
+
+/// Every one. The first says what the verifier made of each program.
+const TARGETS: &[Target] = &[
+    Target { package: "fairlead-kernel", name: PROGRAMS, only: None },
+    Target { package: "fairlead-kernel", name: "packet", only: None },
+    Target { package: "fairlead-kernel", name: "node", only: None },
+    Target { package: "fairlead-agent", name: "node_agent", only: None },
+    Target { package: "fairlead-kernel", name: "node_modes", only: Some("6.1") },
+    Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
 ];
 const PROGRAMS: &str = "vm_programs";
-/// Programs of this machine that the tests call.
-const TOOLS: &[&str] = &["ip", "nft", "bpftool", "tcpdump"];
+/// Programs of this machine that the tests call, beside those of the modes with rules.
+const TOOLS: &[&str] = &["ip", "bpftool", "tcpdump"];
 /// What the tests need of a kernel: links, filters, and the tables that they look into.
-const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan", "nf_tables"];
+const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan"];
 const OBJECT: &str = "/fairlead.bpf.o";
 const MEMORY_MIB: u32 = 2_048;
 /// A machine needs about three minutes.
@@ -113,17 +123,18 @@ fn one(release: &Release, kernel: &Kernel, executables: &BTreeMap<String, PathBu
     println!("{version:>5} │ {}", style(&kernel.version).cyan());
     let mut files = Initramfs::default();
     TOOLS.iter().try_for_each(|tool| files.tool(tool))?;
+    classic::add_tools(&mut files)?;
     files.file(Path::new(OBJECT), &paths::target().join("bpf").join("fairlead.bpf.o"))?;
     let mut steps = Vec::new();
-    for (_, target) in TARGETS {
-        let inside = format!("/tests/{target}");
-        files.program(Path::new(&inside), &executables[*target])?;
-        steps.push(step(*release, target, inside));
+    for target in TARGETS.iter().filter(|target| target.only.is_none_or(|only| only == version)) {
+        let inside = format!("/tests/{}", target.name);
+        files.program(Path::new(&inside), &executables[target.name])?;
+        steps.push(step(*release, target.name, inside));
     }
     let name = format!("test-{version}");
     let machine = Machine { name: &name, kernel, memory_mib: MEMORY_MIB, patience: PATIENCE, seed: 1 };
     let mut outcome = Outcome::default();
-    machine.run(files, MODULES, &steps, |event| {
+    machine.run(files, &[MODULES, classic::MODULES].concat(), &steps, |event| {
         match event {
             Event::Begin { step } => println!("{version:>5} │ {step}"),
             Event::Line(line) => {
@@ -182,7 +193,13 @@ fn step(release: Release, target: &str, inside: String) -> Step {
     for (_, test, _) in EXCEPTIONS.iter().filter(|row| row.0 == release.version) {
         command.extend(["--skip".to_owned(), (*test).to_owned()]);
     }
-    let env = [("CI", "true"), ("FAIRLEAD_BPF_OBJECT", OBJECT), ("RUST_BACKTRACE", "0")];
+    // The machine has every mode, so that none may be left out.
+    let env = [
+        ("CI", "true"),
+        ("FAIRLEAD_BPF_OBJECT", OBJECT),
+        ("FAIRLEAD_NEEDS_IPVS", "true"),
+        ("RUST_BACKTRACE", "0"),
+    ];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     Step { name: target.to_owned(), command, env }
 }
@@ -209,8 +226,8 @@ fn executables() -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut cargo = build::cargo();
     cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
-    for (package, target) in TARGETS {
-        cargo.args(["--package", package, "--test", target]);
+    for Target { package, name, .. } in TARGETS {
+        cargo.args(["--package", package, "--test", name]);
     }
     println!("… build the tests");
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
@@ -221,8 +238,8 @@ fn executables() -> Result<BTreeMap<String, PathBuf>> {
             found.insert(name.to_owned(), PathBuf::from(path));
         }
     }
-    match TARGETS.iter().find(|(_, target)| !found.contains_key(*target)) {
-        Some((package, target)) => bail!("cargo did not build the test {target} of {package}"),
+    match TARGETS.iter().find(|target| !found.contains_key(target.name)) {
+        Some(Target { package, name, .. }) => bail!("cargo did not build the test {name} of {package}"),
         None => Ok(found),
     }
 }

@@ -47,7 +47,8 @@ fn may_charge(attempt: &Attempt<'_>, new: Option<&Value>) -> bool {
         (object.map(|object| usage::of(attempt.resource, object)), scope)
     };
     // Of events there are too many to count, as upstream says too.
-    attempt.resource.plural != "events" && used(attempt.old) != used(new)
+    let is_counted = attempt.resource.plural != "events";
+    is_counted && (attempt.old.is_some() != new.is_some() || used(attempt.old) != used(new))
 }
 
 /// A new quota, or one with new bounds, says at once what is used.
@@ -161,8 +162,8 @@ async fn recount(api: &Api, namespace: Option<&str>, quota: &mut Value) -> Resul
 }
 
 fn is_counted(resource: &Resource, bounded: &BTreeMap<String, i128>) -> bool {
-    // Events of both groups are the same objects.
-    let twice = resource.group == "events.k8s.io";
+    // What is stored as another kind is counted as that.
+    let twice = resource.strategy.conversion.is_some();
     resource.namespaced
         && resource.verbs.contains(&"create")
         && !twice

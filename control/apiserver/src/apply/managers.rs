@@ -173,7 +173,7 @@ pub(crate) fn cap(managers: &mut Managers) {
         let joined = Manager { name: ANCIENT.to_owned(), ..manager };
         match managers.get_mut(&joined) {
             Some(ancient) => {
-                ancient.fields = ancient.fields.union(&owned.fields);
+                ancient.fields = std::mem::take(&mut ancient.fields).union(owned.fields);
                 ancient.time = ancient.time.take().max(owned.time);
             }
             None => {

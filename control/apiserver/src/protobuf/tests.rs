@@ -30,9 +30,12 @@ macro_rules! types {
 
 /// Kinds and their types; two kinds share the name `Event`, two `HorizontalPodAutoscaler`.
 const TYPES: &[(&str, Retype)] = types![
-    admission::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration, ValidatingAdmissionPolicy},
+    admission::{
+        MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration
+    },
     apps::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    authentication::{TokenRequest, TokenReview},
+    authentication::{SelfSubjectReview, TokenRequest, TokenReview},
     authorization::{LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview},
     scaling::{Scale, HorizontalPodAutoscaler},
     autoscaling::{HorizontalPodAutoscaler},
@@ -40,7 +43,7 @@ const TYPES: &[(&str, Retype)] = types![
     certificates::{CertificateSigningRequest},
     coordination::{Lease},
     core::{
-        Binding, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume,
+        Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume,
         PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service,
         ServiceAccount
     },
@@ -227,6 +230,11 @@ proptest! {
 fn every_kind_of_the_table_of_resources_has_a_message() {
     for resource in crate::resource::RESOURCES.iter().filter(|row| row.verbs.contains(&"create")) {
         assert!(find(&resource.api_version(), resource.kind).is_some(), "{}", resource.kind);
+        assert!(
+            TYPES.iter().any(|(kind, _)| *kind == resource.kind),
+            "{} is compared with no type",
+            resource.kind
+        );
     }
     for (api_version, kind) in [("v1", "Binding"), ("policy/v1", "Eviction"), ("autoscaling/v1", "Scale")] {
         assert!(find(api_version, kind).is_some(), "{kind}");

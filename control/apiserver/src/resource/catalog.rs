@@ -46,6 +46,7 @@ pub static RESOURCES: &[Resource] = &[
     workloads::JOB,
     workloads::CRON_JOB,
     workloads::AUTOSCALER,
+    workloads::OLD_AUTOSCALER,
     workloads::DISRUPTION_BUDGET,
     network::INGRESS,
     network::INGRESS_CLASS,
@@ -69,6 +70,8 @@ pub static RESOURCES: &[Resource] = &[
     cluster::VALIDATING_WEBHOOKS,
     cluster::VALIDATING_POLICY,
     cluster::VALIDATING_POLICY_BINDING,
+    cluster::MUTATING_POLICY,
+    cluster::MUTATING_POLICY_BINDING,
     cluster::CUSTOM_RESOURCE_DEFINITION,
 ];
 

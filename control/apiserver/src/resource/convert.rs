@@ -1,10 +1,15 @@
-//! Kinds that are stored as another kind: events of `events.k8s.io/v1` are stored as core events.
+//! Kinds that are stored as another kind: events of `events.k8s.io/v1` as core events, autoscalers of `v1` as those of
+//! `v2`.
 
 use serde_json::{Map, Value};
 
 use super::Resource;
 
-/// The two directions, as upstream's `pkg/apis/events/v1/conversion.go`.
+mod autoscaler;
+
+pub(crate) use autoscaler::AUTOSCALERS;
+
+/// The two directions.
 #[derive(Debug)]
 pub(crate) struct Conversion {
     to_storage: fn(Value) -> Value,
@@ -27,7 +32,7 @@ pub fn from_storage(resource: &Resource, stored: Value) -> Value {
     }
 }
 
-/// `events.k8s.io/v1` events, stored as core events.
+/// `events.k8s.io/v1` events, stored as core events (upstream `pkg/apis/events/v1/conversion.go`).
 pub(crate) const EVENTS: Conversion = Conversion { to_storage: to_core_event, from_storage: from_core_event };
 
 /// Names of one and the same field: in `events.k8s.io/v1` and in the core group.

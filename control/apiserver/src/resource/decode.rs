@@ -30,11 +30,7 @@ pub(crate) fn decode<T: DeserializeOwned>(value: &Value, log: &Log) -> Result<()
 
 /// Whether every known field of the object has the right JSON type. `apiVersion` and `kind` must be set.
 pub fn check_types(resource: &Resource, object: &Value) -> Result<(), TypeError> {
-    (resource.strategy.decode)(object, &Log::default()).map_err(|DecodeError(problem)| TypeError {
-        kind: resource.kind,
-        version: resource.api_version(),
-        problem,
-    })
+    (resource.strategy.decode)(object, &Log::default()).map_err(|problem| problem.of(resource))
 }
 
 /// The paths of the fields that the kind does not have, such as `spec.template.spec.containers[0].foo`. The object
@@ -43,14 +39,17 @@ pub fn unknown_fields(resource: &Resource, object: &Value) -> Vec<String> {
     unknown(resource, object).iter().map(|path| render(path)).collect()
 }
 
-/// Removes the fields that the kind does not have, and nulls, which mean "not set"; returns the paths of the former.
-pub fn prune(resource: &Resource, object: &mut Value) -> Vec<String> {
-    let paths = unknown(resource, object);
+/// Checks the types of the fields, and removes those that the kind does not have, and nulls, which mean "not set"; returns
+/// the paths of the former. `apiVersion` and `kind` must be set.
+pub fn prune(resource: &Resource, object: &mut Value) -> Result<Vec<String>, TypeError> {
+    let log = Log::default();
+    (resource.strategy.decode)(object, &log).map_err(|problem| problem.of(resource))?;
+    let paths = log.unknown.into_inner();
     for path in &paths {
         remove(object, path);
     }
     remove_nulls(object);
-    paths.iter().map(|path| render(path)).collect()
+    Ok(paths.iter().map(|path| render(path)).collect())
 }
 
 /// What the decoders noted on their way.
@@ -62,6 +61,12 @@ pub(crate) struct Log {
 /// Why a value could not be read.
 #[derive(Debug)]
 pub(crate) struct DecodeError(String);
+
+impl DecodeError {
+    fn of(self, resource: &Resource) -> TypeError {
+        TypeError { kind: resource.kind, version: resource.api_version(), problem: self.0 }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Owned {

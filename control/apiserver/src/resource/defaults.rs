@@ -48,10 +48,11 @@ pub(crate) enum Set {
 /// Fills in what the object's writer left out. Applying it again changes nothing.
 pub fn default(resource: &Resource, object: &mut Value) {
     for Below { at, rules } in resource.strategy.defaults.iter().copied().flatten() {
-        for rule in *rules {
-            let pattern = path::join(at, rule.path);
-            path::each_parent_mut(object, &pattern, &mut |parent, field| apply(rule, parent, field));
-        }
+        path::each_mut(object, at, &mut |place| {
+            for rule in *rules {
+                path::each_parent_mut(place, rule.path, &mut |parent, field| apply(rule, parent, field));
+            }
+        });
     }
 }
 

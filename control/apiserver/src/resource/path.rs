@@ -3,6 +3,8 @@
 //! `[*]` steps into each element of a list, `{*}` into each value of a map, and `a|b` into `a` and into `b`; the paths
 //! handed out are upstream's (`containers[0].ports[1].protocol`, `resources.limits[cpu]`).
 
+use std::fmt::{Display, Write};
+
 use serde_json::{Map, Value};
 
 /// Rules that hold below a place, so that pods and pod templates share one table.
@@ -14,13 +16,14 @@ pub(crate) struct Below<T: 'static> {
     pub(crate) rules: &'static [T],
 }
 
-/// Calls `visit` with the path and the value, if any, of each place that `pattern` names whose parent exists.
-/// An explicit null is an absent value.
+/// Calls `visit` with the path and the value, if any, of each place that `pattern` names whose parent exists. `at` is the
+/// path of the value itself; it is lengthened for each visit and is as it was afterwards. An explicit null is an absent
+/// value.
 pub(crate) fn each<'a>(
     value: &'a Value,
-    at: &str,
+    at: &mut String,
     pattern: &str,
-    visit: &mut dyn FnMut(&str, Option<&'a Value>),
+    visit: &mut dyn FnMut(&mut String, Option<&'a Value>),
 ) {
     if pattern.is_empty() {
         visit(at, Some(value));
@@ -28,22 +31,58 @@ pub(crate) fn each<'a>(
     }
     let (segment, rest) = split(pattern);
     let Some(object) = value.as_object() else { return };
+    let outer = at.len();
     for name in segment.names {
-        let here = join(at, name);
+        if outer > 0 {
+            at.push('.');
+        }
+        at.push_str(name);
+        let here = at.len();
         let child = object.get(name).filter(|child| !child.is_null());
-        match segment.step {
-            Step::One if rest.is_empty() => visit(&here, child),
-            Step::One => child.into_iter().for_each(|child| each(child, &here, rest, visit)),
-            Step::List => {
-                for (index, item) in child.and_then(Value::as_array).into_iter().flatten().enumerate() {
-                    each(item, &format!("{here}[{index}]"), rest, visit);
+        match (segment.step, child) {
+            (Step::One, child) if rest.is_empty() => visit(at, child),
+            (Step::One, Some(child)) => each(child, at, rest, visit),
+            (Step::List, Some(Value::Array(items))) => {
+                for (index, item) in items.iter().enumerate() {
+                    push_step(at, index);
+                    each(item, at, rest, visit);
+                    at.truncate(here);
                 }
             }
-            Step::Map => {
-                for (key, item) in child.and_then(Value::as_object).into_iter().flatten() {
-                    each(item, &format!("{here}[{key}]"), rest, visit);
+            (Step::Map, Some(Value::Object(entries))) => {
+                for (key, item) in entries {
+                    push_step(at, key);
+                    each(item, at, rest, visit);
+                    at.truncate(here);
                 }
             }
+            _ => {}
+        }
+        at.truncate(outer);
+    }
+}
+
+fn push_step(at: &mut String, step: impl Display) {
+    write!(at, "[{step}]").expect("writing into a string cannot fail");
+}
+
+/// Calls `visit` with each value that `pattern` names.
+pub(crate) fn each_mut(value: &mut Value, pattern: &str, visit: &mut dyn FnMut(&mut Value)) {
+    if pattern.is_empty() {
+        return visit(value);
+    }
+    let (segment, rest) = split(pattern);
+    let Some(object) = value.as_object_mut() else { return };
+    for name in segment.names {
+        match (segment.step, object.get_mut(name)) {
+            (Step::One, Some(child)) => each_mut(child, rest, visit),
+            (Step::List, Some(Value::Array(items))) => {
+                items.iter_mut().for_each(|item| each_mut(item, rest, visit));
+            }
+            (Step::Map, Some(Value::Object(entries))) => {
+                entries.values_mut().for_each(|item| each_mut(item, rest, visit));
+            }
+            _ => {}
         }
     }
 }
@@ -54,26 +93,12 @@ pub(crate) fn each_parent_mut(
     pattern: &str,
     visit: &mut dyn FnMut(&mut Map<String, Value>, &str),
 ) {
-    let (segment, rest) = split(pattern);
-    let Some(object) = value.as_object_mut() else { return };
-    for name in segment.names {
-        if rest.is_empty() {
-            visit(object, name);
-            continue;
+    let (parents, name) = pattern.rsplit_once('.').unwrap_or(("", pattern));
+    each_mut(value, parents, &mut |parent| {
+        if let Some(parent) = parent.as_object_mut() {
+            visit(parent, name);
         }
-        let Some(child) = object.get_mut(name) else { continue };
-        match segment.step {
-            Step::One => each_parent_mut(child, rest, visit),
-            Step::List => {
-                let items = child.as_array_mut().into_iter().flatten();
-                items.for_each(|item| each_parent_mut(item, rest, visit));
-            }
-            Step::Map => {
-                let items = child.as_object_mut().into_iter().flat_map(|map| map.iter_mut());
-                items.for_each(|(_, item)| each_parent_mut(item, rest, visit));
-            }
-        }
-    }
+    });
 }
 
 /// The first value at a pattern without wildcards.
@@ -146,9 +171,11 @@ mod tests {
         ];
         for (pattern, expected) in rows {
             let mut found = Vec::new();
-            each(&object, "", pattern, &mut |path, value| {
-                found.push(value.map_or(path.to_owned(), |value| format!("{path}={value}")));
+            let mut at = String::new();
+            each(&object, &mut at, pattern, &mut |path, value| {
+                found.push(value.map_or(path.clone(), |value| format!("{path}={value}")));
             });
+            assert_eq!(at, "");
             assert_eq!(found, expected, "{pattern}");
         }
     }

@@ -1,16 +1,27 @@
-//! Questions to the server that have the form of objects: they are created, answered, and stored nowhere.
+//! Kinds of which nothing is stored: questions to the server that have the form of objects, bindings, which become part
+//! of a pod, and how the server itself is.
 
-use k8s_openapi::api::{authentication, authorization};
+use k8s_openapi::api::{authentication, authorization, core};
 
 use super::catalog::{PLAIN, plain};
 use super::decode::decode;
 use super::{Resource, Strategy};
+use crate::table::columns;
 
 const CREATE: &[&str] = &["create"];
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
-/// Every question that is answered.
+/// Every kind that is answered and not stored.
 pub static REVIEWS: &[Resource] = &[
+    Resource { verbs: CREATE, strategy: &BINDING, ..plain("Binding", "", "bindings", "binding") },
+    Resource {
+        short_names: &["cs"],
+        namespaced: false,
+        verbs: &["get", "list"],
+        columns: columns::COMPONENT_STATUS,
+        strategy: &COMPONENT_STATUS,
+        ..plain("ComponentStatus", "ComponentStatusList", "componentstatuses", "componentstatus")
+    },
     Resource {
         group: "authentication.k8s.io",
         namespaced: false,
@@ -47,6 +58,8 @@ pub static REVIEWS: &[Resource] = &[
     },
 ];
 
+static BINDING: Strategy = Strategy { decode: decode::<core::v1::Binding>, ..PLAIN };
+static COMPONENT_STATUS: Strategy = Strategy { decode: decode::<core::v1::ComponentStatus>, ..PLAIN };
 static SELF_SUBJECT: Strategy = Strategy { decode: decode::<authentication::v1::SelfSubjectReview>, ..PLAIN };
 static SELF_ACCESS: Strategy =
     Strategy { decode: decode::<authorization::v1::SelfSubjectAccessReview>, ..PLAIN };

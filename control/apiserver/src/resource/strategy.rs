@@ -42,6 +42,11 @@ pub(crate) fn autoscaler_status(_: &Value) -> Value {
     json!({ "desiredReplicas": 0 })
 }
 
+/// The same in the older version, which also always tells how many there are.
+pub(crate) fn old_autoscaler_status(_: &Value) -> Value {
+    json!({ "currentReplicas": 0, "desiredReplicas": 0 })
+}
+
 /// A budget allows no disruption until its pods have been counted.
 pub(crate) fn disruption_budget_status(_: &Value) -> Value {
     json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 })

@@ -73,20 +73,19 @@ pub(crate) enum Check {
 pub fn validate(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     meta::validate(resource, new, old, &mut errors);
+    let mut path = String::new();
     for Below { at, rules } in resource.strategy.rules.iter().copied().flatten() {
-        for rule in *rules {
-            let pattern = path::join(at, rule.path);
-            path::each(new, "", &pattern, &mut |path, value| {
-                let before = errors.len();
-                for check in rule.checks {
-                    check.run(path, value, &mut errors);
-                    // What is missing needs no further comment.
-                    if errors.len() > before && matches!(check, Check::Required(_) | Check::Present) {
-                        break;
-                    }
+        path::each(new, &mut path, at, &mut |path, place| {
+            for rule in *rules {
+                match place {
+                    Some(place) => path::each(place, path, rule.path, &mut |path, value| {
+                        rule.run(path, value, &mut errors);
+                    }),
+                    None if rule.path.is_empty() => rule.run(path, None, &mut errors),
+                    None => {}
                 }
-            });
-        }
+            }
+        });
     }
     if let Some(old) = old {
         for row in resource.strategy.immutable {
@@ -125,6 +124,19 @@ pub(crate) fn validate_write(
     }
     errors.extend(validate(resource, new, Some(&before)));
     errors
+}
+
+impl Rule {
+    fn run(&self, path: &str, value: Option<&Value>, errors: &mut Errors) {
+        let before = errors.len();
+        for check in self.checks {
+            check.run(path, value, errors);
+            // What is missing needs no further comment.
+            if errors.len() > before && matches!(check, Check::Required(_) | Check::Present) {
+                break;
+            }
+        }
+    }
 }
 
 impl Check {

@@ -8,6 +8,8 @@ use crate::api::Call;
 use crate::body::{self, Body};
 use crate::error::ApiError;
 use crate::object;
+use crate::request::Target;
+use crate::resource::find;
 use crate::verbs::admit::Ownership;
 use crate::verbs::{delete, update};
 
@@ -24,6 +26,26 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     let change = |pod: &Value| assign(call, pod, &binding, node);
     update::modify(call, Some("binding"), Ownership::Noted, change).await?;
     call.respond_other(StatusCode::CREATED, &delete::success(None))
+}
+
+/// Answers a POST to `bindings`, whose body names the pod (deprecated; the subresource says the same).
+pub(crate) async fn create_by_name(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    if call.info.verb != "create" || call.target.name.is_some() {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    let binding = body::parse(call.headers, &call.body)?;
+    let name = object::meta(&binding, "name");
+    if name.is_empty() {
+        return Err(ApiError::BadRequest("a Binding must name its pod: set metadata.name".to_owned()));
+    }
+    let resource = find("", "v1", "pods").ok_or(ApiError::UnknownPath)?;
+    let target = Target {
+        resource: resource.plural.to_owned(),
+        name: Some(name.to_owned()),
+        subresource: Some("binding".to_owned()),
+        ..call.target.clone()
+    };
+    create(&Call { resource, target: &target, body: call.body.clone(), ..*call }).await
 }
 
 fn assign(call: &Call<'_>, pod: &Value, binding: &Value, node: &str) -> Result<Value, ApiError> {

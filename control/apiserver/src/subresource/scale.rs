@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::api::Call;
 use crate::apply::{self, Writer};
 use crate::body::{self, Body};
+use crate::commit::Written;
 use crate::error::ApiError;
 use crate::object;
 use crate::patch;
@@ -82,8 +83,9 @@ fn replicas(scale: &Value) -> Result<Value, ApiError> {
     }
 }
 
-fn answer(call: &Call<'_>, (mut workload, revision): update::Written) -> Result<Response<Body>, ApiError> {
-    object::set_version(&mut workload, revision);
+fn answer(call: &Call<'_>, written: Written) -> Result<Response<Body>, ApiError> {
+    let mut workload = written.object;
+    object::set_version(&mut workload, written.revision);
     call.respond_other(StatusCode::OK, &scale_of(&workload))
 }
 

@@ -7,7 +7,7 @@ use crate::api::{Call, key};
 use crate::apply::managers;
 use crate::error::ApiError;
 use crate::object;
-use crate::resource::{FieldError, Resource, check_types, find, prune};
+use crate::resource::{FieldError, Resource, find, prune};
 
 /// Checks that a body is an object of the path's kind, in the path's namespace, with fields of the right types, and
 /// removes the fields that the kind does not have. Returns warnings for the client, also of the duplicate keys that
@@ -21,8 +21,7 @@ pub(crate) fn incoming(
     object::metadata_mut(object)?;
     same_kind(resource, object)?;
     place(call, object)?;
-    check_types(resource, object).map_err(|error| ApiError::BadRequest(error.to_string()))?;
-    let unknown = prune(resource, object);
+    let unknown = prune(resource, object).map_err(|error| ApiError::BadRequest(error.to_string()))?;
     object::metadata_mut(object)?.remove("selfLink");
     managed_fields(resource, object)?;
     let duplicates = duplicates.iter().map(|path| format!("duplicate field \"{path}\""));

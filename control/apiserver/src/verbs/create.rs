@@ -1,15 +1,14 @@
 //! Creates.
 
-use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::admit::{self, Ownership};
-use crate::api::{Call, warn};
+use crate::api::Call;
 use crate::apply::{self, Writer};
 use crate::body::{self, Body};
-use crate::commit;
+use crate::commit::{self, Written};
 use crate::error::ApiError;
 use crate::object;
 use crate::resource::{default, prepare_for_create};
@@ -27,19 +26,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     let (mut object, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut object, &duplicates)?;
     let written = insert(call, object, Ownership::Changed).await?;
-    respond(call, written, &warnings)
-}
-
-/// Answers with an object that was made.
-pub(super) fn respond(
-    call: &Call<'_>,
-    (mut object, revision): (Value, Revision),
-    warnings: &[String],
-) -> Result<Response<Body>, ApiError> {
-    object::set_version(&mut object, revision);
-    let mut response = call.respond(StatusCode::CREATED, object)?;
-    warn(&mut response, warnings);
-    Ok(response)
+    call.respond_written(StatusCode::CREATED, written, &warnings)
 }
 
 /// Completes and stores a new object of the call's kind.
@@ -47,7 +34,7 @@ pub(super) async fn insert(
     call: &Call<'_>,
     mut object: Value,
     ownership: Ownership,
-) -> Result<(Value, Revision), ApiError> {
+) -> Result<Written, ApiError> {
     let resource = call.resource;
     if !object::meta(&object, "resourceVersion").is_empty() {
         let message = "resourceVersion should not be set on objects to be created";
@@ -80,11 +67,7 @@ pub(super) async fn insert(
     Err(ApiError::AlreadyExists { resource, name: taken })
 }
 
-async fn store(
-    call: &Call<'_>,
-    mut object: Value,
-    ownership: Ownership,
-) -> Result<(Value, Revision), ApiError> {
+async fn store(call: &Call<'_>, mut object: Value, ownership: Ownership) -> Result<Written, ApiError> {
     let resource = call.resource;
     if ownership == Ownership::Changed {
         let (manager, time) = (admit::manager(call)?, object::now());

@@ -1,15 +1,14 @@
 //! Updates and patches, of objects and of their status: one read-change-write loop.
 
-use fairlead_store::Revision;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::admit::{self, Ownership};
 use super::create;
-use crate::api::{Call, warn};
+use crate::api::Call;
 use crate::apply::{self, Writer};
 use crate::body::{self, Body};
-use crate::commit::{self, Uncommitted};
+use crate::commit::{self, Uncommitted, Written};
 use crate::error::ApiError;
 use crate::object;
 use crate::patch::{self, PatchType};
@@ -24,15 +23,12 @@ const MODIFIED: &str =
 /// The subresource whose changes are the server's own.
 const BINDING: &str = "binding";
 
-/// An object after a write.
-pub(crate) type Written = (Value, Revision);
-
 /// Answers a PUT of an object, or of a subresource that has the object's form.
 pub(crate) async fn replace(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
     let (mut sent, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut sent, &duplicates)?;
     let written = modify(call, subresource, Ownership::Changed, |_| Ok(sent.clone())).await?;
-    respond(call, written, &warnings)
+    call.respond_written(StatusCode::OK, written, &warnings)
 }
 
 /// Answers a PATCH of an object, or of a subresource that has the object's form.
@@ -48,7 +44,7 @@ pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<
         Ok(patched)
     })
     .await?;
-    respond(call, written, &warnings)
+    call.respond_written(StatusCode::OK, written, &warnings)
 }
 
 /// The type of the patch in the body, the patch, and the paths of its keys that are there twice.
@@ -74,7 +70,7 @@ async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Bo
         match modify(call, subresource, Ownership::Noted, change).await {
             Err(ApiError::NotFound { resource, .. })
                 if subresource.is_none() && std::ptr::eq(resource, call.resource) => {}
-            outcome => return respond(call, outcome?, &warnings),
+            outcome => return call.respond_written(StatusCode::OK, outcome?, &warnings),
         }
         if !object::meta(&config, "uid").is_empty() {
             return Err(call.conflict(format!(
@@ -86,7 +82,7 @@ async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Bo
         match create::insert(call, object, Ownership::Noted).await {
             // Somebody else made it just now.
             Err(ApiError::AlreadyExists { .. }) => {}
-            outcome => return create::respond(call, outcome?, &warnings),
+            outcome => return call.respond_written(StatusCode::CREATED, outcome?, &warnings),
         }
     }
     Err(call.conflict(MODIFIED))
@@ -114,17 +110,6 @@ pub(crate) fn parse_apply(call: &Call<'_>) -> Result<(Value, Vec<String>), ApiEr
     }
     let warnings = admit::incoming(call, &mut config, &duplicates)?;
     Ok((config, warnings))
-}
-
-fn respond(
-    call: &Call<'_>,
-    (mut object, revision): Written,
-    warnings: &[String],
-) -> Result<Response<Body>, ApiError> {
-    object::set_version(&mut object, revision);
-    let mut response = call.respond(StatusCode::OK, object)?;
-    warn(&mut response, warnings);
-    Ok(response)
 }
 
 /// Reads the object, lets `change` make the new one of it, and stores that under the kind's rules. When another writer

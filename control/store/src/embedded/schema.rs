@@ -73,6 +73,11 @@ pub(super) struct CurrentRecord<'a> {
 }
 
 impl<'a> CurrentRecord<'a> {
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        let Entry { value, create_revision, mod_revision, .. } = entry;
+        Self { create_revision: *create_revision, mod_revision: *mod_revision, value }
+    }
+
     pub(super) fn decode(key: &str, bytes: &'a [u8]) -> Result<Self, StoreError> {
         let damaged = || StoreError::Damaged { table: "current", record: key.to_owned() };
         let (header, value) = bytes.split_at_checked(CURRENT_HEADER_LEN).ok_or_else(damaged)?;

@@ -14,7 +14,7 @@ use super::slot::Slot;
 use super::{Retention, reader};
 use crate::error::During;
 use crate::watch::Hub;
-use crate::{Event, EventKind, Revision, StoreError, Write};
+use crate::{Entry, Event, EventKind, Revision, StoreError, Write};
 
 /// A request to the writer.
 #[derive(Debug)]
@@ -263,30 +263,30 @@ impl<'t> Tables<'t> {
 
     /// Checks every precondition, then writes everything; returns the revision of the first write.
     fn transact(&mut self, writes: &[Write], events: &mut Vec<Arc<Event>>) -> Result<Revision, StoreError> {
+        let mut stored = Vec::with_capacity(writes.len());
         for (index, write) in writes.iter().enumerate() {
             let key = write.key();
             if writes[..index].iter().any(|other| other.key() == key) {
                 return Err(StoreError::NamedTwice { key: key.to_owned() });
             }
-            let stored = self.current.get(key).during(WRITING)?;
-            let stored =
-                stored.map(|found| CurrentRecord::decode(key, found.value()).map(|r| r.mod_revision));
-            if let Some(refusal) = write.refusal(stored.transpose()?) {
+            let found = self.current.get(key).during(WRITING)?;
+            let found = found.map(|found| CurrentRecord::decode(key, found.value()).map(|r| r.to_entry(key)));
+            let found = found.transpose()?;
+            if let Some(refusal) = write.refusal(found.as_ref().map(|found| found.mod_revision)) {
                 return Err(refusal);
             }
+            stored.push(found);
         }
         let first = self.revision + 1;
-        for write in writes {
-            events.push(self.write(write)?);
+        for (write, stored) in writes.iter().zip(stored) {
+            events.push(self.write(write, stored)?);
         }
         Ok(first)
     }
 
     /// Changes a key, whose precondition holds, and appends to the history.
-    fn write(&mut self, write: &Write) -> Result<Arc<Event>, StoreError> {
+    fn write(&mut self, write: &Write, stored: Option<Entry>) -> Result<Arc<Event>, StoreError> {
         let key = write.key();
-        let stored = self.current.get(key).during(WRITING)?.map(|found| found.value().to_vec());
-        let stored = stored.as_ref().map(|bytes| CurrentRecord::decode(key, bytes)).transpose()?;
         let kind = match write {
             Write::Create { .. } => EventKind::Created,
             Write::Update { .. } => EventKind::Updated,
@@ -297,16 +297,17 @@ impl<'t> Tables<'t> {
         if kind == EventKind::Deleted {
             self.current.remove(key).during(WRITING)?;
         } else {
-            let create_revision = stored.map_or(revision, |record| record.create_revision);
+            let create_revision = stored.as_ref().map_or(revision, |stored| stored.create_revision);
             let record = CurrentRecord { create_revision, mod_revision: revision, value };
             self.current.insert(key, record.encode().as_slice()).during(WRITING)?;
         }
         let none = CurrentRecord { create_revision: 0, mod_revision: 0, value: &[] };
-        let previous = stored.unwrap_or(none);
+        let previous = stored.as_ref().map_or(none, CurrentRecord::of);
         let record = LogRecord { kind, time_ms: self.now_ms, key, value, previous };
         self.log.insert(revision, record.encode().as_slice()).during(WRITING)?;
         self.revision = revision;
-        Ok(record.to_event(revision))
+        let (value, previous) = (write.value().cloned(), stored.map(|stored| stored.value));
+        Ok(Arc::new(Event { revision, kind, key: key.to_owned(), value, previous }))
     }
 
     fn compact(&mut self, upto: Revision) -> Result<(), StoreError> {

@@ -247,6 +247,10 @@ impl Tables for Memory {
         self.pods.iter().find(|(key, _)| key == addr).map(|(_, value)| *value)
     }
 
+    fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32> {
+        self.pod(addr).filter(|pod| pod.ifindex == ifindex).map(|pod| pod.slot)
+    }
+
     fn interface(&self, ifindex: u32) -> Option<InterfaceValue> {
         self.interfaces.iter().find(|(key, _)| *key == ifindex).map(|(_, value)| *value)
     }

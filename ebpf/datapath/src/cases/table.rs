@@ -59,12 +59,16 @@ pub(super) fn node() -> Memory {
 fn node_with_a_v4_pod() -> Memory {
     let mut tables = node();
     tables.interfaces[0].1.v6 = Addr16::UNSPECIFIED;
+    tables.pods.retain(|(addr, pod)| pod.ifindex != TEST_IFINDEX || addr.is_v4());
     tables
 }
 
 /// The same node before the sender's interface has an entry.
 fn node_without_the_interface() -> Memory {
-    Memory { interfaces: Vec::new(), ..node() }
+    let mut tables = node();
+    tables.interfaces.clear();
+    tables.pods.retain(|(_, pod)| pod.ifindex != TEST_IFINDEX);
+    tables
 }
 
 /// Every row.

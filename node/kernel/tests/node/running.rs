@@ -68,6 +68,11 @@ pub(crate) struct RunningNode {
 
 impl RunningNode {
     pub(crate) fn start(name: &str, node: &Node) -> Self {
+        Self::start_with(name, node, ServiceOptions::default())
+    }
+
+    /// The same with services carried in another way.
+    pub(crate) fn start_with(name: &str, node: &Node, services: ServiceOptions) -> Self {
         let id = format!("fltest-{}", process::id());
         let footprint = NodeFootprint {
             bpffs_dir: Path::new("/sys/fs/bpf").join(&id).join(name),
@@ -80,7 +85,7 @@ impl RunningNode {
             cgroup_dir: footprint.cgroup_dir.clone(),
             uplink: UPLINK.into(),
             flow_events: true,
-            services: ServiceOptions::default(),
+            services,
         };
         // A runtime's threads stay in the namespace of the thread that made it.
         let runtime = node.netns.run(|| {
@@ -132,7 +137,7 @@ impl RunningNode {
         &self.pods
     }
 
-    fn attach(&self, pod: &Pod) {
+    pub(crate) fn attach(&self, pod: &Pod) {
         let attached = self.block_on(self.dataplane().pods.attach(&pod.spec));
         attached.unwrap_or_else(|error| panic!("node {}: {error}", self.name));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use fairlead_model::Protocol;
+
 use crate::mode::Mode;
 
 /// Where the client is.
@@ -35,6 +37,8 @@ pub(crate) enum Source {
     Client,
     /// The node's.
     Node,
+    /// The service's.
+    Service,
 }
 
 /// What comes of it.
@@ -44,7 +48,7 @@ pub(crate) enum Outcome {
     Answered(BTreeSet<&'static str>, Source),
     /// The client is told that nobody is there.
     Refused,
-    /// Nothing comes back.
+    /// Nothing comes back, or the socket is not permitted to ask.
     Dropped,
 }
 
@@ -55,27 +59,39 @@ pub(crate) enum Expected {
     All(Source),
     /// The endpoint of the node answers.
     Near(Source),
+    /// The endpoint of the other node answers.
+    Far(Source),
     Refused,
     Dropped,
 }
 
-/// A row: the same in every mode but for the ones that are named.
+/// A row: the same in every mode but for the ones that are named, and for the source, which some modes never change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) service: u8,
     pub(crate) client: Client,
     pub(crate) frontend: Frontend,
     pub(crate) v4: bool,
+    pub(crate) protocol: Protocol,
     expected: Expected,
     but: &'static [(Mode, Expected)],
 }
 
 impl Row {
     pub(crate) fn expected(&self, mode: Mode) -> Outcome {
-        let other = self.but.iter().find(|(other, _)| *other == mode);
-        match other.map_or(self.expected, |row| row.1) {
+        let keeps = mode.keeps_addresses() && matches!(self.client, Client::Pod | Client::Outside);
+        let seen = |source| if keeps { Source::Client } else { source };
+        let usual = match self.expected {
+            Expected::All(source) => Expected::All(seen(source)),
+            Expected::Near(source) => Expected::Near(seen(source)),
+            Expected::Far(source) => Expected::Far(seen(source)),
+            other => other,
+        };
+        let but = self.but.iter().find(|(other, _)| *other == mode);
+        match but.map_or(usual, |row| row.1) {
             Expected::All(source) => Outcome::Answered(BTreeSet::from(["near", "far"]), source),
             Expected::Near(source) => Outcome::Answered(BTreeSet::from(["near"]), source),
+            Expected::Far(source) => Outcome::Answered(BTreeSet::from(["far"]), source),
             Expected::Refused => Outcome::Refused,
             Expected::Dropped => Outcome::Dropped,
         }
@@ -99,28 +115,26 @@ pub(crate) const SELF: u8 = 7;
 
 macro_rules! rows {
     ($($service:ident $client:ident $frontend:ident => $expected:expr $(, but $($mode:ident $other:expr),+)?;)*) => {
-        /// Every row in both families, IPv4 first.
-        pub(crate) const ROWS: &[Row] = &[ $(
-            row($service, Client::$client, Frontend::$frontend, true, $expected,
-                &[$($((Mode::$mode, $other)),+)?]),
-            row($service, Client::$client, Frontend::$frontend, false, $expected,
-                &[$($((Mode::$mode, $other)),+)?]),
+        /// Every row of both protocols in both families, IPv4 first.
+        pub(crate) const ROWS: &[[Row; 4]] = &[ $(
+            both($service, Client::$client, Frontend::$frontend, $expected, &[$($((Mode::$mode, $other)),+)?]),
         )* ];
     };
 }
 
-const fn row(
+const fn both(
     service: u8,
     client: Client,
     frontend: Frontend,
-    v4: bool,
     expected: Expected,
     but: &'static [(Mode, Expected)],
-) -> Row {
-    Row { service, client, frontend, v4, expected, but }
+) -> [Row; 4] {
+    let v4 = Row { service, client, frontend, v4: true, protocol: Protocol::Tcp, expected, but };
+    let v6 = Row { v4: false, ..v4 };
+    [v4, Row { protocol: Protocol::Udp, ..v4 }, v6, Row { protocol: Protocol::Udp, ..v6 }]
 }
 
-use Expected::{All, Dropped, Near, Refused};
+use Expected::{All, Dropped, Far, Near, Refused};
 use Source::{Client as Own, Node as Masqueraded};
 
 rows! {
@@ -135,13 +149,14 @@ rows! {
     OPEN Outside NodePort => All(Masqueraded);
     OPEN Outside Balancer => All(Masqueraded);
     OPEN Outside External => All(Masqueraded);
-    // An external Local policy keeps the client's address and does not concern clients of the node.
+    // An external Local policy keeps the client's address and does not concern clients of the node. IPVS has one list of
+    // endpoints for everybody, and the balancer's address on an interface of the node, which so is its own source.
     EXTERNAL_LOCAL Pod ClusterAddress => All(Own);
-    EXTERNAL_LOCAL Pod NodePort => All(Own);
-    EXTERNAL_LOCAL Pod Balancer => All(Own);
+    EXTERNAL_LOCAL Pod NodePort => All(Own), but Ipvs Near(Own);
+    EXTERNAL_LOCAL Pod Balancer => All(Own), but Ipvs Near(Own);
     EXTERNAL_LOCAL Node ClusterAddress => All(Masqueraded);
-    EXTERNAL_LOCAL Node NodePort => All(Masqueraded);
-    EXTERNAL_LOCAL Node Balancer => All(Masqueraded);
+    EXTERNAL_LOCAL Node NodePort => All(Masqueraded), but Ipvs Near(Masqueraded);
+    EXTERNAL_LOCAL Node Balancer => All(Masqueraded), but Ipvs Near(Source::Service);
     EXTERNAL_LOCAL Outside ClusterAddress => All(Masqueraded);
     EXTERNAL_LOCAL Outside NodePort => Near(Own);
     EXTERNAL_LOCAL Outside Balancer => Near(Own);
@@ -149,7 +164,8 @@ rows! {
     INTERNAL_LOCAL Pod ClusterAddress => Near(Own);
     INTERNAL_LOCAL Pod NodePort => All(Masqueraded);
     INTERNAL_LOCAL Node ClusterAddress => Near(Masqueraded);
-    INTERNAL_LOCAL Outside ClusterAddress => Near(Masqueraded);
+    // For the programs, "internal" is who asks, for rules it is the address that is asked.
+    INTERNAL_LOCAL Outside ClusterAddress => Near(Masqueraded), but Ebpf All(Own), EbpfLinks All(Own);
     INTERNAL_LOCAL Outside NodePort => All(Masqueraded);
     // No endpoint anywhere: the client is told at once.
     EMPTY Pod ClusterAddress => Refused;
@@ -159,9 +175,10 @@ rows! {
     EMPTY Node NodePort => Refused;
     EMPTY Outside NodePort => Refused;
     EMPTY Outside External => Refused;
-    // Endpoints, but none that the policy allows: others may still know better, so nothing is said.
-    AWAY Pod ClusterAddress => Dropped;
-    AWAY Node ClusterAddress => Dropped;
+    // Endpoints, but none that the policy allows: others may still know better, so nothing is said. IPVS takes those of other
+    // nodes; who is outside then hears from an address that was not asked.
+    AWAY Pod ClusterAddress => Dropped, but Ipvs Far(Own);
+    AWAY Node ClusterAddress => Dropped, but Ipvs Far(Masqueraded);
     AWAY Outside NodePort => Dropped;
     AWAY Outside Balancer => Dropped;
     // Source ranges concern the balancer's address alone.
@@ -169,15 +186,35 @@ rows! {
     RESTRICTED Outside NodePort => All(Masqueraded);
     RESTRICTED Outside Balancer => Dropped;
     RESTRICTED Pod Balancer => Dropped;
-    // A pod that is sent to itself must not see its own address as the peer's.
-    SELF Pod ClusterAddress => Near(Masqueraded);
+    // A packet that comes back to its pod must not have the pod's address as its source; a socket that is connected to its
+    // own pod sends none.
+    SELF Pod ClusterAddress => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service);
 }
 
 /// Rows that differ by family, and by the nature of the modes.
-pub(crate) const SPECIAL: &[Row] = &[
-    row(OPEN, Client::Loopback, Frontend::NodePort, true, All(Masqueraded), &[(Mode::Nftables, Refused)]),
-    row(OPEN, Client::Loopback, Frontend::NodePort, false, Refused, &[]),
+pub(crate) const SPECIAL: &[[Row; 2]] = &[
+    one(OPEN, Client::Loopback, Frontend::NodePort, true, All(Masqueraded), RULES_WITHOUT_LOOPBACK),
+    one(OPEN, Client::Loopback, Frontend::NodePort, false, Refused, SOCKETS_ON_LOOPBACK),
     // iptables knows ports only; the packet is routed like any other, here to a machine that does not answer.
-    row(OPEN, Client::Pod, Frontend::UnknownPort, true, Refused, &[(Mode::Iptables, Dropped)]),
-    row(OPEN, Client::Pod, Frontend::UnknownPort, false, Refused, &[(Mode::Iptables, Dropped)]),
+    one(OPEN, Client::Pod, Frontend::UnknownPort, true, Refused, &[(Mode::Iptables, Dropped)]),
+    one(OPEN, Client::Pod, Frontend::UnknownPort, false, Refused, &[(Mode::Iptables, Dropped)]),
 ];
+
+/// iptables alone lets packets from 127.0.0.1 leave loopback (`route_localnet`).
+const RULES_WITHOUT_LOOPBACK: &[(Mode, Expected)] = &[(Mode::Nftables, Refused), (Mode::Ipvs, Refused)];
+/// A socket is aimed at the endpoint before it has an address, so nothing has to leave loopback; there is no
+/// `route_localnet` for ::1.
+const SOCKETS_ON_LOOPBACK: &[(Mode, Expected)] =
+    &[(Mode::Ebpf, All(Masqueraded)), (Mode::EbpfLinks, All(Masqueraded))];
+
+const fn one(
+    service: u8,
+    client: Client,
+    frontend: Frontend,
+    v4: bool,
+    expected: Expected,
+    but: &'static [(Mode, Expected)],
+) -> [Row; 2] {
+    let row = Row { service, client, frontend, v4, protocol: Protocol::Tcp, expected, but };
+    [row, Row { protocol: Protocol::Udp, ..row }]
+}

@@ -16,6 +16,10 @@ use crate::{
 /// Port of the services.
 pub(crate) const SERVICE_PORT: u16 = 80;
 
+/// The pods' networks of the nodes.
+pub(crate) const NETWORKS: [[(&str, u8); 2]; 2] =
+    [[("10.244.1.0", 24), ("fd00:244:0:1::", 64)], [("10.244.2.0", 24), ("fd00:244:0:2::", 64)]];
+
 /// A complete view.
 pub(crate) fn view(sequence: u64, changes: &[Change]) -> View {
     let mut view = View::default();
@@ -56,7 +60,7 @@ pub(crate) fn all(lab: &Lab) -> Vec<Change> {
         (RESTRICTED, &["near", "far"]),
         (SELF, &["client"]),
     ] {
-        let mut service = service(number, Protocol::Tcp);
+        let mut service = service(number, &[Protocol::Tcp, Protocol::Udp]);
         if [EXTERNAL_LOCAL, AWAY].contains(&number) {
             service.external_policy = TrafficPolicy::Local;
         }
@@ -64,13 +68,10 @@ pub(crate) fn all(lab: &Lab) -> Vec<Change> {
             service.internal_policy = TrafficPolicy::Local;
         }
         if number == RESTRICTED {
-            let ranges = [("203.0.113.0", 24), ("2001:db8:1::", 48)];
-            let prefix =
-                |(text, length): (&str, u8)| Prefix { address: text.parse().expect("address"), length };
-            service.source_ranges = ranges.map(prefix).to_vec();
+            service.source_ranges = [("203.0.113.0", 24), ("2001:db8:1::", 48)].map(prefix).to_vec();
         }
         changes.push(Change::PutService(service));
-        changes.extend(slices(lab, number, Protocol::Tcp, endpoints));
+        changes.extend(slices(lab, number, &[Protocol::Tcp, Protocol::Udp], endpoints));
     }
     changes
 }
@@ -78,32 +79,53 @@ pub(crate) fn all(lab: &Lab) -> Vec<Change> {
 /// A UDP service with these endpoints.
 pub(crate) fn udp(lab: &Lab, endpoints: &[&str]) -> Vec<Change> {
     let mut changes = nodes(lab);
-    changes.push(Change::PutService(service(OPEN, Protocol::Udp)));
-    changes.extend(slices(lab, OPEN, Protocol::Udp, endpoints));
+    changes.push(Change::PutService(service(OPEN, &[Protocol::Udp])));
+    changes.extend(slices(lab, OPEN, &[Protocol::Udp], endpoints));
     changes
 }
 
 fn nodes(lab: &Lab) -> Vec<Change> {
-    let node = |name: &str, addresses: &[IpAddr]| {
-        Change::PutNode(Node { name: name.into(), addresses: addresses.to_vec(), ..Node::default() })
+    let node = |(name, addresses, networks): (&str, &[IpAddr], [(&str, u8); 2])| {
+        Change::PutNode(Node {
+            name: name.into(),
+            addresses: addresses.to_vec(),
+            pod_networks: networks.map(prefix).to_vec(),
+            ..Node::default()
+        })
     };
-    vec![node("a", &lab.node().addresses), node("b", &lab.other().addresses)]
+    [("a", lab.node().addresses.as_slice(), NETWORKS[0]), ("b", &lab.other().addresses, NETWORKS[1])]
+        .map(node)
+        .to_vec()
 }
 
-fn service(number: u8, protocol: Protocol) -> Service {
+fn prefix((text, length): (&str, u8)) -> Prefix {
+    Prefix { address: text.parse().expect("an address"), length }
+}
+
+fn service(number: u8, protocols: &[Protocol]) -> Service {
     let both = |kind: &str| [true, false].map(|v4| address(kind, number, v4)).to_vec();
-    let port = ServicePort { name: "web".into(), protocol, port: SERVICE_PORT, node_port: node_port(number) };
+    let port = |protocol: &Protocol| ServicePort {
+        name: port_name(*protocol).into(),
+        protocol: *protocol,
+        port: SERVICE_PORT,
+        node_port: node_port(number),
+    };
     Service {
         name: ObjectName::new("demo", format!("svc{number}")),
         addresses: both("cluster"),
         load_balancer_addresses: both("balancer"),
         external_addresses: both("external"),
-        ports: vec![port],
+        ports: protocols.iter().map(port).collect(),
         ..Service::default()
     }
 }
 
-fn slices(lab: &Lab, number: u8, protocol: Protocol, names: &[&str]) -> Vec<Change> {
+fn slices(lab: &Lab, number: u8, protocols: &[Protocol], names: &[&str]) -> Vec<Change> {
+    let port = |protocol: &Protocol| EndpointPort {
+        name: port_name(*protocol).into(),
+        protocol: *protocol,
+        port: PORT,
+    };
     let slice = |v4: bool| {
         let pods = names.iter().map(|name| lab.pod(name));
         let endpoints = pods.flat_map(|pod| {
@@ -113,10 +135,14 @@ fn slices(lab: &Lab, number: u8, protocol: Protocol, names: &[&str]) -> Vec<Chan
         Change::PutSlice(EndpointSlice {
             name: ObjectName::new("demo", format!("svc{number}-{v4}")),
             service: format!("svc{number}"),
-            ports: vec![EndpointPort { name: "web".into(), protocol, port: PORT }],
+            ports: protocols.iter().map(port).collect(),
             endpoints: endpoints.collect(),
             triggered_unix_ns: 0,
         })
     };
     vec![slice(true), slice(false)]
+}
+
+fn port_name(protocol: Protocol) -> &'static str {
+    if protocol == Protocol::Udp { "datagrams" } else { "web" }
 }

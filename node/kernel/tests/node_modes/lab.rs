@@ -1,24 +1,31 @@
-//! Two nodes and three pods on nothing but the kernel's routing, and clients that ask.
+//! Two nodes with three pods, a machine outside, and clients that ask. The pods' network is the kernel's routing in the modes
+//! with rules, and the dataplane's in those with programs.
 
 use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use fairlead_testkit::{Netns, Node, TwoNodes, netns::run_in, topology::UPLINK};
+use fairlead_model::{Protocol, View};
+use fairlead_testkit::{
+    InCgroup, Netns, Node,
+    netns::run_in,
+    topology::{NodesAndClient, UPLINK},
+};
 
 use crate::{
     behaviour::{Client, Frontend, OPEN, Outcome, Row, Source},
-    cluster::{SERVICE_PORT, address, node_port},
-    mode::is_of,
+    cluster::{NETWORKS, SERVICE_PORT, address, node_port},
+    mode::{Mode, is_of},
+    node::RunningNode,
 };
 
 /// Where the pods answer.
@@ -33,50 +40,80 @@ const ATTEMPTS_MIN: usize = 12;
 /// How often is asked until an endpoint that should answer has done so at last.
 const ATTEMPTS_MAX: usize = 200;
 
+/// One lab at a time: the process is in the cgroup of a lab's node now and then, with every socket that it makes.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The pods: name, number on its node, whether on the second node, addresses.
+const PODS: &[(&str, u32, bool, [&str; 2])] = &[
+    ("client", 1, false, ["10.244.1.9", "fd00:244:0:1::9"]),
+    ("near", 2, false, ["10.244.1.2", "fd00:244:0:1::2"]),
+    ("far", 1, true, ["10.244.2.2", "fd00:244:0:2::2"]),
+];
+
 /// A pod.
 pub(crate) struct Pod {
     name: &'static str,
-    netns: Netns,
+    netns: PathBuf,
+    /// Its namespace, where no dataplane has made it.
+    _own: Option<Netns>,
     pub(crate) node: &'static str,
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// The machine room.
+/// The machine room. What is used last is dropped first.
 pub(crate) struct Lab {
-    nodes: TwoNodes,
     pods: Vec<Pod>,
+    /// The nodes' dataplanes, in the modes that are programs.
+    programs: Option<[RunningNode; 2]>,
+    nodes: NodesAndClient,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Lab {
-    pub(crate) fn new() -> Self {
-        let nodes = TwoNodes::new();
-        for (node, other, network, v6) in [
-            (&nodes.a, &nodes.b, "10.244.2.0/24", "fd00:244:0:2::/64"),
-            (&nodes.b, &nodes.a, "10.244.1.0/24", "fd00:244:0:1::/64"),
-        ] {
-            make_router(&node.netns);
-            for (prefix, via) in [(network, other.addresses[0]), (v6, other.addresses[1])] {
-                node.netns.ip(&["route", "add", prefix, "via", &via.to_string()]);
-            }
+    pub(crate) fn new(mode: Mode) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let nodes = NodesAndClient::new();
+        for node in [&nodes.a, &nodes.b] {
+            // Each client is to be told that nobody is there, however many ask.
+            write_sysctls(&node.netns, &[("ipv4/icmp_ratelimit", "0"), ("ipv6/icmp/ratelimit", "0")]);
         }
-        for (prefix, index) in [
-            ("10.96.0.0/16", 0),
-            ("198.51.100.0/23", 0),
-            ("fd00:96::/112", 1),
-            ("fd00:51::/32", 1),
-            ("fd00:52::/32", 1),
-        ] {
-            // The other machine reaches services through the node; the node itself, as with any default route, has
-            // somewhere to send them before they are translated.
-            nodes.b.netns.ip(&["route", "add", prefix, "via", &nodes.a.addresses[index].to_string()]);
-            nodes.a.netns.ip(&["route", "add", prefix, "dev", UPLINK]);
+        // The node sends back what has a rule against it by the interface that it came from; its hint that there is a shorter way
+        // would lead past the rule.
+        write_sysctls(&nodes.client.netns, &[(&format!("ipv6/conf/{UPLINK}/accept_redirects"), "0")]);
+        for (prefix, index) in SERVICES {
+            // The machine outside reaches services through the node.
+            nodes.client.netns.ip(&["route", "add", prefix, "via", &nodes.a.addresses[*index].to_string()]);
         }
-        let pods = vec![
-            Pod::new("client", "a", &nodes.a, "10.244.1.9", "fd00:244:0:1::9"),
-            Pod::new("near", "a", &nodes.a, "10.244.1.2", "fd00:244:0:1::2"),
-            Pod::new("far", "b", &nodes.b, "10.244.2.2", "fd00:244:0:2::2"),
-        ];
-        Self { nodes, pods }
+        let mut programs = mode.programs().map(|how| {
+            [("a", &nodes.a), ("b", &nodes.b)]
+                .map(|(name, node)| RunningNode::start_with(name, node, how.clone()))
+        });
+        if programs.is_none() {
+            route_between(&nodes);
+        }
+        let pods = PODS.iter().map(|(name, slot, second, addresses)| {
+            let index = usize::from(*second);
+            let (node, node_name) = [(&nodes.a, "a"), (&nodes.b, "b")][index];
+            let (netns, own) = match &mut programs {
+                Some(running) => (running[index].add_pod(*slot, addresses).spec.netns, None),
+                None => {
+                    let own = join_pod(name, node, addresses);
+                    (own.path(), Some(own))
+                }
+            };
+            serve(&netns, name);
+            let addresses = addresses.map(|text| text.parse().expect("an address")).to_vec();
+            Pod { name, netns, _own: own, node: node_name, addresses }
+        });
+        let pods = pods.collect();
+        Self { pods, programs, nodes, _alone: alone }
+    }
+
+    /// Makes the programs carry what the view asks for; nothing where there are none.
+    pub(crate) fn sync(&mut self, view: &View) {
+        for node in self.programs.iter_mut().flatten() {
+            node.sync(view);
+        }
     }
 
     /// The node that is programmed.
@@ -84,7 +121,7 @@ impl Lab {
         &self.nodes.a
     }
 
-    /// The other machine, which is also the client from outside.
+    /// The node beside it.
     pub(crate) fn other(&self) -> &Node {
         &self.nodes.b
     }
@@ -100,8 +137,13 @@ impl Lab {
             Client::Pod => self.pod("client").addresses.clone(),
             Client::Node => self.node().addresses.clone(),
             Client::Loopback => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-            Client::Outside => self.other().addresses.clone(),
+            Client::Outside => self.nodes.client.addresses.clone(),
         };
+        // Processes of the node and of its pods are below its cgroup, and nobody else.
+        let node = self.programs.as_ref().filter(|_| row.client != Client::Outside);
+        let _inside = node.map(|nodes| InCgroup::enter(&nodes[0].cgroup().join("client")));
+        let ask: fn(SocketAddr) -> io::Result<(String, IpAddr)> =
+            if row.protocol == Protocol::Udp { datagram } else { connect };
         let wanted = match expected {
             Outcome::Answered(wanted, _) => wanted.len(),
             Outcome::Refused | Outcome::Dropped => 1,
@@ -113,24 +155,29 @@ impl Lab {
             if names.len() >= wanted && attempt >= ATTEMPTS_MIN {
                 break;
             }
-            let (name, seen) = match run_in(&client, || connect(to)) {
+            let (name, seen) = match run_in(&client, || ask(to)) {
                 Ok(answer) => answer,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Outcome::Refused,
                 Err(_) => return Outcome::Dropped,
             };
-            let masqueraded = self.node().addresses.contains(&seen);
-            assert!(masqueraded || own.contains(&seen), "{seen} is neither the node's nor the client's");
-            source = source.max(Some(if masqueraded { Source::Node } else { Source::Client }));
+            let of = |addresses: &[IpAddr]| addresses.contains(&seen);
+            let saw = match () {
+                () if of(&self.node().addresses) => Source::Node,
+                () if of(&own) => Source::Client,
+                () if seen == to.ip() => Source::Service,
+                () => panic!("{row:?}: {name} sees {seen}, which is nobody's here"),
+            };
+            source = source.max(Some(saw));
             names.insert(if name == "far" { "far" } else { "near" });
         }
         Outcome::Answered(names, source.expect("asked at least once"))
     }
 
-    fn client(&self, client: Client) -> std::path::PathBuf {
+    fn client(&self, client: Client) -> PathBuf {
         match client {
-            Client::Pod => self.pod("client").netns.path(),
+            Client::Pod => self.pod("client").netns.clone(),
             Client::Node | Client::Loopback => self.node().netns.path(),
-            Client::Outside => self.other().netns.path(),
+            Client::Outside => self.nodes.client.netns.path(),
         }
     }
 
@@ -239,30 +286,49 @@ impl SteadyClient {
     }
 }
 
-impl Pod {
-    fn new(name: &'static str, node_name: &'static str, node: &Node, v4: &str, v6: &str) -> Self {
-        let netns = Netns::new(name);
-        let interface = format!("pod-{name}");
-        let link = ["link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", netns.name()];
-        write_sysctls(&netns, &[("ipv6/conf/default/accept_dad", "0")]);
-        node.netns.ip(&link);
-        write_sysctls(&node.netns, &[(&format!("ipv6/conf/{interface}/accept_dad"), "0")]);
-        node.netns.ip(&["link", "set", &interface, "up"]);
-        // Link scope: masquerading shall take the node's address.
-        node.netns.ip(&["addr", "add", "169.254.1.1/32", "dev", &interface, "scope", "link"]);
-        node.netns.ip(&["addr", "add", "fe80::1/64", "dev", &interface, "nodad"]);
-        netns.ip(&["link", "set", "eth0", "up"]);
-        netns.ip(&["addr", "add", &format!("{v4}/32"), "dev", "eth0"]);
-        netns.ip(&["addr", "add", &format!("{v6}/128"), "dev", "eth0", "nodad"]);
-        netns.ip(&["route", "add", "169.254.1.1", "dev", "eth0"]);
-        netns.ip(&["route", "add", "default", "via", "169.254.1.1", "dev", "eth0"]);
-        netns.ip(&["route", "add", "default", "via", "fe80::1", "dev", "eth0"]);
-        node.netns.ip(&["route", "add", v4, "dev", &interface]);
-        node.netns.ip(&["route", "add", v6, "dev", &interface]);
-        serve(&netns.path(), name);
-        let addresses = [v4, v6].map(|text| text.parse().expect("an address")).to_vec();
-        Self { name, netns, node: node_name, addresses }
+/// Service addresses that are routed to the node, by family.
+const SERVICES: &[(&str, usize)] = &[
+    ("10.96.0.0/16", 0),
+    ("198.51.100.0/23", 0),
+    ("fd00:96::/112", 1),
+    ("fd00:51::/32", 1),
+    ("fd00:52::/32", 1),
+];
+
+/// Makes routers of the nodes, which know the way to each other's pods.
+fn route_between(nodes: &NodesAndClient) {
+    for (node, other, networks) in [(&nodes.a, &nodes.b, NETWORKS[1]), (&nodes.b, &nodes.a, NETWORKS[0])] {
+        make_router(&node.netns);
+        for ((network, length), via) in networks.iter().zip(&other.addresses) {
+            node.netns.ip(&["route", "add", &format!("{network}/{length}"), "via", &via.to_string()]);
+        }
     }
+    for (prefix, _) in SERVICES {
+        // As with any default route, the node has somewhere to send them before they are translated.
+        nodes.a.netns.ip(&["route", "add", prefix, "dev", UPLINK]);
+    }
+}
+
+/// A pod's namespace, joined to its node.
+fn join_pod(name: &str, node: &Node, addresses: &[&str; 2]) -> Netns {
+    let netns = Netns::new(name);
+    let interface = format!("pod-{name}");
+    let link = ["link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", netns.name()];
+    write_sysctls(&netns, &[("ipv6/conf/default/accept_dad", "0")]);
+    node.netns.ip(&link);
+    write_sysctls(&node.netns, &[(&format!("ipv6/conf/{interface}/accept_dad"), "0")]);
+    node.netns.ip(&["link", "set", &interface, "up"]);
+    // Link scope: masquerading shall take the node's address.
+    node.netns.ip(&["addr", "add", "169.254.1.1/32", "dev", &interface, "scope", "link"]);
+    node.netns.ip(&["addr", "add", "fe80::1/64", "dev", &interface, "nodad"]);
+    netns.ip(&["link", "set", "eth0", "up"]);
+    netns.ip(&["addr", "add", &format!("{}/32", addresses[0]), "dev", "eth0"]);
+    netns.ip(&["addr", "add", &format!("{}/128", addresses[1]), "dev", "eth0", "nodad"]);
+    netns.ip(&["route", "add", "169.254.1.1", "dev", "eth0"]);
+    netns.ip(&["route", "add", "default", "via", "169.254.1.1", "dev", "eth0"]);
+    netns.ip(&["route", "add", "default", "via", "fe80::1", "dev", "eth0"]);
+    addresses.iter().for_each(|address| drop(node.netns.ip(&["route", "add", address, "dev", &interface])));
+    netns
 }
 
 /// Answers connections and datagrams with its name and the address it sees.
@@ -294,6 +360,25 @@ fn connect(to: SocketAddr) -> io::Result<(String, IpAddr)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
+    read(&answer)
+}
+
+/// The same by a datagram on a socket of its own.
+fn datagram(to: SocketAddr) -> io::Result<(String, IpAddr)> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(to)?;
+    if let Err(error) = socket.send(b"?") {
+        // A rule that refuses what the node itself sends does it with an answer, which waits at the socket.
+        return Err(socket.take_error()?.unwrap_or(error));
+    }
+    let mut answer = [0; 128];
+    let length = socket.recv(&mut answer)?;
+    read(&String::from_utf8_lossy(&answer[..length]))
+}
+
+fn read(answer: &str) -> io::Result<(String, IpAddr)> {
     let (name, seen) = answer.split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
     Ok((name.to_owned(), seen.parse().map_err(|_| io::ErrorKind::InvalidData)?))
 }

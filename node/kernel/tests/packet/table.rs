@@ -11,7 +11,7 @@ use fairlead_abi::{
     conntrack::{ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
     names::{self, MapSpec, globals::FORWARD_ENCAPSULATED, link},
     node::{AddressValue, AnswersValue, NodeValue},
-    pod::{DropKey, PodCounters},
+    pod::{DropKey, NearPod, PodCounters},
     route::RouteValue,
     service::{BackendValue, SourceRange},
 };
@@ -33,14 +33,16 @@ fn the_loaded_programs_agree_with_the_datapath_on_the_host() {
     let mut loaded = Loaded::new();
     let cases: Vec<Case> = table().into_iter().filter(|case| !case.host_only).collect();
     assert!(cases.len() > 40, "the table is there");
-    for case in &cases {
+    // Pods are found where they are at once, and where another one is in their place.
+    for (case, near) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
         assert_eq!(case.tables.uplink, UPLINK, "the globals are set once, for the whole table");
         assert_eq!(case.tables.forwarding, FORWARD_ENCAPSULATED, "as above");
         let on_host = case.run();
         loaded.clear_counters();
         loaded.fill(&case.tables);
+        loaded.fill_near(&case.tables, near);
         let in_kernel = loaded.run(case);
-        let context = format!("{:?}: {}", case.hook, case.name);
+        let context = format!("{:?}, near {near}: {}", case.hook, case.name);
         let expected = match on_host.verdict {
             Verdict::Pass | Verdict::Refuse(_) => OK,
             Verdict::Drop(_) => SHOT,
@@ -131,6 +133,22 @@ impl Loaded {
             let mut bytes = [0; 16];
             bytes.copy_from_slice(prefix.as_bytes());
             routes.insert(&Key::new(*len, bytes), value, 0).expect("there is room");
+        }
+    }
+
+    /// Puts the pods where they are found at once, or another one into the place of each.
+    fn fill_near(&mut self, tables: &Memory, near: bool) {
+        let mut map = self.array::<NearPod>(names::NEAR_PODS);
+        for index in 0..map.len() {
+            map.set(index, NearPod::default(), 0).expect("there is room");
+        }
+        for (addr, pod) in &tables.pods {
+            let mut entry = NearPod { addr: *addr, pod: *pod };
+            if !near {
+                entry.addr.0[0] = !entry.addr.0[0];
+                entry.pod.ifindex += 1;
+            }
+            map.set(NearPod::index(addr), entry, 0).expect("there is room");
         }
     }
 

@@ -346,6 +346,54 @@ pub(super) const VALIDATING_POLICY_BINDING: Resource = Resource {
     )
 };
 
+pub(super) const MUTATING_POLICY: Resource = Resource {
+    group: ADMISSION,
+    categories: &["api-extensions"],
+    namespaced: false,
+    columns: columns::MUTATING_POLICY,
+    has_generation: true,
+    strategy: &Strategy {
+        defaults: &[
+            OBJECT,
+            &[
+                at("spec", defaults::ADMISSION_POLICY),
+                at("spec", defaults::MUTATING_POLICY),
+                at("spec.matchConstraints", defaults::MATCH_RESOURCES),
+            ],
+        ],
+        rules: &[&[at("", rules::SPEC_REQUIRED), at("spec", rules::MUTATING_POLICY)]],
+        merge: &[at("spec", merge::ADMISSION_POLICY)],
+        decode: decode::<admissionregistration::v1::MutatingAdmissionPolicy>,
+        ..PLAIN
+    },
+    ..plain(
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionPolicyList",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicy",
+    )
+};
+
+pub(super) const MUTATING_POLICY_BINDING: Resource = Resource {
+    group: ADMISSION,
+    categories: &["api-extensions"],
+    namespaced: false,
+    columns: columns::POLICY_BINDING,
+    has_generation: true,
+    strategy: &Strategy {
+        defaults: &[OBJECT, &[at("spec.matchResources", defaults::MATCH_RESOURCES)]],
+        rules: &[&[at("", rules::POLICY_BINDING)]],
+        decode: decode::<admissionregistration::v1::MutatingAdmissionPolicyBinding>,
+        ..PLAIN
+    },
+    ..plain(
+        "MutatingAdmissionPolicyBinding",
+        "MutatingAdmissionPolicyBindingList",
+        "mutatingadmissionpolicybindings",
+        "mutatingadmissionpolicybinding",
+    )
+};
+
 const NEW_EVENT_FIELDS: &[FieldLabel] = &[
     field("regarding.kind", ""),
     field("regarding.namespace", ""),

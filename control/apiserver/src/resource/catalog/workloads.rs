@@ -186,6 +186,24 @@ pub(super) const AUTOSCALER: Resource = Resource {
     )
 };
 
+pub(super) const OLD_AUTOSCALER: Resource = Resource {
+    version: "v1",
+    columns: columns::OLD_AUTOSCALER,
+    strategy: &Strategy {
+        defaults: &[OBJECT, &[at("", defaults::OLD_AUTOSCALER)]],
+        rules: &[&[
+            at("", rules::SPEC_REQUIRED),
+            at("spec", rules::AUTOSCALER),
+            at("spec", rules::OLD_AUTOSCALER),
+        ]],
+        status_on_create: StatusOnCreate::Start(old_autoscaler_status),
+        decode: decode::<autoscaling::v1::HorizontalPodAutoscaler>,
+        conversion: Some(convert::AUTOSCALERS),
+        ..PLAIN
+    },
+    ..AUTOSCALER
+};
+
 pub(super) const DISRUPTION_BUDGET: Resource = Resource {
     group: "policy",
     short_names: &["pdb"],

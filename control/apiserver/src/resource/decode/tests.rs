@@ -86,7 +86,7 @@ fn unknown_fields_are_found_at_any_depth_and_pruned() {
         "spec.template.spec.containers[1].ports[1].containerPorts",
     ];
     assert_eq!(unknown_fields(deployments, &deployment), unknown);
-    assert_eq!(prune(deployments, &mut deployment), unknown);
+    assert_eq!(prune(deployments, &mut deployment).expect("the types are right"), unknown);
     assert_eq!(
         deployment,
         json!({

@@ -153,6 +153,18 @@ pub(in crate::table) fn validations(policy: &Value, _: Timestamp) -> Value {
     json!(list(policy, "/spec/validations").len())
 }
 
+pub(in crate::table) fn component_health(component: &Value, _: Timestamp) -> Value {
+    json!(match text(component, "/conditions/0/status") {
+        "True" => "Healthy",
+        "False" => "Unhealthy",
+        _ => "Unknown",
+    })
+}
+
+pub(in crate::table) fn mutations(policy: &Value, _: Timestamp) -> Value {
+    json!(list(policy, "/spec/mutations").len())
+}
+
 pub(in crate::table) fn param_kind(policy: &Value, _: Timestamp) -> Value {
     match (text(policy, "/spec/paramKind/apiVersion"), text(policy, "/spec/paramKind/kind")) {
         (_, "") => json!(UNSET),

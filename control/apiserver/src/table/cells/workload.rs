@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{NONE, joined, labels, list, map, number, or};
-use crate::resource::text;
+use crate::resource::{find, text, to_storage};
 use crate::table::duration::{age, human_duration};
 
 /// How many metrics of an autoscaler are shown.
@@ -169,6 +169,11 @@ pub(in crate::table) fn scale_metrics(scaler: &Value, _: Timestamp) -> Value {
     let shown = shown.join(", ");
     let more = wanted.len().saturating_sub(METRICS_SHOWN);
     json!(if more > 0 { format!("{shown} + {more} more...") } else { shown })
+}
+
+pub(in crate::table) fn old_scale_metrics(scaler: &Value, now: Timestamp) -> Value {
+    let Some(kind) = find("autoscaling", "v1", "horizontalpodautoscalers") else { return json!(NONE) };
+    scale_metrics(&to_storage(kind, scaler.clone()), now)
 }
 
 pub(in crate::table) fn replicas_min(scaler: &Value, _: Timestamp) -> Value {

@@ -110,6 +110,22 @@ pub(crate) const VALIDATING_POLICY: &[Column] = &[
     AGE,
 ];
 
+/// How a part of the server is.
+pub(crate) const COMPONENT_STATUS: &[Column] = &[
+    NAME,
+    column("Status", Cell::Of(cell::component_health), "Whether it is healthy."),
+    column("Message", Cell::At("/conditions/0/message"), "What it says."),
+    column("Error", Cell::At("/conditions/0/error"), "Why it cannot be asked."),
+];
+
+/// Policies that change.
+pub(crate) const MUTATING_POLICY: &[Column] = &[
+    NAME,
+    integer("Mutations", Cell::Of(cell::mutations), "How many changes there are."),
+    column("ParamKind", Cell::Of(cell::param_kind), "The kind of the parameters."),
+    AGE,
+];
+
 /// Where a policy holds.
 pub(crate) const POLICY_BINDING: &[Column] = &[
     NAME,

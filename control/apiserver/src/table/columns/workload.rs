@@ -98,6 +98,17 @@ pub(crate) const AUTOSCALER: &[Column] = &[
     AGE,
 ];
 
+/// The same of `v1`, of which the targets are in more than one place.
+pub(crate) const OLD_AUTOSCALER: &[Column] = &[
+    NAME,
+    column("Reference", Cell::Of(cell::scale_target), "What is scaled."),
+    column("Targets", Cell::Of(cell::old_scale_metrics), "What is measured, and what it should be."),
+    column("MinPods", Cell::Of(cell::replicas_min), "The fewest pods."),
+    integer("MaxPods", Cell::At("/spec/maxReplicas"), "The most pods."),
+    integer("Replicas", Cell::Of(cell::scaled_replicas), "The pods there are."),
+    AGE,
+];
+
 /// Pod disruption budgets.
 pub(crate) const DISRUPTION_BUDGET: &[Column] = &[
     NAME,

@@ -59,6 +59,9 @@ pub(crate) const MUTATING_WEBHOOK: &[Default] = &[text("reinvocationPolicy", "Ne
 /// A policy of admission.
 pub(crate) const ADMISSION_POLICY: &[Default] = &[text("failurePolicy", "Fail")];
 
+/// A policy that changes objects.
+pub(crate) const MUTATING_POLICY: &[Default] = &[text("reinvocationPolicy", "Never")];
+
 /// The objects that a policy or a binding is about.
 pub(crate) const MATCH_RESOURCES: &[Default] = &[
     text("matchPolicy", "Equivalent"),

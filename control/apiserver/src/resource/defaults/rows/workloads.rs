@@ -77,6 +77,9 @@ pub(crate) const AUTOSCALER: &[Default] = &[
     recompute("spec.behavior.scaleDown", computed::scale_down),
 ];
 
+/// A horizontal pod autoscaler of `v1`; what is measured is defaulted when it is stored.
+pub(crate) const OLD_AUTOSCALER: &[Default] = &[int("spec.minReplicas", 1)];
+
 /// A quota.
 pub(crate) const RESOURCE_QUOTA: &[Default] = &[recompute("spec.hard", computed::hard_as_text)];
 

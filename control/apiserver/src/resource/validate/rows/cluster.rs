@@ -157,6 +157,14 @@ pub(crate) const WEBHOOK: &[Rule] = &[
     rule("objectSelector", &[With(apps::label_selector)]),
 ];
 
+/// A policy that changes objects.
+pub(crate) const MUTATING_POLICY: &[Rule] = &[
+    rule("mutations", &[Required("mutations must contain at least one item")]),
+    rule("mutations[*].patchType", &[Required(""), OneOf(&["ApplyConfiguration", "JSONPatch"])]),
+    rule("failurePolicy", &[OneOf(&["Fail", "Ignore"])]),
+    rule("reinvocationPolicy", &[Required(""), OneOf(&["IfNeeded", "Never"])]),
+];
+
 /// Where a policy holds.
 pub(crate) const POLICY_BINDING: &[Rule] =
     &[rule("spec", &[Required("")]), rule("spec.policyName", &[Required("")])];

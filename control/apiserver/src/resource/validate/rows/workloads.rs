@@ -115,6 +115,9 @@ pub(crate) const AUTOSCALER: &[Rule] = &[
     rule("behavior.scaleUp|scaleDown", &[With(quota::scaling_rules)]),
 ];
 
+/// What else holds of one of `v1`.
+pub(crate) const OLD_AUTOSCALER: &[Rule] = &[rule("targetCPUUtilizationPercentage", &[Positive])];
+
 /// A pod disruption budget.
 pub(crate) const DISRUPTION_BUDGET: &[Rule] = &[
     rule("spec", &[With(quota::budget)]),

@@ -1,0 +1,304 @@
+//! `fairlead proxy` in the modes with rules: what it says when it cannot start or go on, that its rules come back, and what it
+//! leaves. Needs root, iptables, nftables, conntrack and a `fairlead` with the eBPF programs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    net::{Ipv6Addr, TcpListener},
+    os::unix::{fs::symlink, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use fairlead_bench::{cluster::binary, feed::ScriptedFeed};
+use fairlead_testkit::{
+    TwoNodes,
+    cgroup::mount_point,
+    echo::{self, ask, connect},
+    eventually,
+    netns::run_in,
+    topology::UPLINK,
+};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, HTTP, addresses};
+
+#[path = "e2e_proxy/cluster.rs"]
+#[expect(dead_code, reason = "shared with a test that changes backends")]
+mod cluster;
+
+/// How long is waited for what the agent looks at every 30 seconds, and for what waits for a lock.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A mode with rules, and how somebody takes some of them away.
+const MODES: &[(&str, &[&str])] = &[
+    ("iptables", &["iptables", "-t", "nat", "-F", "KUBE-SERVICES"]),
+    ("nftables", &["nft", "flush", "map", "ip", "kube-proxy", "service-ips"]),
+];
+
+/// Rules of somebody else, with names that begin like ours.
+const FOREIGN: &[&[&str]] = &[
+    &["iptables", "-t", "nat", "-N", "KUBE-HOUSE"],
+    &["iptables", "-t", "nat", "-A", "KUBE-HOUSE", "-s", "192.0.2.1", "-j", "ACCEPT"],
+    &["iptables", "-t", "nat", "-A", "OUTPUT", "-j", "KUBE-HOUSE"],
+    &["nft", "add", "table", "inet", "kube-proxy"],
+    &["nft", "add", "chain", "inet", "kube-proxy", "services"],
+];
+
+/// What a kube-proxy leaves when it is stopped, in names that are ours as well.
+const OF_KUBE_PROXY: &[&[&str]] = &[
+    &["iptables", "-t", "nat", "-N", "KUBE-SERVICES"],
+    &["iptables", "-t", "nat", "-A", "OUTPUT", "-j", "KUBE-SERVICES"],
+    &["nft", "add", "table", "ip", "kube-proxy"],
+];
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// A node on which the proxy is started, beside one with a server.
+struct Machine {
+    topology: TwoNodes,
+    directory: tempfile::TempDir,
+    /// Of the cgroup and of the directory of pins.
+    id: String,
+    _feed: ScriptedFeed,
+}
+
+impl Machine {
+    fn new(name: &str) -> Self {
+        let topology = TwoNodes::new();
+        let directory = tempfile::tempdir().expect("a directory");
+        let nodes = [&topology.a, &topology.b].map(|node| node.addresses.clone());
+        let snapshot = Cluster::new(nodes).snapshot();
+        let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), snapshot).expect("a feed");
+        echo::serve(&topology.b.netns.path(), &topology.b.addresses, "far");
+        echo::serve(&topology.a.netns.path(), &topology.a.addresses, "near");
+        // A node finds its way to services as with any default route.
+        topology.a.netns.ip(&["route", "add", "10.96.0.0/16", "dev", UPLINK]);
+        topology.a.netns.ip(&["route", "add", "fd00:96::/112", "dev", UPLINK]);
+        Self { topology, directory, id: format!("fltest-{name}-{}", std::process::id()), _feed: feed }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn bpffs(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf").join(&self.id)
+    }
+
+    fn exec(&self, command: &[&str]) -> String {
+        self.topology.a.netns.exec(command[0], &command[1..])
+    }
+
+    /// A command of the proxy.
+    fn fairlead(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary().expect("it is built"));
+        command.args(["proxy", "--node", "a"]).args(arguments).stdin(Stdio::null());
+        command.arg("--bpffs").arg(self.bpffs()).arg("--state-dir").arg(self.path("state"));
+        command
+    }
+
+    fn start(&self, mode: &str, environment: &[(&str, &Path)]) -> Process {
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log");
+        let mut command = self.fairlead(&["--proxy-mode", mode, "--uplink", UPLINK, "--cgroup", &self.id]);
+        command.arg("--feed-socket").arg(self.path("feed.sock")).arg("--run-dir").arg(self.path("run"));
+        for address in &self.topology.a.addresses {
+            command.arg("--node-ip").arg(address.to_string());
+        }
+        command.envs(environment.iter().copied()).stdout(Stdio::null()).stderr(log);
+        Process(run_in(&self.topology.a.netns.path(), || command.spawn()).expect("it is there"))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// What it says when it does not start.
+    fn refuses(&self, mode: &str) -> String {
+        let before = self.log().len();
+        let mut process = self.start(mode, &[]);
+        let status = eventually("it ends", || process.0.try_wait().expect("it is ours"));
+        assert!(!status.success());
+        self.log()[before..].to_owned()
+    }
+
+    fn clean_up(&self) -> String {
+        let mut command = self.fairlead(&["--cleanup"]);
+        let output = run_in(&self.topology.a.netns.path(), || command.output()).expect("it is there");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn status(&self) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.path("run/admin.sock")).ok()?;
+        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    fn wait_applied(&self) {
+        eventually("the services are applied", || {
+            self.status().filter(|status| status["sequence"].as_u64() == Some(1))
+        });
+    }
+
+    /// The service answers on the node.
+    fn assert_serves(&self) {
+        for to in addresses(HTTP) {
+            let answer = run_in(&self.topology.a.netns.path(), || connect(to).and_then(|mut s| ask(&mut s)));
+            let answer = answer.unwrap_or_else(|error| panic!("{to}: {error}\n{}", self.log()));
+            assert!(["near", "far"].contains(&answer.as_str()), "{answer}");
+        }
+    }
+
+    /// Chains, rules and tables of everybody, but for the tables that iptables makes when it is asked.
+    fn traces(&self) -> BTreeSet<String> {
+        let of_program = |program: &'static str| {
+            let saved = self.exec(&[program]);
+            let told = |line: &&str| line.starts_with("-A") || line.ends_with("- [0:0]");
+            saved.lines().filter(told).map(|line| format!("{program} {line}")).collect::<Vec<_>>()
+        };
+        let iptables = ["iptables-save", "ip6tables-save"].into_iter().flat_map(of_program);
+        let tables = self.exec(&["nft", "list", "tables"]);
+        let of_iptables =
+            |line: &&str| ["filter", "nat", "mangle"].contains(&line.rsplit(' ').next().unwrap_or_default());
+        iptables.chain(tables.lines().filter(|line| !of_iptables(line)).map(str::to_owned)).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+        let mut command = self.fairlead(&["--cleanup"]);
+        let _removed = run_in(&self.topology.a.netns.path(), || command.output());
+        let _removed = fs::remove_dir(mount_point().join(&self.id));
+    }
+}
+
+#[test]
+fn a_mode_that_the_kernel_cannot_do_is_refused_in_a_sentence_and_never_counts_as_used() {
+    if Path::new("/proc/net/ip_vs").exists() {
+        let _told = writeln!(std::io::stderr(), "this kernel has IPVS, so no mode is impossible here");
+        return;
+    }
+    let machine = Machine::new("impossible");
+    OF_KUBE_PROXY.iter().for_each(|command| drop(machine.exec(command)));
+    let before = machine.traces();
+    let said = machine.refuses("ipvs");
+    let sentence =
+        "this kernel lacks IPVS: load its modules (`modprobe ip_vs_rr`), or use another --proxy-mode";
+    assert_eq!(said.trim(), format!("error: {sentence}"));
+    let removed = machine.clean_up();
+    assert!(removed.starts_with("there is nothing of a proxy"), "{removed}");
+    assert_eq!(machine.traces(), before);
+}
+
+#[test]
+fn a_kube_proxy_that_runs_is_named_and_keeps_its_rules() {
+    let machine = Machine::new("conflict");
+    OF_KUBE_PROXY.iter().for_each(|command| drop(machine.exec(command)));
+    let before = machine.traces();
+    let program = machine.path("kube-proxy");
+    fs::copy("/bin/sleep", &program).expect("coreutils");
+    let mut command = Command::new(&program);
+    let other =
+        Process(run_in(&machine.topology.a.netns.path(), || command.arg("600").spawn()).expect("starts"));
+    let named = format!("kube-proxy (process {}) runs on this node", other.0.id());
+    // It has its port as well, but what matters is said first.
+    let port =
+        run_in(&machine.topology.a.netns.path(), || TcpListener::bind((Ipv6Addr::UNSPECIFIED, 10_256)));
+    for (mode, _) in MODES {
+        let said = machine.refuses(mode);
+        assert!(said.contains(&named) && said.contains("stop it first"), "{mode}: {said}");
+    }
+    let removed = machine.clean_up();
+    assert!(removed.starts_with("there is nothing of a proxy"), "{removed}");
+    assert_eq!(machine.traces(), before);
+
+    // Beside the programs it may run, on other ports.
+    let said = machine.refuses("ebpf");
+    let holder =
+        format!("(process {}) listens there: stop it, or choose another address", std::process::id());
+    assert!(said.contains("[::]:10256") && said.contains(&holder), "{said}");
+    drop((port, other));
+}
+
+#[test]
+fn who_holds_the_lock_of_xtables_is_named_and_waited_for() {
+    let machine = Machine::new("lock");
+    // The variant that has a lock, with one of our own.
+    let (tools, lock) = (machine.path("tools"), machine.path("xtables.lock"));
+    fs::create_dir(&tools).expect("a directory");
+    for name in ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"] {
+        symlink("/usr/sbin/xtables-legacy-multi", tools.join(name)).expect("a link");
+    }
+    let held = fs::File::create(&lock).expect("a file");
+    held.lock().expect("nobody has it");
+    let process = machine.start("iptables", &[("PATH", &tools), ("XTABLES_LOCKFILE", &lock)]);
+    let named =
+        format!("(process {}) has held the xtables lock for 5 s; it is tried again", std::process::id());
+    patiently("the holder is named", || machine.log().contains(&named).then_some(()));
+    held.unlock().expect("it was held");
+    patiently("it goes on", || machine.status().filter(|status| status["sequence"].as_u64() == Some(1)));
+    machine.assert_serves();
+    drop(process);
+}
+
+fn patiently<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn rules_that_somebody_removes_come_back_and_a_cleanup_leaves_those_of_others() {
+    thread::scope(|scope| {
+        for (mode, vandalise) in MODES {
+            scope.spawn(|| come_back_and_go(mode, vandalise));
+        }
+    });
+}
+
+fn come_back_and_go(mode: &str, vandalise: &[&str]) {
+    let machine = Machine::new(mode);
+    FOREIGN.iter().for_each(|command| drop(machine.exec(command)));
+    let before = machine.traces();
+    let process = machine.start(mode, &[]);
+    machine.wait_applied();
+    machine.assert_serves();
+    let (whole, rules) =
+        (machine.traces(), |machine: &Machine| machine.exec(&["nft", "list", "ruleset"]).lines().count());
+    let lines = rules(&machine);
+    assert!(whole.is_superset(&before) && whole.len() > before.len(), "{whole:?}");
+    machine.exec(vandalise);
+    assert!(rules(&machine) < lines, "nothing was removed");
+    patiently("all rules are back", || (rules(&machine) == lines).then_some(()));
+    machine.assert_serves();
+    assert!(machine.log().contains("somebody has removed rules of this proxy"), "{}", machine.log());
+    drop(process);
+    let removed = machine.clean_up();
+    assert!(removed.contains(&format!("removed the rules of the {mode} mode")), "{removed}");
+    assert_eq!(machine.traces(), before);
+    assert!(!machine.bpffs().exists());
+    let again = machine.clean_up();
+    assert!(again.starts_with("there is nothing of a proxy"), "{again}");
+}

@@ -1,0 +1,99 @@
+//! Who is refused, and how he is told.
+
+use std::{vec, vec::Vec};
+
+use fairlead_abi::{
+    DropReason,
+    service::{SCTP, SERVICE_EXTERNAL_LOCAL, SERVICE_SOURCE_RANGES, TCP},
+};
+
+use super::fixture::*;
+use crate::{
+    Verdict,
+    cases::{Case, Hook, PacketBuilder, address},
+};
+
+pub(super) fn refused(family: &Family) -> Vec<Case> {
+    let tables = |place, flags| with(family, TCP, place, flags);
+    let balancer = (family.balancer, PORT);
+    let node = (family.node, NODE_PORT);
+    let mut full = tables(Where::Here, 0);
+    full.connections_max = 1;
+    let full = dropped(
+        family,
+        "a full table of connections refuses what is new",
+        full,
+        balancer,
+        DropReason::ConntrackFull,
+    );
+    [
+        told(
+            family,
+            "a service without endpoints refuses at once",
+            tables(Where::Nowhere, 0),
+            balancer,
+            DropReason::NoEndpoints,
+        ),
+        told(
+            family,
+            "a node port without endpoints refuses at once",
+            tables(Where::Nowhere, 0),
+            node,
+            DropReason::NoEndpoints,
+        ),
+        told(
+            family,
+            "a port that no service has of a service's address is refused",
+            tables(Where::Here, 0),
+            (family.balancer, 81),
+            DropReason::NoPort,
+        ),
+        dropped(
+            family,
+            "an external policy Local without local endpoints drops",
+            tables(Where::Elsewhere, SERVICE_EXTERNAL_LOCAL),
+            node,
+            DropReason::NoLocalEndpoints,
+        ),
+        dropped(
+            family,
+            "endpoints that this node may not use drop",
+            tables(Where::Unusable, 0),
+            balancer,
+            DropReason::NoLocalEndpoints,
+        ),
+        full.into_iter().map(|case| Case { host_only: true, ..case }).collect(),
+        restricted(family),
+    ]
+    .concat()
+}
+
+/// Source ranges, and a protocol whose checksum no difference corrects.
+pub(super) fn restricted(family: &Family) -> Vec<Case> {
+    let mut ranges = with(family, TCP, Where::Here, SERVICE_SOURCE_RANGES);
+    let none = dropped(
+        family,
+        "a client in no source range is dropped",
+        ranges.clone(),
+        (family.balancer, PORT),
+        DropReason::SourceNotAllowed,
+    );
+    ranges.source_ranges = vec![(SERVICE_ID, address(family.client), 128)];
+    let before = syn(family.client, family.balancer).ports(4_000, PORT);
+    let allowed = Turn {
+        name: name(family, "a client in a source range is served"),
+        hook: Hook::FromUplink,
+        before: before.clone(),
+        verdict: TO_NEIGHBOUR,
+        after: delivered(before.addresses(family.client, family.here).ports(4_000, TARGET)),
+    };
+    let sctp = Turn {
+        name: name(family, "SCTP with another port behind the service cannot be rewritten"),
+        hook: Hook::FromUplink,
+        before: PacketBuilder::sctp(family.client, family.balancer).ports(4_000, PORT),
+        verdict: Verdict::Drop(DropReason::Malformed),
+        after: PacketBuilder::sctp(family.client, family.here).ports(4_000, PORT),
+    };
+    let sctp = conversation(with(family, SCTP, Where::Here, 0), vec![sctp]);
+    [none, conversation(ranges, vec![allowed]), sctp].concat()
+}
