@@ -40,7 +40,7 @@ fn event(node: &str, notice: &Notice) -> Event {
     let now = Time(Timestamp::now());
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{CONFIG_MAP}.")),
+            generate_name: Some(format!("{CONFIG_MAP}-")),
             namespace: Some(NAMESPACE.into()),
             ..ObjectMeta::default()
         },

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod encrypted;
 mod ending;
 mod options;
 mod plugins;

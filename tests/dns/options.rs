@@ -1,6 +1,7 @@
 //! Options of plugins, each by what it changes for somebody outside.
 
 use std::{
+    collections::BTreeSet,
     io::{Read as _, Write as _},
     net::{TcpStream, UdpSocket},
     time::Duration,
@@ -209,7 +210,7 @@ fn hosts_without_reverse_names_and_kubernetes_that_falls_through() {
 }
 
 #[test]
-fn loadbalance_by_weight_and_by_network() {
+fn loadbalance_by_weight_by_network_and_by_number() {
     let dir = TempDir::with_prefix("fairlead-dns-").unwrap();
     file_in(&dir, "weights", "www.example.org\n192.0.2.1 255\n192.0.2.2 1\n");
     let addresses = "template IN A {\n  answer \"{{ .Name }} 60 IN A 192.0.2.1\"\n  answer \"{{ .Name }} 60 IN A 192.0.2.2\"\n }";
@@ -223,6 +224,10 @@ fn loadbalance_by_weight_and_by_network() {
         "",
     );
     assert!((0..20).all(|_| first(&server) == "192.0.2.2"));
+    let server =
+        Server::start(&format!(".:53 {{\n loadbalance {{\n  limit_answers 1\n }}\n {addresses}\n}}\n"), "");
+    let given: BTreeSet<Vec<String>> = (0..60).map(|_| server.short("www.example.org A")).collect();
+    assert_eq!(given, [["192.0.2.1"], ["192.0.2.2"]].map(|one| one.map(str::to_owned).to_vec()).into());
 }
 
 #[test]
@@ -300,4 +305,57 @@ fn a_secondary_server_is_told_of_a_zone_at_the_start_and_when_it_changes() {
     assert_eq!(server.ask("www.example.org A"), "NOERROR aa: www.example.org. A 192.0.2.2");
     let transfer = server.dig_text("example.org AXFR").lines().map(str::to_owned).collect::<Vec<_>>();
     assert!(transfer.iter().any(|line| line.contains("192.0.2.2")), "it may fetch the zone: {transfer:?}");
+}
+
+/// The EDNS options with which an upstream server is asked.
+fn options_upstream(rule: &str, question: &str) -> Vec<u8> {
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    upstream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let corefile = format!(
+        ".:53 {{\n rewrite edns0 {rule}\n forward . {} {{\n  max_fails 0\n }}\n}}\n",
+        upstream.local_addr().unwrap()
+    );
+    let server = Server::start(&corefile, "");
+    let asked = std::thread::spawn(move || {
+        let mut query = [0; 512];
+        let (size, from) = upstream.recv_from(&mut query).unwrap();
+        let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
+        let end = 12 + name + 5;
+        let options = query[end + 11..size].to_vec();
+        query[2] |= 0x80;
+        query[6..12].fill(0);
+        upstream.send_to(&query[..end], from).unwrap();
+        options
+    });
+    assert_eq!(server.ask(question), "NOERROR:", "{rule}");
+    asked.join().unwrap()
+}
+
+#[test]
+fn an_upstream_server_sees_the_options_that_rewrite_gives_a_question() {
+    let plain = "www.example.org A";
+    let with_own = "+ednsopt=65518:00 www.example.org A";
+    let own = b"\xff\xee\0\x01\0".as_slice();
+    let abcd = b"\xff\xee\0\x04abcd".as_slice();
+    let rows: [(&str, &str, &[u8]); 16] = [
+        ("local set 0xffee 0x61626364", plain, abcd),
+        ("local set 65518 abcd", with_own, abcd),
+        ("local append 0xffee abcd", plain, abcd),
+        ("local append 0xffee abcd", with_own, own),
+        ("local replace 0xffee abcd", plain, b""),
+        ("local replace 0xffee abcd", with_own, abcd),
+        ("local unset 0xffee", with_own, b""),
+        ("local set 0xffee {qname}", plain, b"\xff\xee\0\x10www.example.org."),
+        ("local set 0xffee {qtype}", plain, b"\xff\xee\0\x02\0\x01"),
+        ("local set 0xffee {protocol}", plain, b"\xff\xee\0\x03udp"),
+        ("local set 0xffee {client_ip}", plain, b"\xff\xee\0\x04\x7f\0\0\x01"),
+        ("local set 0xffee {server_ip}", plain, b"\xff\xee\0\x04\x7f\0\0\x01"),
+        ("nsid set", plain, b"\0\x03\0\0"),
+        ("nsid unset", "+nsid www.example.org A", b""),
+        ("subnet set 9 56", plain, b"\0\x08\0\x06\0\x01\x09\0\x7f\0"),
+        ("subnet unset", "+subnet=192.0.2.0/24 www.example.org A", b""),
+    ];
+    for (rule, question, expected) in rows {
+        assert_eq!(options_upstream(rule, question), expected, "{rule} {question}");
+    }
 }

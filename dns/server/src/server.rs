@@ -221,7 +221,11 @@ impl DnsServer {
         let path = self.world.config.heartbeat.clone()?;
         let beating = heartbeat::beat(path, Arc::clone(&self.world.pulse), Arc::clone(&self.status));
         let stop = self.stop.clone();
-        Some(async move { Ok(stop.run_until_cancelled(beating).await.unwrap_or(())) }.boxed())
+        let until = async move {
+            stop.run_until_cancelled(beating).await;
+            Ok(())
+        };
+        Some(until.boxed())
     }
 
     /// When the Corefile is to be looked at.

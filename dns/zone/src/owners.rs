@@ -86,7 +86,7 @@ impl<A: Address> Family<A> {
 
     fn add(&mut self, address: A, owner: &Arc<ObjectName>) {
         let shard = self.shard_mut(address);
-        if let Err(at) = place(shard, address, owner) {
+        if let Err(at) = place(shard, &address, owner) {
             // Not the usual doubling: most of these lists never grow again.
             if shard.len() == shard.capacity() {
                 shard.reserve_exact(1 + shard.len() / 8);
@@ -97,7 +97,7 @@ impl<A: Address> Family<A> {
 
     fn remove(&mut self, address: A, owner: &ObjectName) {
         let shard = self.shard_mut(address);
-        if let Ok(at) = place(shard, address, owner) {
+        if let Ok(at) = place(shard, &address, owner) {
             shard.remove(at);
         }
     }
@@ -107,8 +107,8 @@ impl<A: Address> Family<A> {
     }
 }
 
-fn place<A: Ord>(pairs: &[(A, Arc<ObjectName>)], address: A, owner: &ObjectName) -> Result<usize, usize> {
-    pairs.binary_search_by(|(other, name)| other.cmp(&address).then_with(|| (**name).cmp(owner)))
+fn place<A: Ord>(pairs: &[(A, Arc<ObjectName>)], address: &A, owner: &ObjectName) -> Result<usize, usize> {
+    pairs.binary_search_by(|(other, name)| other.cmp(address).then_with(|| (**name).cmp(owner)))
 }
 
 #[cfg(test)]
