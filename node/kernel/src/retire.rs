@@ -22,9 +22,10 @@ use crate::{
 };
 
 /// Takes services, and the short ways of pods' packets, out of what the programs do. First packets go through the
-/// host's stack again, where rules see them; then the sockets are left alone; then what the programs knew of services
-/// is deleted, addresses first: an address that is known and has no such port is refused, and the kernel lets go of a
-/// link in its own time. A connection that a socket program translated leads to its endpoint itself and goes on.
+/// host's stack again, where rules see them. Then what the programs know of services is deleted, addresses first: an
+/// address that is known and has no such port is refused. The links of the sockets go last: a socket that is not
+/// translated while the services are still there would be by the programs on links, which are about to forget it. A
+/// connection that a socket program translated leads to its endpoint itself and goes on.
 ///
 /// # Errors
 /// A map cannot be changed or a link not be removed; call again.
@@ -36,12 +37,13 @@ pub fn retire_ebpf_services(bpffs_dir: &Path) -> Result<(), KernelError> {
     clear_near_pods(&pins)?;
     clear::<Addr16, PodValue>(&pins, names::PODS)?;
     clear_routes(&pins)?;
+    clear::<Addr16, AddressValue>(&pins, names::ADDRESSES)?;
+    clear::<ServiceKey, ServiceValue>(&pins, names::SERVICES)?;
     for program in names::cgroup::ALL {
         let pin = pins.cgroup_link(program);
         absent_is_fine(fs::remove_file(&pin), &pin)?;
     }
-    clear::<Addr16, AddressValue>(&pins, names::ADDRESSES)?;
-    clear::<ServiceKey, ServiceValue>(&pins, names::SERVICES)
+    Ok(())
 }
 
 fn open(pins: &Pins, spec: MapSpec) -> Result<Option<Map>, KernelError> {
