@@ -28,7 +28,7 @@ use support::Server;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// What the requests of a row may cost together.
-const BOUND_MIB: u64 = 160;
+const BOUND_MIB: u64 = 210;
 const PIECE: usize = 64 << 10;
 
 /// Some requests at a time that nobody sends in good faith.
@@ -57,7 +57,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "bodies that do not end",
-        clients: 120,
+        clients: 240,
         body_bytes: 2 << 20,
         piece: spaces,
         stalls: true,
