@@ -10,6 +10,10 @@ pub(crate) fn run<F>(main: impl FnOnce(CancellationToken) -> F) -> anyhow::Resul
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    // What lies in a huge page of the allocator is little, and all of the page would be resident.
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "cannot do without huge pages");
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {

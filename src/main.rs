@@ -30,8 +30,8 @@ mod system;
 mod top;
 mod up;
 
-/// The API server makes and drops many small values on all threads: glibc's allocator takes a quarter of its time, and
-/// keeps what a burst of large lists took.
+/// The API server makes and drops many small values on all threads. glibc's allocator keeps what a burst of large lists
+/// took: with 10 000 pods 223 MiB stay resident after one, with this one 141.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -43,9 +43,9 @@ pub struct Report {
 /// Measures; takes a few minutes.
 pub async fn run() -> Result<Report> {
     let server = Server::start(None).await?;
-    let (ready_ms, idle_bytes) = (server.ready_in.as_secs_f64() * 1e3, server.resident()?);
+    let (ready_ms, idle_bytes) = (server.ready_in.as_secs_f64() * 1e3, server.resident().await?);
     let embedded = load::run(&server.client, PODS).await?;
-    let loaded_bytes = server.resident()?;
+    let loaded_bytes = server.resident().await?;
     let mut fanout = Vec::new();
     for watchers in WATCHERS {
         fanout.push(fanout::run(&server, watchers).await?);

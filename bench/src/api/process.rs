@@ -113,7 +113,6 @@ impl Server {
         };
         let client = tokio::time::timeout(PATIENCE, ready).await.context("the server is not ready")??;
         let ready_in = clock.elapsed();
-        sleep(SETTLE).await;
         Ok(Self { process, client, ready_in })
     }
 
@@ -122,8 +121,9 @@ impl Server {
         connect(&self.process.dir.join("kubeconfig")).await
     }
 
-    /// Resident memory in bytes.
-    pub(super) fn resident(&self) -> Result<u64> {
+    /// Resident memory in bytes, when the server has been left alone for a moment.
+    pub(super) async fn resident(&self) -> Result<u64> {
+        sleep(SETTLE).await;
         let text = fs::read_to_string(format!("/proc/{}/status", self.process.child.id()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")?;

@@ -28,7 +28,7 @@ use support::Server;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// What the requests of a row may cost together.
-const BOUND_MIB: u64 = 160;
+const BOUND_MIB: u64 = 210;
 const PIECE: usize = 64 << 10;
 
 /// Some requests at a time that nobody sends in good faith.
@@ -57,7 +57,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "bodies that do not end",
-        clients: 120,
+        clients: 240,
         body_bytes: 2 << 20,
         piece: spaces,
         stalls: true,
@@ -83,29 +83,27 @@ fn objects() -> Bytes {
     Bytes::from(r#"{"a":0},"#.repeat(PIECE / 8))
 }
 
-/// What a row costs without its limit, and without that of all bodies together.
-async fn cost_without(row: &'static Row) -> u64 {
+/// The same without the row's limit, and without that of all bodies together.
+async fn peak_without(row: &'static Row) -> u64 {
     if let Some(lift) = row.lift {
         let mut limits = Limits { bodies_bytes: u64::MAX, ..Limits::default() };
         lift(&mut limits);
-        return cost(row, limits).await.0;
+        return peak(row, limits).await.0;
     }
     let body = format!("[{}0]", String::from_utf8_lossy(&(row.piece)()).repeat(row.body_bytes / PIECE));
     forget_peak();
-    let before = memory_mib("VmRSS:");
     drop(serde_json::from_str::<serde_json::Value>(&body).unwrap());
-    memory_mib("VmHWM:").saturating_sub(before)
+    memory_mib("VmHWM:")
 }
 
 fn forget_peak() {
     fs::write("/proc/self/clear_refs", "5").expect("Linux forgets the peak on request");
 }
 
-/// Sends a row's requests to a server; returns by how much the process has grown at most, and the codes of the answers.
-async fn cost(row: &'static Row, limits: Limits) -> (u64, Vec<StatusCode>) {
+/// Sends a row's requests to a server; returns the most that the process held, in MiB, and the codes of the answers.
+async fn peak(row: &'static Row, limits: Limits) -> (u64, Vec<StatusCode>) {
     let server = Server::start_with(TempDir::new().unwrap(), limits).await;
     forget_peak();
-    let before = memory_mib("VmRSS:");
     let (go_on, may_go_on) = watch::channel(!row.stalls);
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
     let mut clients = JoinSet::new();
@@ -131,7 +129,7 @@ async fn cost(row: &'static Row, limits: Limits) -> (u64, Vec<StatusCode>) {
     let codes = clients.join_all().await;
     let peak = memory_mib("VmHWM:");
     server.stop().await;
-    (peak.saturating_sub(before), codes)
+    (peak, codes)
 }
 
 fn body(
@@ -164,11 +162,17 @@ fn memory_mib(field: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_requests_cost_no_more_memory_than_the_limits_say() {
+    // What an earlier row took and the allocator kept counts for the later ones, and hides nothing.
+    let start = memory_mib("VmRSS:");
     for row in ROWS {
-        let (cost_mib, codes) = cost(row, Limits::default()).await;
+        let (peak_mib, codes) = peak(row, Limits::default()).await;
+        let cost_mib = peak_mib.saturating_sub(start);
         assert!(cost_mib < BOUND_MIB, "{} cost {cost_mib} MiB", row.name);
         assert!(codes.iter().all(|code| row.codes.contains(&code.as_u16())), "{}: {codes:?}", row.name);
-        let lifted_mib = cost_without(row).await;
+    }
+    for row in ROWS {
+        let before = memory_mib("VmRSS:");
+        let lifted_mib = peak_without(row).await.saturating_sub(before);
         assert!(lifted_mib > BOUND_MIB, "{} cost only {lifted_mib} MiB without their limit", row.name);
     }
 }

@@ -14,6 +14,14 @@ pub(crate) enum Step {
     Delete { key: u8, stale: bool },
 }
 
+/// What all keys begin with.
+const PREFIX: &str = "/registry/";
+
+/// Keys of kinds whose history a store may keep apart, in turn.
+fn key_of(key: u8) -> String {
+    format!("{PREFIX}{}/k{key}", ["leases", "pods"][usize::from(key % 2)])
+}
+
 /// Any write, on few keys.
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let key = 0..4_u8;
@@ -60,23 +68,23 @@ impl Model {
 pub(crate) async fn check(store: &dyn Store, steps: Vec<Step>) {
     let empty = store.revision().await.unwrap();
     let mut model = Model { empty, states: vec![BTreeMap::new()], events: Vec::new() };
-    let mut live = store.watch("/k", empty).await.unwrap();
+    let mut live = store.watch(PREFIX, empty).await.unwrap();
     for step in steps {
         let current = |key: &str| model.states.last().unwrap().get(key).map_or(7, |entry| entry.1);
         let (kind, key, value, stale, result) = match step {
             Step::Create { key, value } => {
-                let key = format!("/k{key}");
+                let key = key_of(key);
                 let result = store.create(&key, Bytes::from(vec![value])).await;
                 (EventKind::Created, key, Some(value), false, result)
             }
             Step::Update { key, value, stale } => {
-                let key = format!("/k{key}");
+                let key = key_of(key);
                 let expected = current(&key) + u64::from(stale) * 1_000;
                 let result = store.update(&key, Bytes::from(vec![value]), expected).await;
                 (EventKind::Updated, key, Some(value), stale, result)
             }
             Step::Delete { key, stale } => {
-                let key = format!("/k{key}");
+                let key = key_of(key);
                 let expected = current(&key) + u64::from(stale) * 1_000;
                 let result = store.delete(&key, Some(expected)).await;
                 (EventKind::Deleted, key, None, stale, result)
@@ -90,7 +98,7 @@ pub(crate) async fn check(store: &dyn Store, steps: Vec<Step>) {
         for limit in [None, Some(1), Some(3)] {
             assert_eq!(&list_all(store, revision, limit).await, state, "at {revision}");
         }
-        let mut watch = store.watch("/k", revision).await.unwrap();
+        let mut watch = store.watch(PREFIX, revision).await.unwrap();
         for expected in &model.events[writes..] {
             assert_eq!(&seen(&watch.next().await.unwrap()), expected);
         }
@@ -109,7 +117,7 @@ async fn list_all(store: &dyn Store, at: Revision, limit: Option<usize>) -> BTre
     let mut all = BTreeMap::new();
     let mut after = None;
     loop {
-        let request = ListRequest { prefix: "/k".into(), after, limit, at: Some(at) };
+        let request = ListRequest { prefix: PREFIX.into(), after, limit, at: Some(at) };
         let listing = store.list(request).await.unwrap();
         after = listing.entries.last().map(|entry| entry.key.clone());
         for entry in listing.entries {
