@@ -57,7 +57,7 @@ mod tests {
             let found: Vec<String> = of_prefix(prefix).iter().map(|part| part.log.to_string()).collect();
             let named = |name: &&str| found.iter().any(|found| found.contains(&format!("{name}<")));
             assert_eq!(found.len(), expected.len(), "{prefix}: {found:?}");
-            assert!(expected.iter().all(|name| named(name)), "{prefix}: {found:?}");
+            assert!(expected.iter().all(named), "{prefix}: {found:?}");
         }
     }
 }

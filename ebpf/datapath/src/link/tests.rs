@@ -36,7 +36,7 @@ fn where_rules_carry_services_a_pods_packet_is_counted_and_left_to_them() {
     let tables = Memory { carries: false, ..node() };
     let own = PacketBuilder::udp("10.244.1.5", "10.244.1.6").build();
     let forged = PacketBuilder::udp("10.244.1.9", "10.244.1.6").build();
-    let mut verdict = |packet: &[u8]| from_pod(&mut packet.to_vec(), &tables, TEST_IFINDEX, || None);
+    let verdict = |packet: &[u8]| from_pod(&mut packet.to_vec(), &tables, TEST_IFINDEX, || None);
     assert_eq!(verdict(&own), Verdict::Pass);
     assert!(matches!(verdict(&forged), Verdict::Drop(DropReason::SourceNotOwned)));
     let counted = tables.counters.borrow().values().map(|counters| counters.tx_packets).sum::<u64>();
