@@ -30,11 +30,6 @@ mod system;
 mod top;
 mod up;
 
-/// The API server makes and drops many small values on all threads. glibc's allocator keeps what a burst of large lists
-/// took: with 10 000 pods 223 MiB stay resident after one, with this one 141.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = cli::parse();
     let log = logging::start(cli.log_level.as_deref(), cli.command.default_log_level());

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use kube::Client;
 
 mod limits;
+mod memory;
 
 use limits::LimitArgs;
 
@@ -131,6 +132,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
             scheduler.run(stop).await;
             Ok(())
         });
+        parts.spawn("memory", memory::give_back_after_bursts);
         tracing::info!(state_dir = %args.state_dir.display(), "serving");
         parts.join().await
     })
