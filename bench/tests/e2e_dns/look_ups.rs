@@ -16,7 +16,17 @@ const LONG: &str = "look-ups-for-long";
 /// Starts the one that goes on until its end is asked for; the other one has a calm cluster to itself, later.
 pub(crate) async fn start(cluster: &Cluster) -> Result<()> {
     let (_, long) = MANIFEST.split_once("---\n").context("the manifest has two pods")?;
-    cluster.kubectl().apply(long).await.map(drop)
+    cluster.kubectl().apply(long).await?;
+    begun(cluster, LONG).await
+}
+
+/// Waits until a node has begun with the pod: before, there is no log to ask for.
+async fn begun(cluster: &Cluster, pod: &str) -> Result<()> {
+    eventually(&format!("{pod} goes on"), async || {
+        let pod = cluster.kubectl().json(&["get", "pod", pod]).await?;
+        Ok(pod["status"]["phase"].as_str().filter(|phase| *phase != "Pending").map(drop))
+    })
+    .await
 }
 
 /// How many look-ups it has done, in thousands.
@@ -44,11 +54,7 @@ pub(crate) async fn without_a_stall(cluster: &Cluster) -> Result<()> {
 /// What a client says at its end.
 async fn report_of(cluster: &Cluster, pod: &str) -> Result<Value> {
     let kubectl = cluster.kubectl();
-    eventually(&format!("{pod} goes on"), async || {
-        let pod = kubectl.json(&["get", "pod", pod]).await?;
-        Ok(pod["status"]["phase"].as_str().filter(|phase| *phase != "Pending").map(drop))
-    })
-    .await?;
+    begun(cluster, pod).await?;
     let ended = ["wait", "--for=jsonpath={.status.containerStatuses[0].state.terminated}", "--timeout=150s"];
     let waited = kubectl.run(&[&ended[..], &[&format!("pod/{pod}")]].concat()).await;
     let said = kubectl.run(&["logs", pod, "--tail=1"]).await?;
