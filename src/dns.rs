@@ -110,10 +110,6 @@ pub(crate) fn run(args: DnsArgs) -> anyhow::Result<()> {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    // Of many small values that stay for long, huge pages are mostly air.
-    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
-        tracing::debug!(%error, "the kernel keeps huge pages on");
-    }
     let identity = identity(&args)?;
     let updates = updates(&args, identity.as_ref())?;
     let node = args.name.clone().map_or_else(host_name, Ok)?;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fairlead_bench::{cluster::binary, feed::ScriptedFeed};
@@ -18,7 +18,7 @@ use fairlead_testkit::{
     TwoNodes,
     cgroup::mount_point,
     echo::{self, ask, connect},
-    eventually,
+    eventually, eventually_within,
     netns::run_in,
     topology::UPLINK,
 };
@@ -251,22 +251,13 @@ fn who_holds_the_lock_of_xtables_is_named_and_waited_for() {
     let process = machine.start("iptables", &[("PATH", &tools), ("XTABLES_LOCKFILE", &lock)]);
     let named =
         format!("(process {}) has held the xtables lock for 5 s; it is tried again", std::process::id());
-    patiently("the holder is named", || machine.log().contains(&named).then_some(()));
+    eventually_within(PATIENCE, "the holder is named", || machine.log().contains(&named).then_some(()));
     held.unlock().expect("it was held");
-    patiently("it goes on", || machine.status().filter(|status| status["sequence"].as_u64() == Some(1)));
+    eventually_within(PATIENCE, "it goes on", || {
+        machine.status().filter(|status| status["sequence"].as_u64() == Some(1))
+    });
     machine.assert_serves();
     drop(process);
-}
-
-fn patiently<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = probe() {
-            return value;
-        }
-        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 #[test]
@@ -291,7 +282,7 @@ fn come_back_and_go(mode: &str, vandalise: &[&str]) {
     assert!(whole.is_superset(&before) && whole.len() > before.len(), "{whole:?}");
     machine.exec(vandalise);
     assert!(rules(&machine) < lines, "nothing was removed");
-    patiently("all rules are back", || (rules(&machine) == lines).then_some(()));
+    eventually_within(PATIENCE, "all rules are back", || (rules(&machine) == lines).then_some(()));
     machine.assert_serves();
     assert!(machine.log().contains("somebody has removed rules of this proxy"), "{}", machine.log());
     drop(process);

@@ -202,14 +202,7 @@ impl Agent {
         tasks.spawn(self.sockets.run(stop.clone()).in_current_span());
         tasks.spawn(watch_addresses(self.address_changes, addresses, stop.clone()).in_current_span());
         if let Some(heartbeats) = self.heartbeats {
-            let listening = heartbeats.run(stop.clone());
-            tasks.spawn(
-                async move {
-                    listening.await;
-                    Ok(())
-                }
-                .in_current_span(),
-            );
+            tasks.spawn(heartbeats.run(stop.clone()).in_current_span());
         }
         if let Some(logs) = self.logs {
             tasks.spawn(forward_logs(logs, stop.clone()).in_current_span());

@@ -23,6 +23,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::AgentError;
+
 /// The service of cluster DNS: namespace and name.
 const SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 /// A server that says nothing for so long is not alive: four of its signs are missing.
@@ -137,8 +139,9 @@ impl Heartbeats {
     }
 
     /// Listens until it is told to stop.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), AgentError> {
         stop.run_until_cancelled(self.listen()).await;
+        Ok(())
     }
 
     async fn listen(self) {
@@ -324,6 +327,6 @@ mod tests {
         drop(server);
         is(Life::Silent).await;
         stop.cancel();
-        listening.await.expect("no panic");
+        listening.await.expect("no panic").expect("it ends as it is told");
     }
 }

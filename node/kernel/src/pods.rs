@@ -7,7 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use fairlead_abi::{
     Addr16, DropReason, names,
     pod::{DropKey, InterfaceValue, NearPod, PodCounters, PodValue},
@@ -72,7 +72,7 @@ impl Pods {
         mtu: u32,
         shortcuts: bool,
     ) -> Result<Self, KernelError> {
-        let inner = Inner {
+        let mut inner = Inner {
             shortcuts,
             pods: open_pinned(pins, names::PODS)?,
             near: open_pinned(pins, names::NEAR_PODS)?,
@@ -82,6 +82,7 @@ impl Pods {
             drops: open_pinned(pins, names::DROPS)?,
             programs,
         };
+        inner.forget_strays()?;
         Ok(Self { netlink, mtu, inner: Mutex::new(inner) })
     }
 
@@ -238,6 +239,21 @@ impl Inner {
         for entry in [NearPod::default(), NearPod { addr: Addr16::UNSPECIFIED, pod }, place] {
             let put = self.near.set(index, entry, 0);
             put.map_err(KernelError::map(names::NEAR_PODS.name, "writing"))?;
+        }
+        Ok(())
+    }
+
+    /// A former version of this program may have left pods, and another one, which does not know of this map, may have taken
+    /// them out of `PODS` since.
+    fn forget_strays(&mut self) -> Result<(), KernelError> {
+        let entries: Result<Vec<NearPod>, _> = self.near.iter().collect();
+        let entries = entries.map_err(KernelError::map(names::NEAR_PODS.name, "reading"))?;
+        for near in entries.iter().filter(|near| near.addr != Addr16::UNSPECIFIED) {
+            match self.pods.get(&near.addr, 0) {
+                Ok(pod) if pod == near.pod => {}
+                Ok(_) | Err(MapError::KeyNotFound) => self.forget_near(&near.addr)?,
+                Err(error) => return Err(KernelError::map(names::PODS.name, "reading")(error)),
+            }
         }
         Ok(())
     }

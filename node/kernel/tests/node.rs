@@ -12,9 +12,11 @@ use std::{
     thread,
 };
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use fairlead_abi::{
+    Addr16,
     names::{self, globals},
+    pod::NearPod,
     service::{ServiceKey, ServiceValue},
 };
 use fairlead_kernel::features::Helpers;
@@ -294,6 +296,16 @@ fn pods_whose_addresses_end_alike_are_not_taken_for_each_other(
     reached(same, "again");
     reached(&alike, "alike");
     a.detach(&alike);
+    reached(same, "again");
+    // As if a version that does not know of these places had taken the pod away.
+    let addr = Addr16::from(alike.spec.addresses[0]);
+    let index = NearPod::index(&addr);
+    let map = MapData::from_pin(a.pinned(names::NEAR_PODS.name)).expect("it is pinned");
+    let mut near = Array::<_, NearPod>::try_from(Map::Array(map)).expect("it is an array");
+    let kept = near.get(&index, 0).expect("it is within the array");
+    near.set(index, NearPod { addr, ..kept }, 0).expect("there is room");
+    a.restart();
+    assert_eq!(near.get(&index, 0).expect("as above").addr, Addr16::from(same.spec.addresses[0]));
     reached(same, "again");
 }
 

@@ -12,14 +12,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Panics
 /// It does not within ten seconds.
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, probe)
+}
+
+/// The same for what takes longer.
+///
+/// # Panics
+/// It does not within that time.
+pub fn eventually_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(begin.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+        assert!(begin.elapsed() < patience, "{what} did not happen within {patience:?}");
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }

@@ -12,6 +12,6 @@ pub mod topology;
 
 pub use capture::Capture;
 pub use cgroup::InCgroup;
-pub use eventually::eventually;
+pub use eventually::{eventually, eventually_within};
 pub use netns::Netns;
 pub use topology::{Node, NodesAndClient, TwoNodes};

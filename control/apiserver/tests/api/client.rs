@@ -252,6 +252,20 @@ async fn an_assigned_pod_is_deleted_gracefully_and_an_unassigned_one_at_once() {
     assert_eq!(bound.spec.unwrap().node_name.as_deref(), Some("n1"));
     let conditions = bound.status.unwrap().conditions.unwrap();
     assert!(conditions.iter().any(|c| c.type_ == "PodScheduled" && c.status == "True"));
+    // The same by the kind of its own, which names the pod.
+    let by_name = |name: &str| {
+        let binding = json!({ "metadata": { "name": name }, "target": { "kind": "Node", "name": "n1" } });
+        let body = serde_json::to_vec(&binding).unwrap();
+        http::Request::post("/api/v1/namespaces/default/bindings").body(body).unwrap()
+    };
+    let of = async |name: &str| server.client().request::<Value>(by_name(name)).await;
+    pods.create(&PostParams::default(), &pod("c")).await.unwrap();
+    of("c").await.unwrap();
+    assert_eq!(pods.get("c").await.unwrap().spec.unwrap().node_name.as_deref(), Some("n1"));
+    assert_eq!(code(of("c").await.unwrap_err()), (409, "Conflict".into()));
+    assert_eq!(code(of("nobody").await.unwrap_err()), (404, "NotFound".into()));
+    assert_eq!(code(of("").await.unwrap_err()), (400, "BadRequest".into()));
+    pods.delete("c", &DeleteParams::default().grace_period(0)).await.unwrap();
     let on_node = pods.list(&ListParams::default().fields("spec.nodeName=n1")).await.unwrap();
     assert_eq!(on_node.items.len(), 1);
 
