@@ -10,7 +10,7 @@ use fairlead_abi::{
 
 use self::{
     serve::{From, serve},
-    way::{Way, deliver, discard, forward, is_beside_pods, refuse},
+    way::{Way, deliver, discard, forward, refuse},
 };
 use crate::{
     conntrack::{Connections, Work},
@@ -126,7 +126,7 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
             way => return forward(packet, tables, &network, way, slot),
         }
     }
-    let begins = !tracked || is_beside_pods(tables, &network.dst);
+    let begins = if tracked { None } else { Some(true) };
     serve(packet, tables, &network, &From::pod(slot, begins), work())
 }
 
@@ -195,14 +195,13 @@ pub fn from_uplink<'a, P: Resizable + ?Sized, T: Tables>(
         Way::Pod(pod) if !tables.is_tracked(pod.slot) => {
             return deliver(packet, tables, &network, &pod, pod.slot);
         }
-        Way::Pod(_) => false,
+        Way::Pod(_) => Some(false),
         Way::Nowhere => return refuse(tables, 0, DropReason::UnknownPod),
         Way::Node(_) => return Verdict::Pass,
         Way::Unknown if tables.address(&network.dst) == 0 => return Verdict::Pass,
-        Way::Unknown => true,
+        Way::Unknown => Some(true),
     };
-    let inside = tables.route(&network.src).is_some();
-    let from = From { slot: 0, inside, host: false, begins, leaves: false, via: None };
+    let from = From { slot: 0, inside: None, host: false, begins, leaves: false, via: None };
     serve(packet, tables, &network, &from, work())
 }
 
@@ -238,8 +237,8 @@ pub fn from_overlay<'a, P: Resizable + ?Sized, T: Tables>(
     if tables.address(via) & ADDRESS_NODE == 0 {
         return discard(tables, 0, DropReason::SourceNotOwned);
     }
-    let begins = is_beside_pods(tables, &network.dst);
-    let from = From { slot: 0, inside: false, host: false, begins, leaves: false, via: Some(via) };
+    let from =
+        From { slot: 0, inside: Some(false), host: false, begins: None, leaves: false, via: Some(via) };
     serve(packet, tables, &network, &from, work())
 }
 
