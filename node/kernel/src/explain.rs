@@ -265,7 +265,7 @@ const ADDRESS_NAMES: &[(u32, &str)] = &[
 ];
 
 const SERVICE_NAMES: &[(u32, &str)] = &[
-    (service::SERVICE_INTERNAL_LOCAL, "Local for clients inside"),
+    (service::SERVICE_INTERNAL_LOCAL, "Local"),
     (service::SERVICE_EXTERNAL_LOCAL, "Local for clients outside"),
     (service::SERVICE_EXTERNAL, "external"),
     (service::SERVICE_SOURCE_RANGES, "restricted to source ranges"),
