@@ -90,7 +90,9 @@ fn an_endpoint_that_leaves_takes_its_udp_flows_along() {
 
 #[test]
 fn a_mode_replaces_another_without_refusing_anybody_and_leaves_nothing_of_it() {
-    for (from, to) in [(Mode::Iptables, Mode::Nftables), (Mode::Nftables, Mode::Iptables)] {
+    let modes = Mode::with_rules();
+    let pairs = modes.iter().flat_map(|from| modes.iter().map(move |to| (*from, *to)));
+    for (from, to) in pairs.filter(|(from, to)| from != to) {
         let lab = Lab::new(from);
         let view = view(1, &cluster::all(&lab));
         let mut old = Programmed::new(from, &lab);
