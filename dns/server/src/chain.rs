@@ -420,16 +420,6 @@ impl Response {
     }
 }
 
-impl Lasting {
-    /// Whether it is still good.
-    pub(crate) fn is_current(&self, now: Instant) -> bool {
-        match self {
-            Self::Cluster(stamp) => stamp.is_current(),
-            Self::Kept(aging) => aging.expires > now,
-        }
-    }
-}
-
 /// An answer that is there already.
 pub(crate) fn ready<'a>(response: impl Into<Response>) -> Serving<'a> {
     std::future::ready(response.into()).boxed()
