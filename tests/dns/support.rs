@@ -85,6 +85,11 @@ impl Server {
         }
     }
 
+    /// The log to its end.
+    pub(crate) fn rest_of_log(&self) -> String {
+        self.log.iter().fold(String::new(), |log, line| log + &line + "\n")
+    }
+
     /// Asks every row over every way, all rows of a way by one `dig`.
     pub(crate) fn check(&self, rows: &[(&str, &str, &str)]) {
         let mut wrong = String::new();

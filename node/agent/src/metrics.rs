@@ -110,7 +110,7 @@ const METRICS: &[Metric] = &[
     ("fairlead_affinity_removed_total", COUNTER, "Clients of services with session affinity that were removed because their time was over.", One(|s| s.garbage.affinity_removed as f64)),
     ("fairlead_masqueraded_connections", GAUGE, "Connections that take a port of the range to masquerade with, as of the last look through the table.", One(|s| s.garbage.last.masqueraded as f64)),
     ("fairlead_udp_sockets_ended_total", COUNTER, "Connected UDP sockets that were ended because their backend had stopped.", One(|s| s.sockets_ended as f64)),
-    ("fairlead_dns_resolver_alive", GAUGE, "Whether this node's DNS server shows signs of life; nothing on a node that waits for none.", Many(|s| resolver_alive(s))),
+    ("fairlead_dns_resolver_alive", GAUGE, "Whether this node's DNS server shows signs of life; nothing on a node that waits for none.", Many(resolver_alive)),
     ("fairlead_dns_fallbacks_total", COUNTER, "Times that look-ups were led to other nodes' DNS servers because this node's showed no sign of life.", One(|s| s.stats.resolver.fallbacks as f64)),
     ("fairlead_drops_total", COUNTER, "Packets and connections not let through, by reason.", Many(|s| s.drops.iter().map(reason).collect())),
     ("fairlead_xdp_attached", GAUGE, "Where the uplink's driver program runs: mode native, generic or off.", Many(|s| vec![(vec![("mode", s.xdp_mode.clone())], 1.0)])),

@@ -291,8 +291,11 @@ impl Forward {
                     dnssec_ok: inquiry.dnssec_ok,
                     checking_disabled: inquiry.checking_disabled,
                 };
-                let shared = Arc::clone(&self.shared);
-                self.flights.join((key, via), || shared.ask(inquiry, via)).await
+                let ask = || Arc::clone(&self.shared).ask(inquiry.clone(), via);
+                match self.flights.join((key, via), ask).await {
+                    Some(outcome) => outcome,
+                    None => ask().await,
+                }
             } else {
                 Arc::clone(&self.shared).ask(inquiry, via).await
             };
