@@ -42,7 +42,7 @@ const FULL: &str = "1,10,100,1000,10000";
 #[derive(Parser)]
 #[command(name = "cargo xtask bench cost")]
 pub(crate) struct CostArgs {
-    /// Few services
+    /// Few services, asked by pods over IPv4 alone
     #[arg(long)]
     quick: bool,
     /// Only these modes, such as `loopback,ebpf`
@@ -100,6 +100,9 @@ fn steps(args: &CostArgs) -> Vec<Step> {
     let sizes = if args.quick { QUICK } else { FULL };
     let sizes = args.services.clone().unwrap_or_else(|| sizes.to_owned());
     let mut command = vec![BENCH.to_owned(), "cost-guest".into(), "--services".into(), sizes];
+    if args.quick {
+        command.push("--brief".to_owned());
+    }
     if let Some(mode) = &args.mode {
         command.extend(["--mode".to_owned(), mode.clone()]);
     }

@@ -35,6 +35,16 @@ pub(crate) struct Case {
     pub(crate) sizes: Sizes,
     /// Whether clients outside and the programs one by one are measured as well, with the first number of services.
     pub(crate) closer: bool,
+    /// Whether it is measured over IPv6 as well as over IPv4.
+    pub(crate) ipv6: bool,
+}
+
+impl Case {
+    /// The same for who is in a hurry: pods that ask services over IPv4. Nothing if it is a variant of another case.
+    pub(crate) fn in_brief(&self) -> Option<Self> {
+        let of_its_own = matches!(self.path, "" | "socket");
+        of_its_own.then_some(Self { closer: false, ipv6: false, ..*self })
+    }
 }
 
 /// All of them. Those with rules come last: while any namespace has rules, the kernel asks in every namespace.
@@ -50,7 +60,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const fn pair(mode: &'static str, make: fn() -> Pair) -> Case {
-    Case { mode, path: "", way: Way::Pair(make), flags: &[], sizes: Sizes::First, closer: false }
+    Case { mode, path: "", way: Way::Pair(make), flags: &[], sizes: Sizes::First, closer: false, ipv6: true }
 }
 
 const fn agent(
@@ -60,7 +70,7 @@ const fn agent(
     sizes: Sizes,
     closer: bool,
 ) -> Case {
-    Case { mode, path, way: Way::Agent, flags, sizes, closer }
+    Case { mode, path, way: Way::Agent, flags, sizes, closer, ipv6: true }
 }
 
 impl Sizes {
@@ -86,6 +96,14 @@ mod tests {
         assert_eq!(Sizes::Ends.of(&[1, 10, 100]), [1, 100]);
         assert_eq!(Sizes::Ends.of(&[1]), [1]);
         assert_eq!(Sizes::All.of(&[1, 10]), [1, 10]);
+    }
+
+    #[test]
+    fn in_brief_every_mode_is_there_once() {
+        let modes = |cases: &mut dyn Iterator<Item = Case>| cases.map(|case| case.mode).collect::<Vec<_>>();
+        let mut all = modes(&mut CASES.iter().copied());
+        all.dedup();
+        assert_eq!(modes(&mut CASES.iter().filter_map(Case::in_brief)), all);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct GuestArgs {
     /// Only these modes
     #[arg(long, value_delimiter = ',')]
     mode: Vec<String>,
+    /// Every mode, and of each only what tells it from the others: pods asking services over IPv4
+    #[arg(long)]
+    brief: bool,
 }
 
 /// Without a service, from pod to pod.
@@ -34,8 +37,11 @@ const DIRECT: &str = "pod";
 
 /// Measures everything and prints a row of JSON for each number.
 pub fn run(args: &GuestArgs) -> Result<()> {
-    let wanted = |case: &&Case| args.mode.is_empty() || args.mode.iter().any(|mode| mode == case.mode);
-    for case in CASES.iter().filter(wanted) {
+    let named = |case: &Case| args.mode.is_empty() || args.mode.iter().any(|mode| mode == case.mode);
+    let wanted = CASES.iter().filter(|case| named(case));
+    let cases: Vec<Case> =
+        if args.brief { wanted.filter_map(Case::in_brief).collect() } else { wanted.copied().collect() };
+    for case in &cases {
         match case.way {
             Way::Pair(make) => pair(case, &make())?,
             Way::Agent => {
@@ -123,11 +129,11 @@ struct Place<'a> {
 
 fn measure(place: &Place<'_>, to: Vec<SocketAddr>, ops: &[Op]) -> Result<()> {
     let Place { case, path, services, client } = place;
-    for to in to {
+    for to in to.into_iter().filter(|to| case.ipv6 || to.is_ipv4()) {
         for op in ops {
-            let value = run_in(&client.netns, || op.measure(to));
-            let value = value.with_context(|| format!("{} {path} {services}", case.mode))?;
-            Row::new(case.mode, path, *services, to, op.name(), value).print()?;
+            let measured = run_in(&client.netns, || op.measure(to));
+            let measured = measured.with_context(|| format!("{} {path} {services}", case.mode))?;
+            Row::new(case.mode, path, *services, to, op.name(), measured.kinsn).print()?;
         }
     }
     Ok(())

@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Comma
 use anyhow::{Context, Result, bail};
 use fairlead_testkit::netns::run_in;
 
-use super::{
-    Row,
-    case::Case,
-    traffic::{Op, RUNS},
-};
+use super::{Row, case::Case, traffic::Op};
 
 /// Makes the kernel count; it costs a little, so it is on only here.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -28,10 +24,10 @@ pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> 
         switch("1")?;
         for _ in 0..TIMES {
             let before = times()?;
-            run_in(client, || op.measure(to))?;
+            let done = run_in(client, || op.measure(to))?.done;
             for (program, time) in times()? {
                 let spent = time - before.get(&program).copied().unwrap_or_default();
-                let each = spent as f64 / RUNS as f64 / f64::from(op.times()) / 1e3;
+                let each = spent as f64 / f64::from(done) / 1e3;
                 least.entry(program).and_modify(|least| *least = least.min(each)).or_insert(each);
             }
         }

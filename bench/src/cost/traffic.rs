@@ -84,25 +84,25 @@ impl Op {
         }
     }
 
-    /// Thousand instructions for one, in the network namespace of this thread.
-    pub(crate) fn measure(self, to: SocketAddr) -> Result<f64> {
+    /// What one costs, in the network namespace of this thread.
+    pub(crate) fn measure(self, to: SocketAddr) -> Result<Measured> {
         let times = self.times();
         let connect = || TcpStream::connect(to);
         let measured = match self {
             Self::Connect | Self::NodePortLocal | Self::NodePortRemote => {
-                least(times, || Ok(()), |()| connect_once(to))
+                count(times, || Ok(()), |()| connect_once(to))
             }
             Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => {
-                least(times, connect, exchange)
+                count(times, connect, exchange)
             }
             Self::Udp => {
                 let connected = || udp(to).and_then(|socket| socket.connect(to).map(|()| socket));
-                least(times, connected, |socket| {
+                count(times, connected, |socket| {
                     socket.send(&[ASK])?;
                     socket.recv(&mut [0; 8]).map(drop)
                 })
             }
-            Self::UdpUnconnected => least(
+            Self::UdpUnconnected => count(
                 times,
                 || udp(to),
                 |socket| {
@@ -112,42 +112,77 @@ impl Op {
             ),
             Self::Bulk => {
                 let chunk = vec![BULK; CHUNK];
-                least(times, connect, |stream| bulk(stream, &chunk))
-                    .map(|all| all / (BULK_LEN / 1_024) as f64)
+                let kibs = (BULK_LEN / 1_024) as f64;
+                count(times, connect, |stream| bulk(stream, &chunk))
+                    .map(|all| Measured { kinsn: all.kinsn / kibs, ..all })
             }
         };
         measured.with_context(|| format!("{} to {to}", self.name()))
     }
 }
 
-/// With how many sockets an operation is done: where a socket's ports put it in the kernel's tables is a matter of luck.
-const SOCKETS: usize = 3;
-/// How often an operation is counted with each. The least is the result: what the scheduler happens to do only ever adds to it.
-const COUNTS: usize = 3;
+/// With how many sockets an operation is done at least: where a socket's ports put it in the kernel's tables is a matter of
+/// luck.
+const SOCKETS_MIN: usize = 3;
+/// And at most, while the counts are too far apart.
+const SOCKETS_MAX: usize = 16;
+/// How often an operation is counted with each.
+const COUNTS: usize = 2;
 /// How many counts are thrown away first, while caches fill and windows open.
 const BEFORE: usize = 1;
-/// How often [`Op::measure`] does [`Op::times`] operations.
-pub(crate) const RUNS: usize = SOCKETS * (BEFORE + COUNTS);
+/// How far the first and the third quarter of the counts may be apart, as a part of the one in the middle.
+const SPREAD_MAX: f64 = 0.002;
 
-/// Thousand instructions of one `act`, counted `times` at once by the clock, where a nanosecond is an instruction.
-fn least<S>(
+/// What an operation costs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Measured {
+    /// Thousand instructions. It is the count in the middle: what the scheduler happens to do adds to some, and a client that
+    /// finds its answer before it has begun to wait has less.
+    pub(crate) kinsn: f64,
+    /// How often the operation was done for that.
+    pub(crate) done: u32,
+}
+
+/// What one `act` costs, counted `times` at once by the clock, where a nanosecond is an instruction.
+fn count<S>(
     times: u32,
     mut open: impl FnMut() -> io::Result<S>,
     mut act: impl FnMut(&mut S) -> io::Result<()>,
-) -> io::Result<f64> {
-    let mut least = f64::INFINITY;
-    for _ in 0..SOCKETS {
+) -> io::Result<Measured> {
+    let mut counts = Vec::new();
+    let mut done = 0;
+    for sockets in 1..=SOCKETS_MAX {
         let mut socket = open()?;
         for run in 0..BEFORE + COUNTS {
             let started = Instant::now();
             (0..times).try_for_each(|_| act(&mut socket))?;
             let count = started.elapsed().as_nanos() as f64 / f64::from(times) / 1e3;
+            done += times;
             if run >= BEFORE {
-                least = least.min(count);
+                counts.push(count);
             }
         }
+        counts.sort_by(f64::total_cmp);
+        if sockets >= SOCKETS_MIN && spread(&counts) <= SPREAD_MAX {
+            break;
+        }
     }
-    Ok(least)
+    Ok(Measured { kinsn: middle(&counts), done })
+}
+
+/// The one in the middle of sorted numbers.
+fn middle(sorted: &[f64]) -> f64 {
+    let half = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => f64::midpoint(sorted[half - 1], sorted[half]),
+        _ => sorted[half],
+    }
+}
+
+/// How far the quarters of sorted numbers are apart, as a part of the one in the middle.
+fn spread(sorted: &[f64]) -> f64 {
+    let quarter = |quarters: usize| sorted[quarters * (sorted.len() - 1) / 4];
+    (quarter(3) - quarter(1)) / middle(sorted)
 }
 
 fn connect_once(to: SocketAddr) -> io::Result<()> {
@@ -213,5 +248,18 @@ fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
             }
         }
         stream.write_all(&[ASK])?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_and_the_quarters_do_not_care_for_the_ends() {
+        assert_eq!(middle(&[1.0, 100.0, 900.0]), 100.0);
+        assert_eq!(middle(&[1.0, 100.0, 102.0, 900.0]), 101.0);
+        assert_eq!(spread(&[1.0, 100.0, 100.0, 100.0, 900.0]), 0.0);
+        assert_eq!(spread(&[90.0, 100.0, 110.0, 120.0, 900.0]), 20.0 / 110.0);
     }
 }

@@ -72,6 +72,7 @@ impl Place {
             flags: &[],
             sizes: Sizes::First,
             closer: false,
+            ipv6: true,
         };
         let agents = Running::start(&case, services, true, &machines)?;
         let Ready { cgroup, client, server, remote: Some(Remote { cgroup: other, server: remote }) } =

@@ -71,8 +71,7 @@ pub struct ServiceValue {
 
 const _: () = assert!(size_of::<ServiceValue>() == 40);
 
-/// [`ServiceValue::flags`]: clients inside the cluster use the Local window (`internalTrafficPolicy: Local` of a cluster
-/// address).
+/// [`ServiceValue::flags`]: every client uses the Local window (`internalTrafficPolicy: Local` of a cluster address).
 pub const SERVICE_INTERNAL_LOCAL: u32 = 1 << 0;
 /// [`ServiceValue::flags`]: clients outside the cluster use the Local window (`externalTrafficPolicy: Local` of an external
 /// frontend). Clients inside use the other one.

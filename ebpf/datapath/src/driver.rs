@@ -94,8 +94,7 @@ pub fn from_wire<'a, P: Headroom + ?Sized, T: Tables, W: Wire>(
     if work.transport.is_fragment || work.transport.proto == SCTP {
         return Carried::Left;
     }
-    let inside = tables.route(&network.src).is_some();
-    let from = From { slot: 0, inside, host: false, begins: true, leaves: false, via: None };
+    let from = From { slot: 0, inside: None, host: false, begins: Some(true), leaves: false, via: None };
     work.key = key(&work.network, &work.transport);
     if !goes_on(tables, &from, work) {
         let left = tables.random().is_multiple_of(LEFT_ONE_IN);

@@ -13,7 +13,7 @@ const ETHERTYPE_IPV4: Be16 = Be16::new(0x0800);
 /// `ETH_P_IPV6`.
 const ETHERTYPE_IPV6: Be16 = Be16::new(0x86dd);
 
-/// Offset of the time to live in an IPv4 packet; the protocol follows it (RFC 791 §3.1).
+/// Offset of the time to live in an IPv4 packet (RFC 791 §3.1).
 const IPV4_TTL: usize = ETHERNET_LEN + 8;
 /// Offset of the header checksum of an IPv4 packet.
 const IPV4_CHECKSUM: usize = ETHERNET_LEN + 10;
@@ -61,6 +61,19 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    #[inline(always)]
+    pub(crate) const fn of(ethertype: Be16) -> Option<Self> {
+        if ethertype.0 == ETHERTYPE_IPV4.0 {
+            Some(Self::V4)
+        } else if ethertype.0 == ETHERTYPE_IPV6.0 {
+            Some(Self::V6)
+        } else {
+            None
+        }
+    }
+}
+
 /// What a decision needs to know of a packet's network header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
@@ -93,25 +106,34 @@ pub enum Parsed {
 /// which must not appear on the wire (RFC 4942 §2.2) and would look like the IPv4 address in our maps.
 #[inline(always)]
 pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
-    let Some(ethertype) = packet.load::<Be16, 12>() else { return Parsed::Malformed };
-    if ethertype.0 == ETHERTYPE_IPV4.0 {
-        ipv4(packet)
-    } else if ethertype.0 == ETHERTYPE_IPV6.0 {
-        ipv6(packet)
-    } else {
-        Parsed::NotIp
+    let Some(ethertype) = ethertype(packet) else { return Parsed::Malformed };
+    let network = match Family::of(ethertype) {
+        Some(Family::V4) => ipv4(packet),
+        Some(Family::V6) => ipv6(packet),
+        None => return Parsed::NotIp,
+    };
+    match network {
+        Some(network) => Parsed::Ip(network),
+        None => Parsed::Malformed,
     }
 }
 
+/// What the link header says that follows it.
 #[inline(always)]
-fn ipv4<P: Packet + ?Sized>(packet: &P) -> Parsed {
-    let Some(header) = packet.load::<Ipv4Header, ETHERNET_LEN>() else { return Parsed::Malformed };
+pub(crate) fn ethertype<P: Packet + ?Sized>(packet: &P) -> Option<Be16> {
+    packet.load::<Be16, 12>()
+}
+
+/// The network header of an IPv4 packet, if it is one.
+#[inline(always)]
+pub(crate) fn ipv4<P: Packet + ?Sized>(packet: &P) -> Option<Network> {
+    let header = packet.load::<Ipv4Header, ETHERNET_LEN>()?;
     // Version 4, and at least five words of header.
     let plausible = header.version_ihl >= 0x45 && header.version_ihl <= 0x4f;
     if !plausible || u32::from(u16::from_be(header.total_len)) > packet.network_len() {
-        return Parsed::Malformed;
+        return None;
     }
-    Parsed::Ip(Network {
+    Some(Network {
         family: Family::V4,
         src: Addr16::from_v4_be(header.src),
         dst: Addr16::from_v4_be(header.dst),
@@ -120,16 +142,17 @@ fn ipv4<P: Packet + ?Sized>(packet: &P) -> Parsed {
     })
 }
 
+/// The network header of an IPv6 packet, if it is one.
 #[inline(always)]
-fn ipv6<P: Packet + ?Sized>(packet: &P) -> Parsed {
-    let Some(header) = packet.load::<Ipv6Header, ETHERNET_LEN>() else { return Parsed::Malformed };
+pub(crate) fn ipv6<P: Packet + ?Sized>(packet: &P) -> Option<Network> {
+    let header = packet.load::<Ipv6Header, ETHERNET_LEN>()?;
     let version = u32::from_be(header.version_class_flow) >> 28;
     let len = u32::from(u16::from_be(header.payload_len)) + size_of::<Ipv6Header>() as u32;
     let (src, dst) = (Addr16::from_v6_be(header.src), Addr16::from_v6_be(header.dst));
     if version != 6 || len > packet.network_len() || src.is_v4() || dst.is_v4() {
-        return Parsed::Malformed;
+        return None;
     }
-    Parsed::Ip(Network { family: Family::V6, src, dst, hops: header.hop_limit, protocol: header.next_header })
+    Some(Network { family: Family::V6, src, dst, hops: header.hop_limit, protocol: header.next_header })
 }
 
 /// Offset of the source address of an IPv4 packet.
@@ -197,11 +220,9 @@ pub(crate) fn ipv4_words(total: u16, tos: u8, fragment: u16, protocol: u8, ends:
 pub(crate) fn decrement_hops<P: Packet + ?Sized>(packet: &mut P, network: &Network) -> Option<()> {
     match network.family {
         Family::V4 => {
-            let old = u16::from_ne_bytes([network.hops, network.protocol]);
-            let new = u16::from_ne_bytes([network.hops.wrapping_sub(1), network.protocol]);
             let checksum = packet.load::<u16, IPV4_CHECKSUM>()?;
-            packet.store::<u16, IPV4_TTL>(new)?;
-            packet.store::<u16, IPV4_CHECKSUM>(checksum::update(checksum, old, new))
+            packet.store::<u8, IPV4_TTL>(network.hops.wrapping_sub(1))?;
+            packet.store::<u16, IPV4_CHECKSUM>(checksum::one_hop_less(checksum))
         }
         Family::V6 => {
             let hops = network.hops.wrapping_sub(1);

@@ -10,13 +10,13 @@ use fairlead_abi::{
 
 use self::{
     serve::{From, serve},
-    way::{Way, deliver, discard, forward, is_beside_pods, refuse},
+    way::{Way, deliver, discard, forward, refuse},
 };
 use crate::{
     conntrack::{Connections, Work},
-    header::{Family, Network, Parsed, is_link_local, is_multicast, parse},
+    header::{Family, Network, Parsed, ethertype, ipv4, ipv6, is_link_local, is_multicast, parse},
     is_unspecified,
-    packet::Resizable,
+    packet::{Packet, Resizable},
     same,
 };
 
@@ -29,8 +29,8 @@ pub trait Tables: Connections {
     fn pod(&self, addr: &Addr16) -> Option<PodValue>;
     /// Whether these programs carry pods' packets; else they count them and leave them to the host's stack.
     fn carries(&self) -> bool;
-    /// The slot of the pod that has the address and this host-side interface, if that is known at once.
-    fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32>;
+    /// The same, if that is known at once.
+    fn near_pod(&self, addr: &Addr16) -> Option<&PodValue>;
     /// The pod behind a host-side interface.
     fn interface(&self, ifindex: u32) -> Option<InterfaceValue>;
     /// The route of the longest prefix that covers the address.
@@ -95,6 +95,9 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
     ifindex: u32,
     work: impl FnOnce() -> Option<&'a mut Work>,
 ) -> Verdict {
+    if let Some(verdict) = to_neighbour(packet, tables, ifindex) {
+        return verdict;
+    }
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
         Parsed::NotIp => return Verdict::Pass,
@@ -103,9 +106,9 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
             return discard(tables, slot, DropReason::Malformed);
         }
     };
-    let slot = match tables.sender(&network.src, ifindex) {
-        Some(slot) => slot,
-        None => match owner_of(tables, ifindex, &network) {
+    let slot = match tables.near_pod(&network.src) {
+        Some(pod) if pod.ifindex == ifindex => pod.slot,
+        _ => match owner_of(tables, ifindex, &network) {
             Owner::Pod(slot) => slot,
             Owner::StaysOnLink => return Verdict::Pass,
             Owner::Nobody(slot) => return discard(tables, slot, DropReason::SourceNotOwned),
@@ -123,8 +126,34 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
             way => return forward(packet, tables, &network, way, slot),
         }
     }
-    let begins = !tracked || is_beside_pods(tables, &network.dst);
+    let begins = if tracked { None } else { Some(true) };
     serve(packet, tables, &network, &From::pod(slot, begins), work())
+}
+
+/// A packet from pod to pod of this node, neither of which has to be looked for: what [`from_pod`] does with it, in short.
+#[inline(always)]
+fn to_neighbour<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Option<Verdict> {
+    // Each family by itself, so that what its addresses have in common is a constant and not carried along.
+    match Family::of(ethertype(packet)?)? {
+        Family::V4 => between_neighbours(packet, tables, &ipv4(packet)?, ifindex),
+        Family::V6 => between_neighbours(packet, tables, &ipv6(packet)?, ifindex),
+    }
+}
+
+#[inline(always)]
+fn between_neighbours<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    ifindex: u32,
+) -> Option<Verdict> {
+    let sender = tables.near_pod(&network.src)?;
+    let receiver = tables.near_pod(&network.dst)?;
+    if sender.ifindex != ifindex || tables.is_tracked(sender.slot) || !tables.carries() {
+        return None;
+    }
+    tables.count_sent(sender.slot, packet.network_len());
+    Some(deliver(packet, tables, network, receiver, sender.slot))
 }
 
 /// What the host's own stack sends to a pod: egress of the pod's host-side veth. It is counted, but for the link's own
@@ -166,14 +195,13 @@ pub fn from_uplink<'a, P: Resizable + ?Sized, T: Tables>(
         Way::Pod(pod) if !tables.is_tracked(pod.slot) => {
             return deliver(packet, tables, &network, &pod, pod.slot);
         }
-        Way::Pod(_) => false,
+        Way::Pod(_) => Some(false),
         Way::Nowhere => return refuse(tables, 0, DropReason::UnknownPod),
         Way::Node(_) => return Verdict::Pass,
         Way::Unknown if tables.address(&network.dst) == 0 => return Verdict::Pass,
-        Way::Unknown => true,
+        Way::Unknown => Some(true),
     };
-    let inside = tables.route(&network.src).is_some();
-    let from = From { slot: 0, inside, host: false, begins, leaves: false, via: None };
+    let from = From { slot: 0, inside: None, host: false, begins, leaves: false, via: None };
     serve(packet, tables, &network, &from, work())
 }
 
@@ -209,8 +237,8 @@ pub fn from_overlay<'a, P: Resizable + ?Sized, T: Tables>(
     if tables.address(via) & ADDRESS_NODE == 0 {
         return discard(tables, 0, DropReason::SourceNotOwned);
     }
-    let begins = is_beside_pods(tables, &network.dst);
-    let from = From { slot: 0, inside: false, host: false, begins, leaves: false, via: Some(via) };
+    let from =
+        From { slot: 0, inside: Some(false), host: false, begins: None, leaves: false, via: Some(via) };
     serve(packet, tables, &network, &from, work())
 }
 

@@ -120,8 +120,9 @@ pub fn select<S: Services, C: Client>(
     if service.flags & SERVICE_SOURCE_RANGES != 0 && !may_use(services, service, client) {
         return refused(DropReason::SourceNotAllowed);
     }
-    let policy = if client.is_inside() { SERVICE_INTERNAL_LOCAL } else { SERVICE_EXTERNAL_LOCAL };
-    let local_only = service.flags & policy != 0 || client.is_sent_here();
+    let local_only = service.flags & SERVICE_INTERNAL_LOCAL != 0
+        || service.flags & SERVICE_EXTERNAL_LOCAL != 0 && !client.is_inside()
+        || client.is_sent_here();
     let (first, count) = if local_only {
         (service.first, service.local)
     } else {

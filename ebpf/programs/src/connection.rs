@@ -35,6 +35,7 @@ const SERVER: u32 = BPF_SOCK_OPS_RTO_CB_FLAG;
 
 /// Records of connections.
 #[sock_ops]
+#[inline(always)]
 pub(crate) fn sock_ops(ctx: SockOpsContext) -> u32 {
     let socket = Socket { ctx };
     match socket.ctx.op() {

@@ -22,6 +22,7 @@ use crate::{
 
 /// Ingress of the uplink, before the kernel has made anything of a frame.
 #[xdp]
+#[inline(always)]
 pub(crate) fn from_wire(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     match driver::from_wire(&mut frame, &Maps, &Way { md: ctx.ctx }, work) {

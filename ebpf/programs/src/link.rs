@@ -29,6 +29,7 @@ const PACKET_HOST: u32 = 0;
 
 /// Ingress of a pod's host-side veth.
 #[classifier]
+#[inline(always)]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     act(&ctx, link::from_pod(&mut skb, &Maps, ifindex(&ctx), work))
@@ -36,6 +37,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
 
 /// Egress of a pod's host-side veth.
 #[classifier]
+#[inline(always)]
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     act(&ctx, link::to_pod(&mut skb, &Maps, ifindex(&ctx), work))
@@ -43,6 +45,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
 
 /// Ingress of the uplink.
 #[classifier]
+#[inline(always)]
 pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     act(&ctx, link::from_uplink(&mut skb, &Maps, work))
@@ -50,6 +53,7 @@ pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
 
 /// Egress of the uplink. What came in by another interface has been looked at there.
 #[classifier]
+#[inline(always)]
 pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
     // SAFETY: the kernel passes a valid context.
     if unsafe { (*ctx.skb.skb).ingress_ifindex } != 0 {
@@ -69,6 +73,7 @@ pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
 
 /// Ingress of the overlay.
 #[classifier]
+#[inline(always)]
 pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
     let Some(via) = sender_of_tunnel(&ctx) else { return TC_ACT_SHOT as i32 };
     // The link-layer address inside the tunnel is nobody's here; the packet is for the host or for a pod all the same.

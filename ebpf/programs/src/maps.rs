@@ -178,11 +178,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32> {
-        match near_pod(addr) {
-            Some(pod) if pod.ifindex == ifindex => Some(pod.slot),
-            _ => None,
-        }
+    fn near_pod(&self, addr: &Addr16) -> Option<&PodValue> {
+        near_pod(addr)
     }
 
     #[inline(always)]

@@ -36,6 +36,7 @@ macro_rules! hooks {
     ($($hook:ident $what:ident $family:ident;)*) => { $(
         #[doc = concat!("The `", stringify!($hook), "` hook.")]
         #[cgroup_sock_addr($hook)]
+        #[inline(always)]
         pub(crate) fn $hook(ctx: SockAddrContext) -> i32 {
             $what(&Call { ctx, family: Family::$family })
         }
@@ -171,6 +172,7 @@ macro_rules! field {
 
 /// A process has bound an IPv4 socket.
 #[cgroup_sock(post_bind4)]
+#[inline(always)]
 pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
     let sock: *const bpf_sock = ctx.as_ptr().cast();
     bound(&ctx, &Addr16::from_v4_be(field!(sock, src_ip4)))
@@ -178,6 +180,7 @@ pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
 
 /// A process has bound an IPv6 socket.
 #[cgroup_sock(post_bind6)]
+#[inline(always)]
 pub(crate) fn post_bind6(ctx: SockContext) -> i32 {
     let sock: *const bpf_sock = ctx.as_ptr().cast();
     let addr = Addr16::from_v6_be([

@@ -265,7 +265,7 @@ const ADDRESS_NAMES: &[(u32, &str)] = &[
 ];
 
 const SERVICE_NAMES: &[(u32, &str)] = &[
-    (service::SERVICE_INTERNAL_LOCAL, "Local for clients inside"),
+    (service::SERVICE_INTERNAL_LOCAL, "Local"),
     (service::SERVICE_EXTERNAL_LOCAL, "Local for clients outside"),
     (service::SERVICE_EXTERNAL, "external"),
     (service::SERVICE_SOURCE_RANGES, "restricted to source ranges"),
@@ -444,8 +444,8 @@ impl Tables for Live {
         true
     }
 
-    fn sender(&self, _addr: &Addr16, _ifindex: u32) -> Option<u32> {
-        // The interface is asked, which is not as quick and says the same.
+    fn near_pod(&self, _: &Addr16) -> Option<&PodValue> {
+        // The whole map has it, too.
         None
     }
 

@@ -254,8 +254,8 @@ impl Tables for Memory {
         self.carries
     }
 
-    fn sender(&self, addr: &Addr16, ifindex: u32) -> Option<u32> {
-        self.pod(addr).filter(|pod| pod.ifindex == ifindex).map(|pod| pod.slot)
+    fn near_pod(&self, addr: &Addr16) -> Option<&PodValue> {
+        self.pods.iter().find(|(key, _)| key == addr).map(|(_, value)| value)
     }
 
     fn interface(&self, ifindex: u32) -> Option<InterfaceValue> {

@@ -9,7 +9,7 @@ use fairlead_abi::{
 
 use super::{
     Tables, Verdict,
-    way::{Way, discard, dispatch, forward, hand_over},
+    way::{Way, discard, dispatch, forward, hand_over, is_beside_pods},
 };
 use crate::{
     conntrack::{Place, Work, begin, complete, follow, known},
@@ -32,12 +32,12 @@ const OVERLAY_V6: u32 = 14 + 40 + 8 + 8;
 pub(crate) struct From<'a> {
     /// The pod that sent it; 0 is none of this node.
     pub(crate) slot: u32,
-    /// The sender is in the cluster.
-    pub(crate) inside: bool,
+    /// Whether the sender is in the cluster; what is not known is looked up when it matters.
+    pub(crate) inside: Option<bool>,
     /// The sender is the host.
     pub(crate) host: bool,
-    /// It may begin a connection to a service.
-    pub(crate) begins: bool,
+    /// Whether it may begin a connection to a service; what is not known is looked up when it matters.
+    pub(crate) begins: Option<bool>,
     /// It leaves by the interface that its new addresses want already: they are all that changes.
     pub(crate) leaves: bool,
     /// The node that handed it over.
@@ -46,13 +46,29 @@ pub(crate) struct From<'a> {
 
 impl From<'_> {
     /// A pod of this node.
-    pub(crate) const fn pod(slot: u32, begins: bool) -> Self {
-        Self { slot, inside: true, host: false, begins, leaves: false, via: None }
+    pub(crate) const fn pod(slot: u32, begins: Option<bool>) -> Self {
+        Self { slot, inside: Some(true), host: false, begins, leaves: false, via: None }
     }
 
     /// The host.
     pub(crate) const fn host(begins: bool, leaves: bool) -> Self {
-        Self { slot: 0, inside: true, host: true, begins, leaves, via: None }
+        Self { slot: 0, inside: Some(true), host: true, begins: Some(begins), leaves, via: None }
+    }
+
+    #[inline(always)]
+    fn is_inside<T: Tables>(&self, tables: &T, network: &Network) -> bool {
+        match self.inside {
+            Some(inside) => inside,
+            None => tables.route(&network.src).is_some(),
+        }
+    }
+
+    #[inline(always)]
+    fn may_begin<T: Tables>(&self, tables: &T, network: &Network) -> bool {
+        match self.begins {
+            Some(begins) => begins,
+            None => is_beside_pods(tables, &network.dst),
+        }
     }
 }
 
@@ -124,7 +140,8 @@ fn send<P: Packet + ?Sized, T: Tables>(
 fn step<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
     if let Err(refusal) = complete(tables, work) {
         // Only who may be talking to a service needs the ports.
-        return if from.begins { Step::Refused(refusal) } else { Step::Unrelated };
+        let asks = from.may_begin(tables, &work.network);
+        return if asks { Step::Refused(refusal) } else { Step::Unrelated };
     }
     work.key = key(&work.network, &work.transport);
     if goes_on(tables, from, work) { Step::Translated } else { start(tables, from, work) }
@@ -149,14 +166,15 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
         Ok(()) => Step::Translated,
         Err(refusal) => Step::Refused(refusal),
     };
-    if from.begins {
+    let begins = from.may_begin(tables, &work.network);
+    if begins {
         // Another node hands over what came to its own node ports.
         let serving = if from.via.is_some() { ADDRESS_NODE_PORT | ADDRESS_NODE } else { ADDRESS_NODE_PORT };
         let key = &work.key;
         match frontend(tables, &key.dst, key.dst_port, key.proto, serving) {
             Frontend::Service(service) => {
                 let place = Place {
-                    inside: from.inside,
+                    inside: from.is_inside(tables, &work.network),
                     host: from.host,
                     here: from.host || from.slot != 0,
                     sent_here: from.via.is_some(),
@@ -171,9 +189,7 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
     }
     match from.via {
         // To a backend on this node: one of its pods, or the host.
-        Some(via) if from.begins || tables.pod(&work.key.dst).is_some() => {
-            translated(follow(tables, via, work))
-        }
+        Some(via) if begins || tables.pod(&work.key.dst).is_some() => translated(follow(tables, via, work)),
         _ => {
             begin_beside(tables, from, work);
             Step::Unrelated

@@ -97,7 +97,7 @@ fn each_policy_chooses_from_its_own_window() {
         ("inside, external Local does not concern it", with(SERVICE_EXTERNAL_LOCAL), POD, vec![2, 3, 4]),
         ("outside, Cluster", with(0), OUTSIDE, vec![2, 3, 4]),
         ("outside, external Local", with(SERVICE_EXTERNAL_LOCAL), OUTSIDE, vec![1, 2]),
-        ("outside, internal Local does not concern it", with(SERVICE_INTERNAL_LOCAL), OUTSIDE, vec![2, 3, 4]),
+        ("outside, internal Local", with(SERVICE_INTERNAL_LOCAL), OUTSIDE, vec![1, 2]),
         ("sent here by another node", with(0), Someone { sent_here: true, ..OUTSIDE }, vec![1, 2]),
     ];
     for (name, service, client, expected) in rows {

@@ -164,8 +164,7 @@ rows! {
     INTERNAL_LOCAL Pod ClusterAddress => Near(Own);
     INTERNAL_LOCAL Pod NodePort => All(Masqueraded);
     INTERNAL_LOCAL Node ClusterAddress => Near(Masqueraded);
-    // For the programs, "internal" is who asks, for rules it is the address that is asked.
-    INTERNAL_LOCAL Outside ClusterAddress => Near(Masqueraded), but Ebpf All(Own), EbpfLinks All(Own);
+    INTERNAL_LOCAL Outside ClusterAddress => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Own);
     INTERNAL_LOCAL Outside NodePort => All(Masqueraded);
     // No endpoint anywhere: the client is told at once.
     EMPTY Pod ClusterAddress => Refused;

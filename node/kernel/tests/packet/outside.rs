@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use fairlead_abi::{
         ServiceKey, ServiceValue, TCP, UDP,
     },
 };
+use fairlead_testkit::eventually;
 
 use crate::{
     nodes::{Node, Pod, nodes_and_a_client},
@@ -32,6 +34,9 @@ const PORT: u16 = 80;
 const TARGET: u16 = 8_080;
 const BALANCER: [&str; 2] = ["203.0.113.9", "2001:db8:1::9"];
 const CLUSTER: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
+
+/// Each backend that is written is another one, as with the agent: what was known of the former one no longer stands.
+static GENERATION: AtomicU32 = AtomicU32::new(1);
 
 /// A backend as one node sees it.
 #[derive(Clone, Copy)]
@@ -50,7 +55,7 @@ impl Node {
                 port: Be16::new(TARGET),
                 proto,
                 flags: backend.flags | BACKEND_CLUSTER | BACKEND_SERVING,
-                generation: index,
+                generation: GENERATION.fetch_add(1, Ordering::Relaxed),
             };
             self.loaded.array::<BackendValue>(names::BACKENDS).set(index, value, 0).unwrap();
             self.loaded.array::<u32>(names::SLOTS).set(index, index, 0).unwrap();
@@ -222,7 +227,7 @@ fn everywhere(world: &mut World, check: &dyn Fn(Place, usize, IpAddr, u64, &str)
 
 /// A conversation over TCP with a megabyte each way, in segments of full size; returns the client as the server saw it.
 fn tcp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
-    let listener = inside(server, || TcpListener::bind(at).unwrap());
+    let listener = inside(server, || bind(|| TcpListener::bind(at)));
     let mut stream = inside(client, || TcpStream::connect_timeout(&to, WAIT))
         .unwrap_or_else(|error| panic!("{context}: {error}"));
     let (mut accepted, from) = listener.accept().unwrap();
@@ -248,15 +253,18 @@ fn bulk(from: &mut TcpStream, to: &mut TcpStream, context: &str) {
     });
 }
 
+/// Every client asks from this port: what a former one was told of a former backend must not hold for it.
+const CLIENT_PORT: u16 = 40_001;
+
 /// Questions and answers over UDP, small and so large that they come in fragments, from a connected and an unconnected
 /// socket.
 fn udp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
-    let server = inside(server, || UdpSocket::bind(at).unwrap());
+    let server = inside(server, || bind(|| UdpSocket::bind(at)));
     server.set_read_timeout(Some(WAIT)).unwrap();
-    let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
     let mut seen = None;
     for connected in [true, false] {
-        let asking = inside(client, || UdpSocket::bind(any)).unwrap();
+        let asking = inside(client, || bind(|| UdpSocket::bind((any, CLIENT_PORT))));
         asking.set_read_timeout(Some(WAIT)).unwrap();
         if connected {
             asking.connect(to).unwrap();
@@ -301,6 +309,15 @@ fn udp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str
     seen.unwrap()
 }
 
+/// Binds an address that was in use a moment ago: a program that another test is just starting still has the socket
+/// that was closed here, until it has begun.
+fn bind<S>(socket: impl Fn() -> std::io::Result<S>) -> S {
+    eventually("the address is free", || match socket() {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+        bound => Some(bound.unwrap()),
+    })
+}
+
 /// Runs in a named network namespace.
 fn inside<T: Send>(netns: &str, run: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
@@ -328,7 +345,7 @@ fn who_cannot_be_served_is_told_at_once() {
             let before = world.a.loaded.drop_count(0, reason);
             let refused = world.client.run(|| TcpStream::connect_timeout(&to, WAIT)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{to}");
-            let any: SocketAddr = if family == 0 { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let any: SocketAddr = if family == 0 { "0.0.0.0:0" } else { "[::]:40001" }.parse().unwrap();
             let socket = world.client.run(|| UdpSocket::bind(any).unwrap());
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(WAIT)).unwrap();
@@ -364,7 +381,7 @@ fn a_backends_closed_port_is_told_through_the_service() {
         for family in [0, 1] {
             let to = socket(&world.a.address(family), NODE_PORT);
             world.serve_at(place, family, 0);
-            let any: SocketAddr = if family == 0 { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let any: SocketAddr = if family == 0 { "0.0.0.0:0" } else { "[::]:40001" }.parse().unwrap();
             let socket = world.client.run(|| UdpSocket::bind(any).unwrap());
             socket.connect(to).unwrap();
             socket.set_read_timeout(Some(WAIT)).unwrap();
