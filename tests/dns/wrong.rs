@@ -31,6 +31,14 @@ fn a_bad_corefile_is_named_by_file_line_and_directive() {
             ".:53 {\n forward . /dev/null\n}",
             "Corefile:2: forward: /dev/null has no nameserver with an address",
         ),
+        (
+            ".:53 {\n hosts none {\n  fallthrough_unsupported\n }\n}",
+            "Corefile:3: hosts: fallthrough_unsupported needs fallthrough",
+        ),
+        (
+            ".:53 {\n transfer {\n  to 10.0.0.0/40\n }\n}",
+            "Corefile:3: transfer: \"10.0.0.0/40\" is neither an address nor a network nor *",
+        ),
         (".:53 {\n log \"a\n}", "Corefile:2: the quote that begins here has no end"),
         (".:99999 {\n whoami\n}", "Corefile:1: \".:99999\": \"99999\" is not a port"),
         ("a..b:53 {\n whoami\n}", "Corefile:1: \"a..b\" is not a zone: a label is empty"),

@@ -302,7 +302,9 @@ impl Forward {
         match outcome {
             Ok(reply) => {
                 let no_data = reply.rcode() == Rcode::NO_ERROR && reply.meaning == Meaning::Denial;
-                if options.next.contains(&reply.rcode()) || (options.next_on_nodata && no_data) {
+                let unwelcome = options.next.contains(&reply.rcode()) || (options.next_on_nodata && no_data);
+                // Only another `forward` knows better.
+                if unwelcome && next.is("forward") {
                     return next.serve(query).await;
                 }
                 query.answered_by = "forward";
