@@ -56,6 +56,10 @@ fn a_bad_corefile_is_named_by_file_line_and_directive() {
         (".:53 {\n import none\n}", "Corefile:2: import: cannot read none"),
         (".:53 {\n kubernetes cluster.local\n}", "Corefile:2: kubernetes: there is no cluster here"),
         (".:53 {\n whoami\n}\n.:53 {\n whoami\n}", "Corefile:4: the zone . is served on 127.0.0.1:0 twice"),
+        (
+            "a.test:1053 {\n bind 127.0.0.1\n whoami\n}\nb.test:1053 {\n bind 0.0.0.0\n whoami\n}",
+            "Corefile:5: dns://0.0.0.0:1053 cannot be served beside dns://127.0.0.1:1053 of another server block: they share a port",
+        ),
         ("tls://.:853 {\n whoami\n}", "Corefile:1: tls://.:853 needs a certificate"),
         (".:53 {\n tls none.pem none.key\n}", "Corefile:2: tls: cannot read certificates from none.pem"),
         (
