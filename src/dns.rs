@@ -1,16 +1,18 @@
 //! `fairlead dns`: the DNS server of a node, or of anybody with a Corefile.
 
 mod events;
+mod labels;
 mod objects;
 mod query;
 
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
-use fairlead_dns::{At, Config, Corefile, DnsServer, Inherited, feed_updates};
+use fairlead_dns::{At, Config, Corefile, DnsServer, Inherited, Labels, feed_updates};
 use fairlead_model::Update;
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -117,7 +119,10 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let alone = args.corefile.is_some();
     let usual = || Path::new("/run/fairlead/nodes").join(&node).join(DNS_HEARTBEAT);
     let heartbeat = args.heartbeat.or_else(|| (!alone).then(usual));
+    let labels = args.objects.map(|file| Arc::new(labels::InFile(file)) as Arc<dyn Labels>);
+    let in_cluster = || identity.clone().map(|identity| Arc::new(labels::InCluster(identity)) as _);
     let mut config = Config {
+        labels: labels.or_else(in_cluster),
         corefile: args.corefile.map_or(Corefile::Cluster, Corefile::File),
         listen: args.listen,
         cluster_domain: args.cluster_domain,

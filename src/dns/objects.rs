@@ -21,9 +21,34 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// The objects of a file as one snapshot, and another one whenever the file changes.
 pub(super) fn updates(file: &Path) -> anyhow::Result<BoxStream<'static, Update>> {
-    let first = snapshot(file, 1)?;
-    let state = (file.to_path_buf(), modified(file), 1);
-    let later = futures::stream::unfold(state, |(file, mut seen, sequence)| async move {
+    let changes = follow(file, |text| {
+        let changes = read(text)?.into_iter().zip(1..).filter_map(|(object, number)| {
+            change(object).with_context(|| format!("object {number}")).transpose()
+        });
+        changes.collect::<anyhow::Result<Vec<Change>>>()
+    })?;
+    let numbered = changes.zip(futures::stream::iter(1..));
+    Ok(numbered
+        .map(|(changes, sequence)| Update {
+            revision: Revision { epoch: 1, sequence },
+            snapshot: true,
+            changes,
+        })
+        .boxed())
+}
+
+/// What a file says, and again whenever it says something else.
+pub(super) fn follow<T: Send + 'static>(
+    file: &Path,
+    read: impl Fn(&str) -> anyhow::Result<T> + Send + Sync + 'static,
+) -> anyhow::Result<BoxStream<'static, T>> {
+    let open = move |file: &Path| {
+        let problem = || format!("cannot read objects from {}", file.display());
+        std::fs::read_to_string(file).map_err(Into::into).and_then(|text| read(&text)).with_context(problem)
+    };
+    let first = open(file)?;
+    let state = (file.to_path_buf(), modified(file), open);
+    let later = futures::stream::unfold(state, |(file, mut seen, open)| async move {
         loop {
             tokio::time::sleep(EVERY).await;
             let now = modified(&file);
@@ -31,8 +56,8 @@ pub(super) fn updates(file: &Path) -> anyhow::Result<BoxStream<'static, Update>>
                 continue;
             }
             seen = now;
-            match snapshot(&file, sequence + 1) {
-                Ok(update) => return Some((update, (file, seen, sequence + 1))),
+            match open(&file) {
+                Ok(value) => return Some((value, (file, seen, open))),
                 Err(error) => tracing::warn!("the objects stay as they were: {error:#}"),
             }
         }
@@ -45,23 +70,17 @@ fn modified(file: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-fn snapshot(file: &Path, sequence: u64) -> anyhow::Result<Update> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read objects from {}", file.display()))?;
-    let mut changes = Vec::new();
-    for (document, number) in Deserializer::from_str(&text).zip(1..) {
-        let place = || format!("{}: document {number}", file.display());
-        let value = Value::deserialize(document).with_context(place)?;
+/// The objects of a text of manifests, lists taken apart.
+pub(super) fn read(text: &str) -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for (document, number) in Deserializer::from_str(text).zip(1..) {
+        let value = Value::deserialize(document).with_context(|| format!("document {number}"))?;
         match value.get("items").and_then(Value::as_sequence) {
-            Some(items) => {
-                for item in items {
-                    changes.extend(change(item.clone()).with_context(place)?);
-                }
-            }
-            None => changes.extend(change(value).with_context(place)?),
+            Some(items) => objects.extend(items.iter().cloned()),
+            None => objects.push(value),
         }
     }
-    Ok(Update { revision: Revision { epoch: 1, sequence }, snapshot: true, changes })
+    Ok(objects)
 }
 
 /// What an object means to DNS; other kinds mean nothing.

@@ -6,6 +6,7 @@ mod support;
 
 mod encrypted;
 mod ending;
+mod labels;
 mod options;
 mod plugins;
 mod records;

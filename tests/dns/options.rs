@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     plugins::behind,
-    support::{CLUSTER, Server, file_in, loaned_address},
+    support::{CLUSTER, Server, dig, file_in, loaned_address},
     upstream::{Does, GOOD, Upstream},
 };
 
@@ -102,6 +102,61 @@ fn how_long_an_answer_may_be_kept() {
         let ttl = server.ttl(question);
         assert!((expected - 5..=expected).contains(&ttl), "{title}: want {expected}, got {ttl}");
     }
+}
+
+#[test]
+fn the_cache_keeps_what_is_in_its_zones_and_denials_as_long_as_they_say() {
+    let upstream = Upstream::start(Does::Answers(1, 600));
+    let corefile = format!(
+        ".:53 {{\n cache 30 example.org {{\n  denial 1024 3600 77\n }}\n forward . {}\n}}\n",
+        upstream.address
+    );
+    let server = Server::start(&corefile, "");
+    for (name, asked) in [("www.example.org", 1), ("www.example.net", 3)] {
+        for _ in 0..3 {
+            server.ask(&format!("{name} A"));
+        }
+        let before = upstream.asked();
+        server.ask(&format!("{name} A"));
+        assert_eq!(upstream.asked() - before, usize::from(asked > 1), "{name}");
+    }
+    upstream.now(Does::Denies);
+    server.ask("none.example.org A");
+    let text = server.dig_text("+noall +authority none.example.org A");
+    let ttl: u32 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!((70..=77).contains(&ttl), "the least time of a denial: {text}");
+}
+
+#[test]
+fn autopath_by_a_file_and_dns64_for_those_who_ask_over_ipv6() {
+    let dir = TempDir::with_prefix("fairlead-dns-").unwrap();
+    file_in(&dir, "resolv.conf", "nameserver 192.0.2.1\nsearch a.test b.test\n");
+    file_in(&dir, "db", "@ 60 IN SOA ns admin 1 2 3 4 5\nwww.b 60 IN A 192.0.2.1\nv4 60 IN A 192.0.2.4\n");
+    let corefile = "test:53 {\n autopath resolv.conf\n dns64\n file db\n}\n";
+    let server = Server::start_in(dir, corefile, "");
+    server.check(&[
+        (
+            "found in the second domain",
+            "www.a.test A",
+            "NOERROR aa: www.a.test. CNAME www.b.test.; www.b.test. A 192.0.2.1",
+        ),
+        ("found nowhere", "none.a.test A", "NXDOMAIN aa:  | test. SOA"),
+    ]);
+    let ask = |at: usize| dig(server.addresses[at], false, &["v4.test AAAA"]).concat();
+    assert_eq!(ask(0), "NOERROR aa:  | test. SOA", "over IPv4");
+    assert_eq!(ask(1), "NOERROR: v4.test. AAAA 64:ff9b::c000:204", "over IPv6");
+}
+
+#[test]
+fn rewrite_as_a_block_and_with_the_answer_in_one_line() {
+    let rule = "rewrite continue {\n  ttl regex (.*)\\.example\\.org 15\n }\n rewrite stop name regex (.*)-(x)\\.q\\.example\\.org {1}.example.org answer name (.*)\\.example\\.org {1}-x.q.example.org";
+    let server = with(rule);
+    assert_eq!(server.ttl("www.example.org A"), 15);
+    server.check(&[(
+        "a name and its answer",
+        "f-x.q.example.org A",
+        "NOERROR aa: f-x.q.example.org. A 192.0.2.1",
+    )]);
 }
 
 #[test]

@@ -48,7 +48,19 @@ fn whoami_any_local_and_chaos() {
             "authors.bind TXT CH",
             "NOERROR: authors.bind. TXT \"Ada\"; authors.bind. TXT \"Grace\"",
         ),
+        (
+            "chaos: the version by its other name",
+            "version.server TXT CH",
+            "NOERROR: version.server. TXT \"Fairlead-test\"",
+        ),
+        ("local: the name server", "127.in-addr.arpa NS", "NOERROR aa: 127.in-addr.arpa. NS localhost."),
+        ("local: the other type", "localhost TXT", "NOERROR aa:  | localhost. SOA"),
     ]);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    for name in ["hostname.bind", "id.server"] {
+        let expected = format!("NOERROR: {name}. TXT \"{}\"", host.trim());
+        server.check(&[("chaos: the host", &format!("{name} TXT CH"), &expected)]);
+    }
     let answer = server.ask("www.example.org A");
     assert!(answer.contains("www.example.org. A 127.0.0.1"), "{answer}");
     assert!(answer.contains("_udp.www.example.org. SRV 0 0"), "{answer}");
@@ -84,6 +96,32 @@ fn template() {
         ("no match, no fallthrough", "other.example.org A", "SERVFAIL:"),
         ("another type goes on to nobody", "www.example.org TXT", "REFUSED:"),
     ]);
+}
+
+#[test]
+fn template_with_an_alias_and_with_an_extended_error() {
+    let corefile = ".:53 {
+    template IN ANY alias.test {
+        answer \"{{ .Name }} 60 IN CNAME real.test\"
+    }
+    template IN A real.test {
+        answer \"{{ .Name }} 60 IN A 192.0.2.7\"
+    }
+    template ANY ANY blocked.test {
+        rcode NXDOMAIN
+        ederror 15 \"by policy\"
+    }
+}
+";
+    let server = Server::start(corefile, "");
+    let alias = "alias.test. CNAME real.test.";
+    server.check(&[
+        ("its end", "alias.test A", &format!("NOERROR aa: {alias}; real.test. A 192.0.2.7")),
+        ("an end without such records", "alias.test AAAA", &format!("NOERROR aa: {alias}")),
+        ("another type", "alias.test TXT", &format!("NOERROR aa: {alias}")),
+    ]);
+    let text = server.dig_text("blocked.test A");
+    assert!(text.contains("status: NXDOMAIN") && text.contains("EDE: 15 (Blocked): (by policy)"), "{text}");
 }
 
 #[test]
@@ -204,6 +242,30 @@ fn hosts() {
     assert!(answer.contains("_udp.x.fall.example.org. SRV"), "it fell through: {answer}");
     server.write("hosts", "192.0.2.11 a.example.org\n");
     server.eventually("a.example.org A", "NOERROR aa: a.example.org. A 192.0.2.11");
+}
+
+#[test]
+fn hosts_with_wildcards_that_leave_other_types_to_another_plugin() {
+    let dir = tempfile::TempDir::with_prefix("fairlead-dns-").unwrap();
+    file_in(&dir, "db", "@ 60 IN SOA ns admin 1 2 3 4 5\n* 60 IN TXT behind\n");
+    let corefile = "example.org:53 {
+    hosts none {
+        192.0.2.30 a.example.org *.wild.example.org
+        fallthrough
+        fallthrough_unsupported
+    }
+    file db
+}
+";
+    let behind = |name: &str| format!("NOERROR aa: {name}. TXT \"behind\"");
+    Server::start_in(dir, corefile, "").check(&[
+        ("an address", "a.example.org A", "NOERROR aa: a.example.org. A 192.0.2.30"),
+        ("no address of the other kind", "a.example.org AAAA", "NOERROR aa:"),
+        ("another type", "a.example.org TXT", &behind("a.example.org")),
+        ("a wildcard", "b.wild.example.org A", "NOERROR aa: b.wild.example.org. A 192.0.2.30"),
+        ("a wildcard is one label", "c.b.wild.example.org TXT", &behind("c.b.wild.example.org")),
+        ("and not none", "wild.example.org TXT", &behind("wild.example.org")),
+    ]);
 }
 
 #[test]
@@ -349,7 +411,34 @@ fn log_writes_a_line_as_coredns_does_and_only_for_its_class() {
     server.ask("www.example.org A");
     server.ask("no.no.example.org A");
     let line = server.wait_for_log("IN no.no.example.org. udp");
+    assert!(!line.contains("\"0\""), "{line}");
     assert!(line.contains("\"A IN no.no.example.org. udp") && line.contains("NXDOMAIN qr,aa,rd"), "{line}");
+}
+
+#[test]
+fn log_in_the_combined_format_and_of_what_takes_long() {
+    let server = Server::start(&behind("log . {combined} {\n  class error\n  minDuration 0s\n }"), "");
+    server.ask("www.example.org A");
+    let line = server.wait_for_log("IN www.example.org. udp");
+    assert!(line.ends_with("s \"0\""), "{line}");
+    let server = Server::start(
+        &behind("log example.org example.net \"{name} {/label}\" {\n  minDuration 1h\n  class denial\n }"),
+        "",
+    );
+    server.ask("www.example.org A");
+    server.ask("no.no.example.org A");
+    assert!(server.wait_for_log("log: ").ends_with("log: no.no.example.org. -"));
+}
+
+#[test]
+fn a_zone_goes_to_networks_that_may_have_it() {
+    let dir = tempfile::TempDir::with_prefix("fairlead-dns-").unwrap();
+    file_in(&dir, "db", "@ 60 IN SOA ns admin 7 2 3 4 5\nwww 60 IN A 192.0.2.1\n");
+    let corefile = "example.org:53 {\n file db\n transfer {\n  to 127.0.0.0/8\n }\n}\n";
+    let server = Server::start_in(dir, corefile, "");
+    let [v4, v6] = [0, 1].map(|at| dig(server.addresses[at], true, &["example.org AXFR"]).concat());
+    assert!(v4.starts_with("NOERROR") && v4.contains("www.example.org. A 192.0.2.1"), "{v4}");
+    assert_eq!(v6, "REFUSED:");
 }
 
 #[test]

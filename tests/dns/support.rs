@@ -85,6 +85,11 @@ impl Server {
         }
     }
 
+    /// The log to its end.
+    pub(crate) fn rest_of_log(&self) -> String {
+        self.log.iter().fold(String::new(), |log, line| log + &line + "\n")
+    }
+
     /// Asks every row over every way, all rows of a way by one `dig`.
     pub(crate) fn check(&self, rows: &[(&str, &str, &str)]) {
         let mut wrong = String::new();
@@ -192,8 +197,13 @@ fn command(dir: &TempDir, corefile: &str, objects: &str) -> Command {
 
 /// Starts a server that is expected not to; gives what it says.
 pub(crate) fn refuses(corefile: &str) -> String {
+    refuses_with(corefile, "")
+}
+
+/// The same with objects.
+pub(crate) fn refuses_with(corefile: &str, objects: &str) -> String {
     let dir = TempDir::with_prefix("fairlead-dns-").unwrap();
-    let output = command(&dir, corefile, "").output().unwrap();
+    let output = command(&dir, corefile, objects).output().unwrap();
     assert!(!output.status.success(), "it started with\n{corefile}");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     text.replace(&format!("{}/", dir.path().display()), "").trim().to_owned()

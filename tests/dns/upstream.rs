@@ -185,6 +185,8 @@ fn failover_next_and_except() {
     let good = Upstream::start(Does::Answers(1, 60));
     let server = Server::start(&forward(&[&failing, &good], "failover SERVFAIL"), "");
     server.check(&[("failover asks the next server", "www.example.org A", GOOD)]);
+    let alone = Server::start(&forward(&[&denying], "next NXDOMAIN\n  next_on_nodata"), "");
+    alone.check(&[("behind the last forward is nobody", "www.example.org A", "NXDOMAIN:  | . SOA")]);
     let both = format!(
         ".:53 {{\n forward . {} {{\n  next NXDOMAIN\n }}\n forward . {} {{\n  except corp.example.org\n }}\n}}\n",
         denying.address, good.address

@@ -10,9 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use tokio::process::Command;
 
-use super::servers::Process;
+use super::servers::{Process, beside};
 use crate::cluster::succeed;
 
 /// Clients of dnsperf, and questions of all of them that wait at a time.
@@ -44,7 +43,7 @@ pub(super) struct Load<'a> {
 impl Load<'_> {
     pub(super) async fn run(self) -> Result<Cost> {
         let Self { file, seconds, server } = self;
-        let mut command = Command::new("dnsperf");
+        let mut command = beside("dnsperf")?;
         command.args(["-s", &server.address.ip().to_string(), "-p", &server.address.port().to_string()]);
         command
             .args(["-c", CLIENTS, "-T", "1", "-q", OUTSTANDING, "-l", &seconds.to_string(), "-d"])

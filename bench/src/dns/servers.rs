@@ -21,7 +21,7 @@ use crate::cluster::{binary, succeed};
 /// How long a server may take to be of use.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The processor of the servers that are measured; the load runs on the others.
-pub(super) const SERVER_CPU: &str = "0";
+const SERVER_CPU: &str = "0";
 
 /// A server that ends with this value.
 pub(super) struct Process {
@@ -178,6 +178,15 @@ fn pinned(program: PathBuf) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", SERVER_CPU]).arg(program);
     command
+}
+
+/// A command on the other processors, so that a server is not interrupted by those that ask it.
+pub(super) fn beside(program: &str) -> Result<Command> {
+    let processors = std::thread::available_parallelism()?.get();
+    ensure!(processors > 1, "the load needs a processor besides the servers'");
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &format!("1-{}", processors - 1)]).arg(program);
+    Ok(command)
 }
 
 /// A port of the loopback address that nobody uses, UDP and TCP.

@@ -36,9 +36,35 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
 
     write(cluster, &corefile("192.0.2.3", "template")).await?;
     everywhere(cluster, OWN, "192.0.2.3").await?;
+    by_label(cluster).await?;
     cluster.kubectl().run(&["-n", "kube-system", "delete", "configmap", "coredns"]).await?;
     everywhere(cluster, OWN, "").await?;
     everywhere(cluster, CLUSTERS, "10.96.0.1").await
+}
+
+/// Services are shown while they have the labels that the Corefile asks for.
+async fn by_label(cluster: &Cluster) -> Result<()> {
+    let service = |tier: &str| {
+        serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": "labelled", "namespace": "default", "labels": { "tier": tier } },
+            "spec": { "clusterIP": "10.96.7.7", "ports": [{ "port": 80 }] },
+        })
+        .to_string()
+    };
+    let name = "labelled.default.svc.cluster.local";
+    cluster.kubectl().apply(&service("front")).await?;
+    let chosen =
+        corefile("192.0.2.4", "template").replace("pods insecure", "pods insecure\n        labels tier=front");
+    write(cluster, &chosen).await?;
+    everywhere(cluster, OWN, "192.0.2.4").await?;
+    everywhere(cluster, name, "10.96.7.7").await?;
+    everywhere(cluster, CLUSTERS, "").await?;
+    cluster.kubectl().apply(&service("back")).await?;
+    everywhere(cluster, name, "").await?;
+    cluster.kubectl().apply(&service("front")).await?;
+    everywhere(cluster, name, "10.96.7.7").await
 }
 
 /// The usual one with a name of its own, from a directive that may be misspelt.

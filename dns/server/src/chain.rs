@@ -268,6 +268,11 @@ impl<'a> Next<'a> {
         if query.trace.is_some() { traced(slot, query, next).boxed() } else { slot.plugin.serve(query, next) }
     }
 
+    /// Whether a plugin of this name is asked next.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.block.plugins.get(self.at).is_some_and(|slot| slot.name == name)
+    }
+
     /// The plugins that are still to be asked.
     pub(crate) fn behind(self) -> impl Iterator<Item = &'a dyn Plugin> {
         self.block.plugins[self.at.min(self.block.plugins.len())..].iter().map(|slot| &*slot.plugin)
@@ -416,16 +421,6 @@ impl Response {
             }
             Body::Transfer(messages) => format!("a transfer of {} messages", messages.len()),
             Body::Silence => "nothing".into(),
-        }
-    }
-}
-
-impl Lasting {
-    /// Whether it is still good.
-    pub(crate) fn is_current(&self, now: Instant) -> bool {
-        match self {
-            Self::Cluster(stamp) => stamp.is_current(),
-            Self::Kept(aging) => aging.expires > now,
         }
     }
 }

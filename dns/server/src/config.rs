@@ -1,10 +1,10 @@
 //! What the server is told.
 
-use std::{fmt::Write, net::SocketAddr, path::PathBuf};
+use std::{fmt::Write, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use fairlead_model::ObjectName;
 
-use crate::Inherited;
+use crate::{Inherited, Labels};
 
 /// Configuration of a [`crate::DnsServer`].
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub workers: usize,
     /// Whether the names of a cluster come in; `kubernetes` needs them.
     pub has_cluster: bool,
+    /// Who knows labels; without, `kubernetes` cannot select by them.
+    pub labels: Option<Arc<dyn Labels>>,
     /// Sockets to answer on that are open already.
     pub inherited: Inherited,
     /// Where the names of the cluster are kept for the next start; nowhere without a path.
@@ -79,6 +81,7 @@ impl Default for Config {
             ready: At::Corefile,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             has_cluster: true,
+            labels: None,
             inherited: Inherited::default(),
             snapshot: None,
             heartbeat: None,

@@ -165,6 +165,14 @@ impl Sites {
             )));
         }
         for address in addresses(world, key, built).map_err(fault)? {
+            if let Some(other) = self.sites.keys().find(|other| clash(**other, (address, key.scheme))) {
+                return Err(fault(format!(
+                    "{} cannot be served beside {} of another server block: they share a port; give both blocks \
+                     the same scheme and `bind`, or another port",
+                    listener(address, key.scheme),
+                    listener(other.0, other.1),
+                )));
+            }
             let (sites, tls) = self.sites.entry((address, key.scheme)).or_default();
             tls.clone_from(&built.tls);
             for zone in &key.zones {
@@ -179,6 +187,25 @@ impl Sites {
         }
         Ok(())
     }
+}
+
+/// Whether two different listeners want the same port of the same address.
+fn clash(one: (SocketAddr, Scheme), other: (SocketAddr, Scheme)) -> bool {
+    let (here, there) = (one.0, other.0);
+    let everywhere = here.ip().is_unspecified() || there.ip().is_unspecified();
+    // Plain DNS has both protocols, QUIC only UDP, the others only TCP.
+    let quic = |scheme| scheme == Scheme::Quic;
+    let protocol = [one.1, other.1].contains(&Scheme::Dns) || quic(one.1) == quic(other.1);
+    one != other
+        && protocol
+        && here.port() == there.port()
+        && here.port() != 0
+        && here.is_ipv4() == there.is_ipv4()
+        && (here.ip() == there.ip() || everywhere)
+}
+
+fn listener(address: SocketAddr, scheme: Scheme) -> String {
+    format!("{}://{address}", scheme.as_str())
 }
 
 /// The `server` label of metrics.

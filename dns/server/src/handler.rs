@@ -3,7 +3,7 @@
 //! [`Handler::start`] never waits; what only another server can answer comes back as [`Step::Wait`] and is finished by
 //! the caller at its own pace.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use fairlead_zone::Rcode;
@@ -11,10 +11,10 @@ use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
     chain::{Answered, Body, Lasting, Message, Query, Routes},
-    codec::{Incoming, Request, decode, encode, encode_status, options},
+    codec::{Incoming, decode, encode, encode_status, options},
     heartbeat::Pulse,
     hot,
-    metrics::{Client, Counter, Family, Record, Registry, SiteMetrics},
+    metrics::{Client, Counter, Family, Place, Registry, Tally},
     plugin::shuffle,
 };
 
@@ -56,49 +56,8 @@ pub(crate) struct Again {
     pub(crate) lasting: Lasting,
     /// Its addresses are to be shuffled each time.
     pub(crate) rotate: bool,
-    /// To be counted each time.
-    pub(crate) tally: Arc<Tally>,
-}
-
-/// How an answer is counted each time it is given.
-pub(crate) struct Tally {
-    metrics: Option<Arc<SiteMetrics>>,
-    record: Record,
-    /// What the plugin that answered counts besides.
-    counters: Option<[Arc<Counter>; 2]>,
-}
-
-impl Tally {
-    fn new(answered: &Answered, request: &Request, rcode: Rcode) -> Self {
-        let Answered { query, metrics, .. } = answered;
-        let question = &request.question;
-        let record = Record {
-            rtype: question.rtype,
-            dnssec_ok: request.dnssec_ok(),
-            request_size: query.size,
-            rcode,
-            response_size: 0,
-            answered_by: query.answered_by,
-            took: Duration::ZERO,
-        };
-        let counters = match &answered.response.stable {
-            Some(Lasting::Kept(aging)) => Some(aging.counters.clone()),
-            Some(Lasting::Cluster(_)) | None => None,
-        };
-        Self { metrics: metrics.clone(), record, counters }
-    }
-
-    /// Counts an answer that is given again.
-    pub(crate) fn repeat(&self, client: Client, request_size: usize, response_size: usize, took: Duration) {
-        self.counters.iter().flatten().for_each(|counter| counter.add());
-        self.count(client, request_size, response_size, took);
-    }
-
-    fn count(&self, client: Client, request_size: usize, response_size: usize, took: Duration) {
-        if let Some(metrics) = &self.metrics {
-            metrics.record(client, &Record { request_size, response_size, took, ..self.record });
-        }
-    }
+    /// How it is counted each time.
+    pub(crate) tally: Tally,
 }
 
 impl Handler {
@@ -225,10 +184,17 @@ fn write(mut answered: Answered, out: &mut Vec<u8>) -> Option<Again> {
         }
         Body::Transfer(_) | Body::Silence => {}
     }
-    let client = answered.query.client;
-    let tally = Tally::new(&answered, request, rcode);
-    tally.count(client, answered.query.size, out.len(), answered.query.received.elapsed());
+    let tally = Tally {
+        place: Place::new(request.question.rtype, rcode, answered.query.answered_by, request.dnssec_ok()),
+        site: answered.metrics,
+        counters: match &answered.response.stable {
+            Some(Lasting::Kept(aging)) => Some(aging.counters.clone()),
+            Some(Lasting::Cluster(_)) | None => None,
+        },
+    };
+    let Client { peer, transport, .. } = answered.query.client;
+    tally.count((peer.ip(), transport), answered.query.size, out.len(), answered.query.received.elapsed());
     let truncated = out.get(2).is_none_or(|flags| flags & 0x02 != 0);
     let lasting = answered.response.stable.take().filter(|_| whole && !truncated)?;
-    Some(Again { lasting, rotate, tally: Arc::new(tally) })
+    Some(Again { lasting, rotate, tally })
 }

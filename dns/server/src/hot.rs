@@ -6,9 +6,10 @@
 //! answer is given.
 //! Each worker has a memo of its own, so there is nothing to lock.
 
-use std::{collections::HashMap, time::Instant};
+use std::{hash::BuildHasher, ops::Range, time::Instant};
 
-use fairlead_zone::RecordType;
+use fairlead_zone::{RecordType, Stamp};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
 use crate::{
     chain::Lasting,
@@ -22,16 +23,21 @@ const ANSWERS_MIN: usize = 2048;
 /// Larger answers are not worth their memory.
 const ANSWER_LEN_MAX: usize = 1232;
 
+/// Sizes of what a packet begins with, and of what follows the name of its question.
+const ID_LEN: usize = 2;
+const QUESTION_TAIL_LEN: usize = 4;
+
 /// Record types whose data is a name that is not compressed (RFC 2782): its case would be that of an earlier question.
 const SRV: u16 = 33;
 const ADDRESSES: [u16; 2] = [1, 28];
 
-/// What one worker remembers.
+/// What one worker remembers; `T` is what an answer is counted as.
 pub(crate) struct Memo<T> {
     /// Answers go from young to old when there are too many young ones, and back when they are asked for again; what
     /// nobody asks for falls off the end.
-    young: HashMap<Box<[u8]>, Kept<T>>,
-    old: HashMap<Box<[u8]>, Kept<T>>,
+    young: HashTable<Kept<T>>,
+    old: HashTable<Kept<T>>,
+    hasher: DefaultHashBuilder,
     max: usize,
     /// The chain they are from.
     routes: usize,
@@ -40,11 +46,11 @@ pub(crate) struct Memo<T> {
 
 /// An answer that was given.
 struct Kept<T> {
+    /// The key, the answer without its id and its question, and where in a whole answer the TTLs are that run down.
     bytes: Box<[u8]>,
-    lasting: Lasting,
-    /// Where its TTLs are, when they run down.
-    ttls: Box<[u16]>,
-    /// What is counted each time.
+    key_len: u16,
+    answer_end: u16,
+    good: Good,
     tally: T,
     /// Records that are shuffled.
     run: Option<Run>,
@@ -52,63 +58,76 @@ struct Kept<T> {
     spells_name: bool,
 }
 
+/// How long an answer is good.
+enum Good {
+    /// Until this changes.
+    While(Stamp),
+    /// For a time.
+    Between(Instant, Instant),
+}
+
 /// Address records of one size, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Run {
-    start: usize,
-    size: usize,
-    count: usize,
+    start: u16,
+    size: u16,
+    count: u16,
 }
 
 /// Numbers that need not be secret, only spread (xorshift).
 struct Random(u64);
 
-impl<T> Memo<T> {
+impl<T: Copy> Memo<T> {
     /// For one of several workers.
     pub(crate) fn new(workers: usize) -> Self {
         let max = (ANSWERS_MAX / workers.max(1)).max(ANSWERS_MIN) / 2;
         let random = Random(rand::random::<u64>() | 1);
-        Self { young: HashMap::new(), old: HashMap::new(), max, routes: 0, random }
+        let hasher = DefaultHashBuilder::default();
+        Self { young: HashTable::new(), old: HashTable::new(), hasher, max, routes: 0, random }
     }
 
-    /// Forgets everything that came from other routes than these.
-    pub(crate) fn follow(&mut self, routes: usize) {
-        if self.routes != routes {
+    /// Forgets everything that came from other routes than these, and says whether it did.
+    pub(crate) fn follow(&mut self, routes: usize) -> bool {
+        let others = self.routes != routes;
+        if others {
             self.routes = routes;
             self.young.clear();
             self.old.clear();
         }
+        others
     }
 
-    /// Writes the answer to a question, when it is known and still true; gives what has to be counted.
+    /// Turns a question into its answer, when that is known and still true; gives its length, and what it is counted as.
     pub(crate) fn answer(
         &mut self,
         key: &Key,
         glance: &Glance,
-        (packet, now): (&[u8], Instant),
-        out: &mut Vec<u8>,
-    ) -> Option<&T> {
+        now: Instant,
+        packet: &mut [u8],
+    ) -> Option<(usize, T)> {
         let key = key.as_bytes();
-        let current = |kept: &Kept<T>| kept.lasting.is_current(now);
-        if !self.young.get(key).is_some_and(current) {
-            self.young.remove(key);
-            let (key, kept) = self.old.remove_entry(key).filter(|(_, kept)| current(kept))?;
-            self.put(key, kept);
-        }
-        let kept = self.young.get(key)?;
-        if kept.bytes.len() > glance.size_max || kept.spells_name && !glance.lower {
+        let hash = self.hasher.hash_one(key);
+        let kept = match self.young.find(hash, |kept| kept.key() == key) {
+            Some(kept) if kept.is_good(now) => kept,
+            _ => {
+                let entry = self.old.find_entry(hash, |kept| kept.key() == key).ok()?;
+                let (kept, _) = entry.remove();
+                if !kept.is_good(now) {
+                    return None;
+                }
+                self.put(hash, kept)
+            }
+        };
+        if kept.spells_name && !glance.lower {
             return None;
         }
-        out.clear();
-        out.extend_from_slice(&kept.bytes);
-        out[..2].copy_from_slice(&packet[..2]);
-        let name = HEADER_LEN..HEADER_LEN + glance.name_len;
-        out[name.clone()].copy_from_slice(&packet[name]);
-        kept.age(out, now);
-        if let Some(run) = kept.run {
-            run.shuffle(out, &mut self.random);
+        let len = kept.write(HEADER_LEN + glance.name_len + QUESTION_TAIL_LEN, glance.size_max, packet)?;
+        kept.age(packet, now);
+        let (run, tally) = (kept.run, kept.tally);
+        if let Some(run) = run {
+            run.shuffle(packet, &mut self.random);
         }
-        Some(&kept.tally)
+        Some((len, tally))
     }
 
     /// Remembers an answer as it was sent; `rotate` when its addresses are to be shuffled each time.
@@ -117,44 +136,92 @@ impl<T> Memo<T> {
         (key, glance): (&Key, &Glance),
         answer: &[u8],
         rotate: bool,
-        (lasting, tally): (Lasting, T),
+        (lasting, tally): (&Lasting, T),
     ) {
         // For a client that takes little, additional records may have been left out that others get.
         if answer.len() > ANSWER_LEN_MAX || key.has_edns() && glance.size_max < ANSWER_LEN_MAX {
             return;
         }
-        let runs_down = matches!(&lasting, Lasting::Kept(aging) if !aging.keep_ttl);
-        let Some(shape) = Shape::of(answer, HEADER_LEN + glance.name_len + 4) else { return };
+        let question_end = HEADER_LEN + glance.name_len + QUESTION_TAIL_LEN;
+        let Some(shape) = Shape::of(answer, question_end) else { return };
         if shape.spells_name && !glance.lower {
             return;
         }
+        let runs_down = matches!(lasting, Lasting::Kept(aging) if !aging.keep_ttl);
+        let ttls: &[u16] = if runs_down { &shape.ttls } else { &[] };
+        let ttls: Vec<u8> = ttls.iter().flat_map(|at| at.to_ne_bytes()).collect();
+        let key = key.as_bytes();
+        let bytes = [key, &answer[ID_LEN..HEADER_LEN], &answer[question_end..]].concat();
+        let (Ok(key_len), Ok(answer_end)) = (u16::try_from(key.len()), u16::try_from(bytes.len())) else {
+            return;
+        };
         let kept = Kept {
-            bytes: answer.into(),
+            bytes: [bytes, ttls].concat().into(),
+            key_len,
+            answer_end,
             run: shape.run.filter(|_| rotate),
             spells_name: shape.spells_name,
-            ttls: if runs_down { shape.ttls.into() } else { Box::default() },
-            lasting,
+            good: lasting.into(),
             tally,
         };
-        self.put(key.as_bytes().into(), kept);
+        self.put(self.hasher.hash_one(key), kept);
     }
 
-    fn put(&mut self, key: Box<[u8]>, kept: Kept<T>) {
+    fn put(&mut self, hash: u64, kept: Kept<T>) -> &Kept<T> {
         if self.young.len() >= self.max {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, kept);
+        let hasher = |kept: &Kept<T>| self.hasher.hash_one(kept.key());
+        match self.young.entry(hash, |known| known.key() == kept.key(), hasher) {
+            Entry::Occupied(mut entry) => {
+                *entry.get_mut() = kept;
+                entry.into_mut()
+            }
+            Entry::Vacant(entry) => entry.insert(kept).into_mut(),
+        }
+    }
+}
+
+impl From<&Lasting> for Good {
+    fn from(lasting: &Lasting) -> Self {
+        match lasting {
+            Lasting::Cluster(stamp) => Self::While(stamp.clone()),
+            Lasting::Kept(aging) => Self::Between(aging.since, aging.expires),
+        }
     }
 }
 
 impl<T> Kept<T> {
+    fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_len.into()]
+    }
+
+    fn is_good(&self, now: Instant) -> bool {
+        match &self.good {
+            Good::While(stamp) => stamp.is_current(),
+            Good::Between(_, expires) => *expires > now,
+        }
+    }
+
+    /// Writes the answer around the id and the question that a packet has, when it is not too large; gives its length.
+    fn write(&self, question_end: usize, size_max: usize, packet: &mut [u8]) -> Option<usize> {
+        let answer = &self.bytes[self.key_len.into()..self.answer_end.into()];
+        let (head, records) = answer.split_at_checked(HEADER_LEN - ID_LEN)?;
+        let len = question_end + records.len();
+        let answer = packet.get_mut(..len).filter(|_| len <= size_max)?;
+        answer[ID_LEN..HEADER_LEN].copy_from_slice(head);
+        answer[question_end..].copy_from_slice(records);
+        Some(len)
+    }
+
     /// Takes the time since it was written from the TTLs of a copy.
-    fn age(&self, out: &mut [u8], now: Instant) {
-        let Lasting::Kept(aging) = &self.lasting else { return };
-        let age = now.saturating_duration_since(aging.since).as_secs();
+    fn age(&self, answer: &mut [u8], now: Instant) {
+        let Good::Between(since, _) = self.good else { return };
+        let age = now.saturating_duration_since(since).as_secs();
         let age = u32::try_from(age).unwrap_or(u32::MAX);
-        for at in self.ttls.iter().map(|at| usize::from(*at)).filter(|_| age > 0) {
-            if let Some(ttl) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+        let (places, _) = self.bytes[self.answer_end.into()..].as_chunks();
+        for at in places.iter().map(|at| usize::from(u16::from_ne_bytes(*at))) {
+            if let Some(ttl) = answer.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
                 *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
             }
         }
@@ -191,14 +258,17 @@ impl Shape {
                 match &mut shape.run {
                     // All of one owner, written alike: whatever points to one of them may as well point to another.
                     Some(run)
-                        if run.start + run.size * run.count == at
-                            && run.size == size
-                            && answer[run.start..][..4] == answer[at..][..4] =>
+                        if run.range().end == at
+                            && usize::from(run.size) == size
+                            && answer[run.range().start..][..4] == answer[at..][..4] =>
                     {
                         run.count += 1;
                     }
                     Some(_) => {}
-                    run @ None => *run = Some(Run { start: at, size, count: 1 }),
+                    run @ None => {
+                        let (start, size) = (u16::try_from(at).ok()?, u16::try_from(size).ok()?);
+                        *run = Some(Run { start, size, count: 1 });
+                    }
                 }
             }
             shape.spells_name |= record.rtype.0 == SRV;
@@ -214,14 +284,19 @@ impl Shape {
 }
 
 impl Run {
+    fn range(self) -> Range<usize> {
+        let start = usize::from(self.start);
+        start..start + usize::from(self.size) * usize::from(self.count)
+    }
+
     /// Puts the records in random order (Fisher and Yates).
-    fn shuffle(self, out: &mut [u8], random: &mut Random) {
-        let records = &mut out[self.start..self.start + self.size * self.count];
-        for last in (1..self.count).rev() {
+    fn shuffle(self, answer: &mut [u8], random: &mut Random) {
+        let (records, size) = (&mut answer[self.range()], usize::from(self.size));
+        for last in (1..usize::from(self.count)).rev() {
             let other = random.below(last + 1);
             if other != last {
-                let (head, tail) = records.split_at_mut(last * self.size);
-                head[other * self.size..][..self.size].swap_with_slice(&mut tail[..self.size]);
+                let (head, tail) = records.split_at_mut(last * size);
+                head[other * size..][..size].swap_with_slice(&mut tail[..size]);
             }
         }
     }
@@ -284,12 +359,15 @@ mod tests {
     }
 
     fn ask_at(memo: &mut Memo<()>, packet: &[u8], now: Instant) -> Option<Vec<u8>> {
-        let (mut key, mut out) = (Key::new(), Vec::new());
+        let mut key = Key::new();
         let glanced = glance(packet, &mut key).unwrap();
-        memo.answer(&key, &glanced, (packet, now), &mut out).is_some().then_some(out)
+        let mut buffer = [packet, &[0xff; ANSWER_LEN_MAX]].concat();
+        let (len, ()) = memo.answer(&key, &glanced, now, &mut buffer)?;
+        buffer.truncate(len);
+        Some(buffer)
     }
 
-    fn learn(memo: &mut Memo<()>, packet: &[u8], answer: &[u8], lasting: Lasting) {
+    fn learn(memo: &mut Memo<()>, packet: &[u8], answer: &[u8], lasting: &Lasting) {
         let mut key = Key::new();
         let glanced = glance(packet, &mut key).unwrap();
         memo.learn((&key, &glanced), answer, true, (lasting, ()));
@@ -305,7 +383,7 @@ mod tests {
         for (keep_ttl, left) in [(false, 2), (true, 5)] {
             let mut memo = Memo::new(1);
             let aging = Aging { since, expires: after(5), keep_ttl, counters: Default::default() };
-            learn(&mut memo, &asked, &whole, Lasting::Kept(aging));
+            learn(&mut memo, &asked, &whole, &Lasting::Kept(aging));
             assert_eq!(ask_at(&mut memo, &asked, since), Some(whole.clone()));
             let later = ask_at(&mut memo, &asked, after(3)).unwrap();
             assert_eq!([later[asked.len() + 9], later[asked.len() + 25]], [left, left]);
@@ -331,7 +409,7 @@ mod tests {
         let (mut memo, zone) = (Memo::new(1), zone());
         let first = question(7, "a.demo.svc.cluster.local", 1);
         assert_eq!(ask(&mut memo, &first), None);
-        learn(&mut memo, &first, &answer(&first, &[&address(1)]), stamp(&zone));
+        learn(&mut memo, &first, &answer(&first, &[&address(1)]), &stamp(&zone));
         let second = question(9, "A.demo.SVC.cluster.local", 1);
         assert_eq!(ask(&mut memo, &second), Some(answer(&second, &[&address(1)])));
         assert_eq!(ask(&mut memo, &question(9, "a.demo.svc.cluster.local", 28)), None, "another type");
@@ -346,7 +424,7 @@ mod tests {
         let records = [address(1), address(2), address(3)];
         let alias: &[u8] = &[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 5, 0, 2, 0xc0, 14];
         let whole = answer(&asked, &[alias, &records[0], &records[1], &records[2]]);
-        learn(&mut memo, &asked, &whole, stamp(&zone));
+        learn(&mut memo, &asked, &whole, &stamp(&zone));
         let mut first = BTreeSet::new();
         for _ in 0..200 {
             let given = ask(&mut memo, &asked).unwrap();
@@ -368,7 +446,7 @@ mod tests {
         let head =
             [0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 5, 0, 6 + target.as_wire().len() as u8, 0, 0, 0, 100, 0, 80];
         let whole = answer(&asked, &[&[&head[..], target.as_wire()].concat()]);
-        learn(&mut memo, &asked, &whole, stamp(&zone));
+        learn(&mut memo, &asked, &whole, &stamp(&zone));
         assert_eq!(ask(&mut memo, &asked), Some(whole));
         assert_eq!(ask(&mut memo, &question(7, "A.demo.svc.cluster.local", 33)), None);
     }
@@ -377,7 +455,7 @@ mod tests {
     fn an_answer_is_forgotten_when_its_service_changes() {
         let (mut memo, zone) = (Memo::new(1), zone());
         let asked = question(7, "a.demo.svc.cluster.local", 1);
-        learn(&mut memo, &asked, &answer(&asked, &[&address(1)]), stamp(&zone));
+        learn(&mut memo, &asked, &answer(&asked, &[&address(1)]), &stamp(&zone));
         assert!(ask(&mut memo, &asked).is_some());
         let mut next = zone.clone();
         let touched = BTreeSet::from([ObjectName::new("demo", "a")]);
@@ -391,10 +469,10 @@ mod tests {
     fn the_number_of_answers_is_bounded_and_what_is_asked_for_stays() {
         let (mut memo, zone) = (Memo::new(1000), zone());
         let asked = question(7, "a.demo.svc.cluster.local", 1);
-        learn(&mut memo, &asked, &answer(&asked, &[&address(1)]), stamp(&zone));
+        learn(&mut memo, &asked, &answer(&asked, &[&address(1)]), &stamp(&zone));
         for number in 0..5 * ANSWERS_MIN {
             let other = question(7, &format!("n{number}.demo.svc.cluster.local"), 1);
-            learn(&mut memo, &other, &answer(&other, &[&address(1)]), stamp(&zone));
+            learn(&mut memo, &other, &answer(&other, &[&address(1)]), &stamp(&zone));
             assert!(memo.young.len() + memo.old.len() <= ANSWERS_MIN);
             assert!(ask(&mut memo, &asked).is_some());
         }

@@ -6,6 +6,7 @@
 
 mod config;
 mod error;
+mod labels;
 mod net;
 
 mod chain;
@@ -44,5 +45,6 @@ pub use config::{At, Config, Corefile};
 pub use corefile::CorefileError;
 pub use error::DnsError;
 pub use feed::feed_updates;
+pub use labels::{Labelled, Labels, Selected};
 pub use listen::{Inherited, open_sockets};
 pub use server::{DnsServer, Notice};

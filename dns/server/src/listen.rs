@@ -36,8 +36,8 @@ const KERNEL_DROPS: Family = Family {
     help: "Questions that the queues of the sockets of an address had no room for.",
 };
 
-/// Larger than any question or answer over UDP; what is longer is cut, and then malformed.
-const MESSAGE_MAX: usize = 4096;
+/// Larger than any question, and than any answer of another server over UDP.
+pub(crate) const MESSAGE_MAX: usize = 4096;
 /// Queue of a socket in the kernel: the questions of some tenths of a second, for the time that a successor needs.
 const RECEIVE_QUEUE_BYTES: i32 = 4 << 20;
 /// Connections that wait to be accepted.

@@ -13,10 +13,12 @@ use std::{
     time::Duration,
 };
 
+mod ledger;
 mod site;
 mod text;
 
-pub(crate) use site::{Record, SiteMetrics};
+pub(crate) use ledger::{Ledger, Line, Tally};
+pub(crate) use site::{Place, SiteMetrics};
 
 /// Upper bounds in seconds: CoreDNS's 16 buckets from a quarter of a millisecond, each twice the last.
 const DURATION_BOUNDS: [f64; 16] = [
@@ -68,9 +70,9 @@ pub(crate) struct Gauge(AtomicU64);
 pub(crate) struct Histogram {
     bounds: &'static [f64],
     /// One per bound and one above them all.
-    buckets: Box<[AtomicU64]>,
+    buckets: Box<[Counter]>,
     /// In nanoseconds or bytes.
-    sum: AtomicU64,
+    sum: Counter,
     /// What the sum is divided by to get the unit of the bounds.
     scale: f64,
 }
@@ -106,7 +108,14 @@ impl Transport {
 
 impl Counter {
     pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
+        self.add_many(1);
+    }
+
+    /// Nothing costs nothing.
+    pub(crate) fn add_many(&self, count: u64) {
+        if count > 0 {
+            self.0.fetch_add(count, Relaxed);
+        }
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -130,25 +139,27 @@ impl Histogram {
     }
 
     fn new(bounds: &'static [f64], scale: f64) -> Self {
-        let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self { bounds, buckets, sum: AtomicU64::new(0), scale }
+        let buckets = (0..=bounds.len()).map(|_| Counter::default()).collect();
+        Self { bounds, buckets, sum: Counter::default(), scale }
     }
 
     /// Counts a duration.
     pub(crate) fn observe_duration(&self, duration: Duration) {
+        self.observe_durations(duration, 1);
+    }
+
+    /// Counts something that took so long that many times.
+    pub(crate) fn observe_durations(&self, duration: Duration, count: u64) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.observe(duration.as_secs_f64(), nanoseconds);
+        let bucket = self.bounds.partition_point(|bound| *bound < duration.as_secs_f64());
+        self.buckets[bucket].add_many(count);
+        self.sum.add_many(nanoseconds.saturating_mul(count));
     }
 
-    pub(crate) fn observe_size(&self, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.observe(f64::from(bytes), bytes.into());
-    }
-
-    fn observe(&self, value: f64, sum: u64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < value);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum.fetch_add(sum, Relaxed);
+    /// Counts values that somebody counted already.
+    fn add(&self, buckets: &[u64], sum: u64) {
+        self.buckets.iter().zip(buckets).for_each(|(bucket, count)| bucket.add_many(*count));
+        self.sum.add_many(sum);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Following the cluster: updates in, a new zone published for each.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    Labelled,
     catalog::Catalog,
     listen::give_back_memory,
     metrics::{Counter, Family, Registry},
@@ -51,19 +52,22 @@ pub(crate) struct Known {
 struct State {
     zone: Zone,
     readers: Vec<Weak<ClusterNames>>,
+    /// What was last known of the objects that match a selector.
+    selected: BTreeMap<(Labelled, String), BTreeSet<ObjectName>>,
 }
 
 /// The names of the cluster as one `kubernetes` plugin serves them.
 pub(crate) struct ClusterNames {
     pub(crate) zone: ArcSwap<Zone>,
-    config: Arc<ZoneConfig>,
+    /// Written under the lock of the state.
+    config: ArcSwap<ZoneConfig>,
 }
 
 impl Cluster {
     /// Nothing is known yet.
     pub(crate) fn new(registry: &Registry) -> Self {
         let zone = Zone::new(ZoneConfig::new(Name::root()));
-        let state = Mutex::new(State { zone, readers: Vec::new() });
+        let state = Mutex::new(State { zone, readers: Vec::new(), selected: BTreeMap::new() });
         Self { state, updates: registry.counter(&UPDATES, &[]), corefile: watch::Sender::new(None) }
     }
 
@@ -77,9 +81,32 @@ impl Cluster {
         let config = Arc::new(config);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let zone = ArcSwap::from_pointee(state.zone.with_config(&config));
-        let names = Arc::new(ClusterNames { zone, config });
+        let names = Arc::new(ClusterNames { zone, config: ArcSwap::new(config) });
         state.readers.push(Arc::downgrade(&names));
         names
+    }
+
+    /// The objects that matched a selector when somebody last asked.
+    pub(crate) fn selected(&self, kind: Labelled, selector: &str) -> Option<BTreeSet<ObjectName>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.selected.get(&(kind, selector.to_owned())).cloned()
+    }
+
+    /// Remembers the objects that match a selector.
+    pub(crate) fn select(&self, kind: Labelled, selector: &str, objects: BTreeSet<ObjectName>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.selected.insert((kind, selector.to_owned()), objects);
+    }
+
+    /// Changes the options of a plugin.
+    pub(crate) fn configure(&self, names: &ClusterNames, change: impl FnOnce(&mut ZoneConfig)) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = ZoneConfig::clone(&names.config.load());
+        change(&mut config);
+        let config = Arc::new(config);
+        names.zone.store(Arc::new(state.zone.with_config(&config)));
+        names.config.store(config);
+        state.zone.outdate_all();
     }
 
     /// Publishes the Corefile that an update leaves.
@@ -131,7 +158,7 @@ impl Cluster {
         let zone = &state.zone;
         let readers: Vec<Arc<ClusterNames>> = state.readers.iter().filter_map(Weak::upgrade).collect();
         for reader in &readers {
-            reader.zone.store(Arc::new(zone.with_config(&reader.config)));
+            reader.zone.store(Arc::new(zone.with_config(&reader.config.load())));
         }
         zone.outdate(&before, &touched);
         state.readers.retain(|reader| reader.strong_count() > 0);

@@ -9,6 +9,7 @@ mod record;
 
 mod arpa;
 mod owners;
+mod selection;
 mod shards;
 mod stamp;
 
@@ -21,5 +22,6 @@ mod transfer;
 pub use arpa::zones as reverse_zones;
 pub use name::{Labels, Name, NameError};
 pub use record::{Answer, Class, Origin, Question, Rcode, Record, RecordData, RecordType, Soa};
+pub use selection::Selection;
 pub use stamp::Stamp;
 pub use zone::{Pods, Zone, ZoneConfig};

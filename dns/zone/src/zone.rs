@@ -13,6 +13,7 @@ use crate::{
     Name, Question, Stamp,
     entry::{Entry, Kind, PortLists},
     owners::Owners,
+    selection::Selection,
     shards::Shards,
     stamp::Versions,
 };
@@ -38,8 +39,10 @@ pub struct ZoneConfig {
     pub ignore_empty: bool,
     /// Endpoints have no records.
     pub no_endpoints: bool,
-    /// The only namespaces that exist; none is all.
-    pub namespaces: BTreeSet<String>,
+    /// The namespaces that exist.
+    pub namespaces: Selection<Box<str>>,
+    /// The services that exist.
+    pub services: Selection<ObjectName>,
 }
 
 /// Which names `a-b-c-d.<namespace>.pod.<domain>` exist.
@@ -131,6 +134,11 @@ impl Zone {
         }
     }
 
+    /// Outdates the stamps of all answers: to be called when readers see the zone with another configuration.
+    pub fn outdate_all(&self) {
+        self.versions.bump_all();
+    }
+
     /// The service that alone decides the answer, when there is one.
     fn only_service(&self, question: &Question) -> Option<u64> {
         let domain = self.config.domain_of(&question.name)?;
@@ -171,9 +179,9 @@ impl Zone {
         self.pods.get(&address).map(|namespace| &**namespace)
     }
 
-    /// Whether a complete view has been applied.
+    /// Whether a complete view has been applied, and it is known what of it to show.
     pub fn is_synced(&self) -> bool {
-        self.synced
+        self.synced && self.config.namespaces.is_known() && self.config.services.is_known()
     }
 
     /// The zone's configuration.
@@ -190,15 +198,14 @@ impl Zone {
         key[service.len() + 1..].copy_from_slice(namespace);
         key.make_ascii_lowercase();
         let entry = self.services.get(&*key)?;
-        let hidden =
-            self.config.ignore_empty && entry.is_empty() || !self.config.exposes(&entry.name.namespace);
+        let hidden = self.config.ignore_empty && entry.is_empty() || !self.config.shows(&entry.name);
         (!hidden).then_some(entry)
     }
 
     /// All services, in no order.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         let exposed = |entry: &&Arc<Entry>| {
-            self.config.exposes(&entry.name.namespace) && !(self.config.ignore_empty && entry.is_empty())
+            self.config.shows(&entry.name) && !(self.config.ignore_empty && entry.is_empty())
         };
         self.services.values().filter(exposed)
     }
@@ -207,7 +214,7 @@ impl Zone {
     pub(crate) fn owners_of(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
         self.owners
             .of(address)
-            .filter(|name| self.config.exposes(&name.namespace))
+            .filter(|name| self.config.shows(name))
             .filter_map(|name| self.services.get(&*key_of(name)).map(|entry| &**entry))
     }
 
@@ -252,7 +259,8 @@ impl ZoneConfig {
             endpoint_pod_names: false,
             ignore_empty: false,
             no_endpoints: false,
-            namespaces: BTreeSet::new(),
+            namespaces: Selection::All,
+            services: Selection::All,
         }
     }
 
@@ -267,7 +275,11 @@ impl ZoneConfig {
     }
 
     fn exposes(&self, namespace: &str) -> bool {
-        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+        self.namespaces.has(namespace)
+    }
+
+    fn shows(&self, service: &ObjectName) -> bool {
+        self.exposes(&service.namespace) && self.services.has(service)
     }
 }
 

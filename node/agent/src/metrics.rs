@@ -25,6 +25,7 @@ use crate::{
     health,
     locals::Missing,
     report::{MapFill, PodReport, Reporter},
+    resolver::Life,
     stats::{Histogram, SyncStats},
 };
 
@@ -109,6 +110,8 @@ const METRICS: &[Metric] = &[
     ("fairlead_affinity_removed_total", COUNTER, "Clients of services with session affinity that were removed because their time was over.", One(|s| s.garbage.affinity_removed as f64)),
     ("fairlead_masqueraded_connections", GAUGE, "Connections that take a port of the range to masquerade with, as of the last look through the table.", One(|s| s.garbage.last.masqueraded as f64)),
     ("fairlead_udp_sockets_ended_total", COUNTER, "Connected UDP sockets that were ended because their backend had stopped.", One(|s| s.sockets_ended as f64)),
+    ("fairlead_dns_resolver_alive", GAUGE, "Whether this node's DNS server shows signs of life; nothing on a node that waits for none.", Many(resolver_alive)),
+    ("fairlead_dns_fallbacks_total", COUNTER, "Times that look-ups were led to other nodes' DNS servers because this node's showed no sign of life.", One(|s| s.stats.resolver.fallbacks as f64)),
     ("fairlead_drops_total", COUNTER, "Packets and connections not let through, by reason.", Many(|s| s.drops.iter().map(reason).collect())),
     ("fairlead_xdp_attached", GAUGE, "Where the uplink's driver program runs: mode native, generic or off.", Many(|s| vec![(vec![("mode", s.xdp_mode.clone())], 1.0)])),
     ("fairlead_xdp_forwarded_packets_total", COUNTER, "Packets that the uplink's driver program has sent on to other machines.", One(|s| s.xdp_forwarded as f64)),
@@ -208,6 +211,11 @@ fn maps(scrape: &Scrape, value: fn(&MapFill) -> u64) -> Vec<Sample> {
     scrape.maps.iter().map(|map| (vec![("map", map.name.clone())], value(map) as f64)).collect()
 }
 
+fn resolver_alive(scrape: &Scrape) -> Vec<Sample> {
+    let alive = |life| f64::from(u8::from(life == Life::Alive));
+    scrape.stats.resolver.life.map(|life| (Vec::new(), alive(life))).into_iter().collect()
+}
+
 fn reason((reason, count): (&String, &u64)) -> Sample {
     (vec![("reason", reason.clone())], *count as f64)
 }
@@ -249,6 +257,9 @@ mod tests {
     fn scrape() -> Scrape {
         let mut stats = SyncStats::default();
         stats.applied(Duration::from_millis(3));
+        for life in [Life::Alive, Life::Silent, Life::Gone, Life::Alive, Life::Silent] {
+            stats.resolver.turn(life);
+        }
         let pod = PodReport {
             namespace: "demo".into(),
             name: "web-1".into(),
@@ -294,6 +305,8 @@ mod tests {
             "kubeproxy_sync_proxy_rules_duration_seconds_sum 0.003",
             "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 2",
+            "fairlead_dns_resolver_alive 0",
+            "fairlead_dns_fallbacks_total 2",
             "fairlead_map_capacity{map=\"SERVICES\"} 131072",
             "fairlead_pod_transmit_bytes_total{namespace=\"demo\",pod=\"web-1\"} 1099511627776",
             "fairlead_pod_drops_total{namespace=\"demo\",pod=\"web-1\",reason=\"no-endpoints\"} 9",

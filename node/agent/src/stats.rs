@@ -9,7 +9,7 @@ use fairlead_model::Revision;
 use fairlead_plan::ebpf::Usage;
 use tokio::sync::watch;
 
-use crate::cluster::Changed;
+use crate::{cluster::Changed, resolver::Life};
 
 /// How many triggers are remembered while nothing can be applied.
 const TRIGGERS_MAX: usize = 16_384;
@@ -40,6 +40,7 @@ pub(crate) struct SyncStats {
     pub(crate) revision: Revision,
     pub(crate) service_changes: Changes,
     pub(crate) endpoint_changes: Changes,
+    pub(crate) resolver: ResolverStats,
     /// When what waits was triggered, in nanoseconds since the Unix epoch.
     triggered_unix_ns: Vec<u64>,
 }
@@ -51,6 +52,15 @@ pub(crate) struct Changes {
     pub(crate) pending: u64,
     /// Seen since the start.
     pub(crate) total: u64,
+}
+
+/// What became of the node's own DNS server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ResolverStats {
+    /// How it is; nothing where nobody waits for its signs of life.
+    pub(crate) life: Option<Life>,
+    /// How often look-ups were led to other nodes' servers.
+    pub(crate) fallbacks: u64,
 }
 
 /// [`SyncStats`] for one writer and many readers.
@@ -97,6 +107,7 @@ impl Default for SyncStats {
             revision: Revision::default(),
             service_changes: Changes::default(),
             endpoint_changes: Changes::default(),
+            resolver: ResolverStats::default(),
             triggered_unix_ns: Vec::new(),
         }
     }
@@ -106,6 +117,15 @@ impl Default for SyncStats {
 fn programming_bounds() -> impl Iterator<Item = f64> {
     let range = |first: u32, step: u32, count: u32| (0..count).map(move |n| f64::from(first + step * n));
     [0.25, 0.5].into_iter().chain(range(1, 1, 59)).chain(range(60, 5, 12)).chain(range(120, 30, 7))
+}
+
+impl ResolverStats {
+    /// It is so from now on.
+    pub(crate) fn turn(&mut self, life: Life) {
+        let before = self.life.replace(life);
+        let lost = life != Life::Alive && before.is_none_or(|before| before == Life::Alive);
+        self.fallbacks += u64::from(lost);
+    }
 }
 
 impl SyncStats {

@@ -145,6 +145,9 @@ impl<S: State> SyncLoop<S> {
         let mut audit = interval_at(tokio::time::Instant::now() + self.audit_every, self.audit_every);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut life = self.life.take();
+        if let Some(life) = &life {
+            self.outputs.stats.update(|stats| stats.resolver.turn(*life.borrow()));
+        }
         loop {
             let wake = self.next_wake();
             tokio::select! {
@@ -160,6 +163,7 @@ impl<S: State> SyncLoop<S> {
                     None => return,
                 },
                 life = next_life(&mut life) => {
+                    self.outputs.stats.update(|stats| stats.resolver.turn(life));
                     let changed = self.outputs.cluster.turn(life, &self.node);
                     self.queue(changed, Instant::now());
                 }

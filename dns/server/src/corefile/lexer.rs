@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Token;
+use super::{CorefileError, Token};
 
-/// All words of a file. A quote that is not closed goes to the end of the file.
-pub(super) fn tokens(file: &Arc<str>, text: &str) -> Vec<Token> {
+/// All words of a file.
+pub(super) fn tokens(file: &Arc<str>, text: &str) -> Result<Vec<Token>, CorefileError> {
     let mut tokens = Vec::new();
     let mut line = 1;
     let mut chars = text.trim_start_matches('\u{feff}').chars().peekable();
@@ -20,7 +20,8 @@ pub(super) fn tokens(file: &Arc<str>, text: &str) -> Vec<Token> {
         }
         let start = line;
         let mut word = String::new();
-        if first == '"' {
+        let mut is_open = first == '"';
+        if is_open {
             let mut escaped = false;
             for next in chars.by_ref() {
                 line += u32::from(next == '\n');
@@ -30,7 +31,10 @@ pub(super) fn tokens(file: &Arc<str>, text: &str) -> Vec<Token> {
                         word.push('"');
                         escaped = false;
                     }
-                    '"' => break,
+                    '"' => {
+                        is_open = false;
+                        break;
+                    }
                     _ => {
                         escaped = next == '\\' && !escaped;
                         word.push(next);
@@ -43,7 +47,11 @@ pub(super) fn tokens(file: &Arc<str>, text: &str) -> Vec<Token> {
                 word.push(next);
             }
         }
-        tokens.push(Token { text: word, file: Arc::clone(file), line: start });
+        let token = Token { text: word, file: Arc::clone(file), line: start };
+        if is_open {
+            return Err(CorefileError::new(&token, "", "the quote that begins here has no end"));
+        }
+        tokens.push(token);
     }
-    tokens
+    Ok(tokens)
 }

@@ -35,7 +35,7 @@ pub(crate) fn parse(
     text: &str,
     surroundings: &Surroundings<'_>,
 ) -> Result<Vec<Block>, CorefileError> {
-    let mut rest = lexer::tokens(&Arc::from(file), text);
+    let mut rest = lexer::tokens(&Arc::from(file), text)?;
     rest.reverse();
     let mut parser = Parser { rest, last: None, snippets: HashMap::new(), imports: 0, surroundings };
     let mut blocks = Vec::new();
@@ -219,7 +219,7 @@ impl Parser<'_> {
         for path in files(&at, pattern).map_err(fault)? {
             let read = (self.surroundings.read)(&path);
             let text = read.map_err(|e| fault(format!("cannot read {}: {e}", path.display())))?;
-            imported.extend(lexer::tokens(&Arc::from(path.to_string_lossy()), &text));
+            imported.extend(lexer::tokens(&Arc::from(path.to_string_lossy()), &text)?);
         }
         self.rest.extend(imported.into_iter().rev());
         self.last = None;

@@ -78,6 +78,7 @@ fn what_is_wrong_is_one_sentence_with_its_place() {
         ),
         ("(s) {\n}\n(s) {\n}", "/etc/dns/Corefile:3: the snippet \"s\" is defined twice"),
         (". {\n import a b\n}", "/etc/dns/Corefile:2: import: takes one snippet, file or pattern of files"),
+        (". {\n log \"a\nb\n}", "/etc/dns/Corefile:2: the quote that begins here has no end"),
         ("a, {\n}", "/etc/dns/Corefile:1: expected a zone before {; is there a comma too many?"),
     ];
     for (text, expected) in rows {

@@ -13,8 +13,6 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::MESSAGE_MAX;
-
 /// Most datagrams in one system call. More gains nothing and makes the first of them wait.
 pub(crate) const BATCH: usize = 32;
 /// Room for one control message: a header and the larger of the two `pktinfo` structures, both aligned.
@@ -41,10 +39,10 @@ pub(crate) struct Origin {
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_LEN]);
 
-/// Datagrams that were read.
-pub(crate) struct Batch {
+/// Datagrams that were read, of at most `LEN` bytes each.
+pub(crate) struct Batch<const LEN: usize> {
     origins: Box<[Origin]>,
-    packets: Box<[[u8; MESSAGE_MAX]]>,
+    packets: Box<[[u8; LEN]]>,
     lengths: [usize; BATCH],
     count: usize,
 }
@@ -61,18 +59,18 @@ impl Default for Origin {
     }
 }
 
-impl Batch {
+impl<const LEN: usize> Batch<LEN> {
     pub(crate) fn new() -> Self {
         Self {
             origins: vec![Origin::default(); BATCH].into(),
-            packets: vec![[0; MESSAGE_MAX]; BATCH].into(),
+            packets: vec![[0; LEN]; BATCH].into(),
             lengths: [0; BATCH],
             count: 0,
         }
     }
 
-    /// Reads what is there, at most [`BATCH`] datagrams; says how many. Never waits. A datagram that is longer than any
-    /// message we take is cut, and then malformed.
+    /// Reads what is there, at most [`BATCH`] datagrams; says how many. Never waits. A datagram that is longer than
+    /// the buffers is cut, and then malformed.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.count = 0;
         let mut vectors = [const { libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 } }; BATCH];
@@ -101,7 +99,7 @@ impl Batch {
         };
         let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
         for (index, header) in headers[..read].iter().enumerate() {
-            self.lengths[index] = (header.msg_len as usize).min(MESSAGE_MAX);
+            self.lengths[index] = (header.msg_len as usize).min(LEN);
             let origin = &mut self.origins[index];
             origin.name_len = header.msg_hdr.msg_namelen;
             origin.control_len = header.msg_hdr.msg_controllen;
@@ -114,6 +112,16 @@ impl Batch {
     /// A datagram that was read.
     pub(crate) fn packet(&self, index: usize) -> &[u8] {
         &self.packets[index][..self.lengths[index]]
+    }
+
+    /// The whole buffer it is in, for its answer to be written in its place.
+    pub(crate) fn buffer(&mut self, index: usize) -> &mut [u8; LEN] {
+        &mut self.packets[index]
+    }
+
+    /// What was written in its place.
+    pub(crate) fn answer(&self, index: usize, len: usize) -> &[u8] {
+        &self.packets[index][..len]
     }
 
     /// Where it came from.
@@ -313,7 +321,7 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         let asked: SocketAddr = asked.replace("PORT", &port.to_string()).parse().unwrap();
         let client = UdpSocket::bind(SocketAddr::new(asked.ip(), 0)).unwrap();
-        let mut batch = Batch::new();
+        let mut batch = Batch::<8>::new();
         for round in 0..2 * BATCH {
             client.send_to(&[u8::try_from(round).unwrap(); 5], asked).unwrap();
         }
@@ -344,7 +352,7 @@ mod tests {
         for _ in 0..100 {
             client.send_to(&[0; 100], socket.local_addr().unwrap()).unwrap();
         }
-        let mut batch = Batch::new();
+        let mut batch = Batch::<128>::new();
         let read: usize = std::iter::from_fn(|| batch.receive(socket.as_fd()).ok()).sum();
         assert!(read < 100);
         assert_eq!(kernel_drops(socket.as_fd()), 100 - read as u64);

@@ -17,23 +17,27 @@ use tokio::{io::unix::AsyncFdReadyGuard, runtime::Builder};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BATCH, Batch, MESSAGE_MAX,
+    BATCH, Batch,
     batch::{Origin, send, watch},
     is_transient,
     waiting::{Ticket, Waiting},
 };
 use crate::{
     codec::{Key, glance, refuse},
-    handler::{Again, Handler, Step, Tally},
+    handler::{Again, Handler, Step},
     heartbeat::BEAT,
     hot::Memo,
-    metrics::{Client, Transport},
+    metrics::{Client, Ledger, Line, Transport},
 };
 
 /// Batches read before answers that were waited for get their turn.
 const ROUNDS_MAX: usize = 4;
 /// Questions that may wait for somebody else, per worker.
 const WAITING_MAX: usize = 4096;
+
+/// Room for a question, and for its answer in its place: what is longer is cut, and then malformed (CoreDNS reads 512
+/// bytes). An odd number of cache lines, because buffers a power of two apart drive each other out of the cache.
+const QUESTION_MAX: usize = 21 * 64;
 
 /// A question that waits.
 struct Parked {
@@ -43,19 +47,30 @@ struct Parked {
     refusal: Vec<u8>,
 }
 
+/// An answer to a datagram of this round.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// In place of the question, so long.
+    InPlace(usize, usize),
+    /// In a buffer.
+    Written(usize, usize),
+}
+
 /// An answer that was waited for; nothing when the question had to give way.
 type Later = BoxFuture<'static, Option<(Ticket, Vec<u8>)>>;
 
 struct Worker {
     address: SocketAddr,
     handler: Arc<Handler>,
-    batch: Batch,
-    memo: Memo<Arc<Tally>>,
+    batch: Batch<QUESTION_MAX>,
+    memo: Memo<Line>,
+    /// Answers out of the memo, until they are sent.
+    ledger: Ledger,
     key: Key,
-    /// Answers of this round; their buffers are used again.
-    answers: Vec<Vec<u8>>,
-    /// Which datagram each of them answers.
-    sources: Vec<usize>,
+    /// Where the answers of this round are.
+    answers: Vec<Answer>,
+    /// Those that did not come out of the memo; the buffers are used again.
+    written: Vec<Vec<u8>>,
     parked: Waiting<Parked>,
     later: FuturesUnordered<Later>,
 }
@@ -73,8 +88,9 @@ pub(super) fn run(
         batch: Batch::new(),
         memo: Memo::new(workers),
         key: Key::new(),
-        answers: (0..BATCH).map(|_| Vec::with_capacity(MESSAGE_MAX)).collect(),
-        sources: Vec::with_capacity(BATCH),
+        ledger: Ledger::default(),
+        answers: Vec::with_capacity(BATCH),
+        written: vec![Vec::new(); BATCH],
         parked: Waiting::new(WAITING_MAX),
         later: FuturesUnordered::new(),
     };
@@ -118,42 +134,51 @@ impl Worker {
     /// Answers a batch: what can be answered at once leaves in one system call, the rest waits.
     fn answer(&mut self, socket: &UdpSocket, count: usize) {
         let received = Instant::now();
-        self.memo.follow(self.handler.routes_id());
-        self.sources.clear();
+        if self.memo.follow(self.handler.routes_id()) {
+            self.ledger.close();
+        }
+        self.answers.clear();
         for index in 0..count {
             self.answer_one(socket, index, received);
         }
-        if self.sources.is_empty() {
+        if self.answers.is_empty() {
             return;
         }
-        let messages = self.sources.iter().zip(&self.answers);
-        let messages = messages.map(|(index, bytes)| (Some(self.batch.origin(*index)), &bytes[..]));
+        let messages = self.answers.iter().map(|answer| match *answer {
+            Answer::InPlace(index, len) => (Some(self.batch.origin(index)), self.batch.answer(index, len)),
+            Answer::Written(index, buffer) => (Some(self.batch.origin(index)), &self.written[buffer][..]),
+        });
         let sent = send(socket.as_fd(), messages);
-        (sent..self.sources.len()).for_each(|_| self.handler.drop_packet());
+        (sent..self.answers.len()).for_each(|_| self.handler.drop_packet());
+        self.ledger.settle(Transport::Udp, received.elapsed());
     }
 
     fn answer_one(&mut self, socket: &UdpSocket, index: usize, received: Instant) {
         let packet = self.batch.packet(index);
         let origin = self.batch.origin(index);
         let Some(peer) = origin.peer() else { return self.handler.drop_packet() };
-        let local = origin.local().map_or(self.address, |ip| (ip, self.address.port()).into());
-        let client = Client { peer, local, transport: Transport::Udp };
-        let out = &mut self.answers[self.sources.len()];
+        let asked = packet.len();
         let glanced = glance(packet, &mut self.key);
         if let Some(glance) = &glanced
-            && let Some(tally) = self.memo.answer(&self.key, glance, (packet, received), out)
+            && let Some((len, line)) = self.memo.answer(&self.key, glance, received, self.batch.buffer(index))
         {
-            tally.repeat(client, packet.len(), out.len(), received.elapsed());
-            self.sources.push(index);
+            self.ledger.note(line, peer.ip(), asked, len);
+            self.answers.push(Answer::InPlace(index, len));
             return;
         }
-        match self.handler.start(packet, client, out) {
+        let local =
+            self.batch.origin(index).local().map_or(self.address, |ip| (ip, self.address.port()).into());
+        let client = Client { peer, local, transport: Transport::Udp };
+        let buffer = self.answers.len();
+        let out = &mut self.written[buffer];
+        match self.handler.start(self.batch.packet(index), client, out) {
             Step::Ignore => {}
             Step::Reply(again) => {
                 if let (Some(glance), Some(Again { lasting, rotate, tally })) = (&glanced, again) {
-                    self.memo.learn((&self.key, glance), out, rotate, (lasting, tally));
+                    let line = self.ledger.line(tally);
+                    self.memo.learn((&self.key, glance), out, rotate, (&lasting, line));
                 }
-                self.sources.push(index);
+                self.answers.push(Answer::Written(index, buffer));
             }
             Step::Wait(answer) => self.park(socket, index, client, answer),
         }

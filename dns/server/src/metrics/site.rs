@@ -1,10 +1,10 @@
 //! What CoreDNS's `prometheus` plugin counts for a zone of a server block.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use fairlead_zone::{Rcode, RecordType};
 
-use super::{Client, Counter, Histogram};
+use super::{Counter, Histogram, SIZE_BOUNDS, Transport};
 
 /// Types that have a label of their own; CoreDNS's list.
 pub(super) const TYPES: [RecordType; 19] = [
@@ -74,16 +74,64 @@ pub(crate) struct SiteMetrics {
     pub(super) dnssec_requests: Counter,
 }
 
-/// A question and its answer, as they are counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Record {
-    pub(crate) rtype: RecordType,
-    pub(crate) dnssec_ok: bool,
-    pub(crate) request_size: usize,
-    pub(crate) rcode: Rcode,
-    pub(crate) response_size: usize,
-    pub(crate) answered_by: &'static str,
-    pub(crate) took: Duration,
+/// Which of the counters an answer is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    rtype: usize,
+    rcode: usize,
+    plugin: usize,
+    dnssec_ok: bool,
+}
+
+/// Answers of one place over one transport, not yet counted.
+#[derive(Default)]
+pub(crate) struct Sum {
+    /// By family of the client.
+    answers: [u64; 2],
+    request_sizes: Sizes,
+    response_sizes: Sizes,
+}
+
+#[derive(Default)]
+struct Sizes {
+    buckets: [u64; SIZE_BOUNDS.len() + 1],
+    bytes: u64,
+}
+
+impl Place {
+    pub(crate) fn new(rtype: RecordType, rcode: Rcode, answered_by: &str, dnssec_ok: bool) -> Self {
+        Self {
+            rtype: TYPES.iter().position(|known| *known == rtype).unwrap_or(TYPES.len()),
+            rcode: RCODES.iter().position(|known| *known == rcode).unwrap_or(RCODES.len()),
+            plugin: PLUGINS.iter().position(|known| *known == answered_by).unwrap_or(0),
+            dnssec_ok,
+        }
+    }
+}
+
+impl Sum {
+    /// One answer more.
+    pub(crate) fn add(&mut self, client: IpAddr, request_size: usize, response_size: usize) {
+        self.answers[usize::from(!client.to_canonical().is_ipv4())] += 1;
+        self.request_sizes.add(request_size);
+        self.response_sizes.add(response_size);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.answers() == 0
+    }
+
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.iter().sum()
+    }
+}
+
+impl Sizes {
+    fn add(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.buckets[SIZE_BOUNDS.partition_point(|bound| *bound < f64::from(bytes))] += 1;
+        self.bytes += u64::from(bytes);
+    }
 }
 
 impl SiteMetrics {
@@ -100,20 +148,20 @@ impl SiteMetrics {
         }
     }
 
-    /// Counts a question with its answer.
-    pub(crate) fn record(&self, client: Client, record: &Record) {
-        let transport = client.transport.base();
-        let family = usize::from(!client.peer.ip().to_canonical().is_ipv4());
-        let rtype = TYPES.iter().position(|known| *known == record.rtype).unwrap_or(TYPES.len());
-        let rcode = RCODES.iter().position(|known| *known == record.rcode).unwrap_or(RCODES.len());
-        let plugin = PLUGINS.iter().position(|known| *known == record.answered_by).unwrap_or(0);
-        self.requests[transport][family][rtype].add();
-        self.responses[plugin][rcode].add();
-        self.request_sizes[transport].observe_size(record.request_size);
-        self.response_sizes[transport].observe_size(record.response_size);
-        self.durations.observe_duration(record.took);
-        if record.dnssec_ok {
-            self.dnssec_requests.add();
+    /// Counts answers that took equally long.
+    pub(crate) fn count(&self, transport: Transport, place: Place, sum: &Sum, took: Duration) {
+        let transport = transport.base();
+        let answers = sum.answers();
+        for (family, answers) in self.requests[transport].iter().zip(sum.answers) {
+            family[place.rtype].add_many(answers);
+        }
+        self.responses[place.plugin][place.rcode].add_many(answers);
+        let Sum { request_sizes, response_sizes, .. } = sum;
+        self.request_sizes[transport].add(&request_sizes.buckets, request_sizes.bytes);
+        self.response_sizes[transport].add(&response_sizes.buckets, response_sizes.bytes);
+        self.durations.observe_durations(took, answers);
+        if place.dnssec_ok {
+            self.dnssec_requests.add_many(answers);
         }
     }
 }

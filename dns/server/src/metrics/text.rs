@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Histogram, Registry, Value,
+    Counter, Histogram, Registry, Value,
     site::{OTHER, PLUGINS, RCODES, SiteMetrics, TYPES},
 };
 
@@ -131,7 +131,7 @@ impl SiteMetrics {
 impl Histogram {
     /// Appends its lines, unless it has counted nothing.
     fn to_text(&self, text: &mut String, name: &str, labels: &str) {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        let counts: Vec<u64> = self.buckets.iter().map(Counter::get).collect();
         let total: u64 = counts.iter().sum();
         if total == 0 {
             return;
@@ -145,7 +145,7 @@ impl Histogram {
         line(text, &bucket, &format!(r#"{labels},le="+Inf""#), total);
         // Exact up to 2^53 nanoseconds, which is 104 days of answering.
         #[expect(clippy::cast_precision_loss, reason = "a sum of a histogram is a float")]
-        let sum = self.sum.load(Relaxed) as f64 / self.scale;
+        let sum = self.sum.get() as f64 / self.scale;
         line(text, &format!("{name}_sum"), labels, sum);
         line(text, &format!("{name}_count"), labels, total);
     }

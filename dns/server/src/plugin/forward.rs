@@ -291,15 +291,20 @@ impl Forward {
                     dnssec_ok: inquiry.dnssec_ok,
                     checking_disabled: inquiry.checking_disabled,
                 };
-                let shared = Arc::clone(&self.shared);
-                self.flights.join((key, via), || shared.ask(inquiry, via)).await
+                let ask = || Arc::clone(&self.shared).ask(inquiry.clone(), via);
+                match self.flights.join((key, via), ask).await {
+                    Some(outcome) => outcome,
+                    None => ask().await,
+                }
             } else {
                 Arc::clone(&self.shared).ask(inquiry, via).await
             };
         match outcome {
             Ok(reply) => {
                 let no_data = reply.rcode() == Rcode::NO_ERROR && reply.meaning == Meaning::Denial;
-                if options.next.contains(&reply.rcode()) || (options.next_on_nodata && no_data) {
+                let unwelcome = options.next.contains(&reply.rcode()) || (options.next_on_nodata && no_data);
+                // Only another `forward` knows better.
+                if unwelcome && next.is("forward") {
                     return next.serve(query).await;
                 }
                 query.answered_by = "forward";

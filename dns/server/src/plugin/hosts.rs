@@ -1,4 +1,5 @@
-//! `hosts [FILE [ZONE…]] [{ INLINE…; ttl SECONDS; no_reverse; reload DURATION; fallthrough [ZONE…] }]`: names from a
+//! `hosts [FILE [ZONE…]] [{ INLINE…; ttl SECONDS; no_reverse; reload DURATION; fallthrough [ZONE…];
+//! fallthrough_unsupported }]`: names from a
 //! file like `/etc/hosts`.
 //!
 //! A name that is not there and does not fall through is SERVFAIL: such a file has no SOA to deny with.
@@ -36,6 +37,8 @@ const RELOAD: Duration = Duration::from_secs(5);
 struct Hosts {
     zones: Zones,
     fallthrough: Zones,
+    /// Questions for other types of names that are there fall through as well.
+    unsupported: bool,
     ttl_secs: u32,
     table: Arc<ArcSwap<Table>>,
 }
@@ -67,13 +70,15 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
     let registry = &setup.world.registry;
     let (entries, reloaded) = (registry.gauge(&ENTRIES, &[]), registry.gauge(&RELOADED, &[]));
     let mut source = Source { file, inline: Vec::new(), reverse: true, entries, reloaded };
-    let (mut fallthrough, mut ttl_secs, mut reload) = (Zones::default(), TTL_SECS, RELOAD);
+    let (mut fallthrough, mut ttl_secs, mut reload) = (None, TTL_SECS, RELOAD);
+    let mut unsupported = None;
     for (option, mut words) in directive.lines() {
         match option {
             "ttl" => ttl_secs = words.number("a TTL", 1..=65_535)?,
             "no_reverse" => source.reverse = false,
             "reload" => reload = words.duration()?,
-            "fallthrough" => fallthrough = words.zones_or_all()?,
+            "fallthrough" => fallthrough = Some(words.zones_or_all()?),
+            "fallthrough_unsupported" => unsupported = Some(words.clone()),
             address if address.parse::<IpAddr>().is_ok() => {
                 let names = words.all();
                 if names.is_empty() {
@@ -84,6 +89,10 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
             _ => return Err(words.fault(format!("{option:?} is neither an address nor a property"))),
         }
     }
+    if let Some(words) = unsupported.as_ref().filter(|_| fallthrough.is_none()) {
+        return Err(words.fault("fallthrough_unsupported needs fallthrough"));
+    }
+    let (fallthrough, unsupported) = (fallthrough.unwrap_or_default(), unsupported.is_some());
     if source.file.is_dir() {
         return Err(directive.fault(None, format!("{} is a directory", source.file.display())));
     }
@@ -94,7 +103,7 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
     if !reload.is_zero() {
         setup.spawn(follow(source, Arc::clone(&table), reload).boxed());
     }
-    Ok(vec![Arc::new(Hosts { zones: Zones(zones.into()), fallthrough, ttl_secs, table })])
+    Ok(vec![Arc::new(Hosts { zones: Zones(zones.into()), fallthrough, unsupported, ttl_secs, table })])
 }
 
 async fn follow(source: Source, table: Arc<ArcSwap<Table>>, every: Duration) {
@@ -186,6 +195,10 @@ impl Plugin for Hosts {
             query.answered_by = "hosts";
             return ready(Response::status(Rcode::SERV_FAIL));
         };
+        let supported = matches!(question.rtype, RecordType::A | RecordType::AAAA);
+        if !supported && self.unsupported && self.fallthrough.contains(&question.name) {
+            return next.serve(query);
+        }
         let wanted = addresses.iter().filter_map(|address| match (address, question.rtype) {
             (IpAddr::V4(address), RecordType::A) => Some(record(RecordData::A(*address))),
             (IpAddr::V6(address), RecordType::AAAA) => Some(record(RecordData::Aaaa(*address))),

@@ -3,15 +3,17 @@
 //! The names come from the feed, whatever `endpoint`, `tls` and `kubeconfig` say. Before the first snapshot a missing
 //! name is a failure, never a denial, and never another server's business.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use fairlead_zone::{Answer, Class, Name, Pods, Question, Rcode, Record, RecordType, ZoneConfig};
-use futures::FutureExt;
+use fairlead_model::ObjectName;
+use fairlead_zone::{Answer, Class, Name, Pods, Question, Rcode, Record, RecordType, Selection, ZoneConfig};
+use futures::{FutureExt, StreamExt};
 
 use super::{Plugins, Setup};
 use crate::{
+    Labelled,
     chain::{Lasting, Message, Next, Plugin, Query, Response, Serving, Zones, ready},
-    corefile::{CorefileError, Directive, unknown},
+    corefile::{CorefileError, Directive, Words, unknown},
     sync::ClusterNames,
 };
 
@@ -31,7 +33,25 @@ const ABOUT_THE_API: [&str; 7] = [
     "startup_timeout",
 ];
 /// Options that need what the feed does not carry.
-const NOT_IN_THE_FEED: [&str; 4] = ["labels", "namespace_labels", "multicluster", "zonal"];
+const NOT_IN_THE_FEED: [&str; 2] = ["multicluster", "zonal"];
+/// Options that select objects by label.
+const BY_LABEL: [(&str, Labelled); 2] =
+    [("labels", Labelled::Services), ("namespace_labels", Labelled::Namespaces)];
+
+/// What the lines of a directive say.
+struct Options<'a> {
+    config: ZoneConfig,
+    fallthrough: Zones,
+    selectors: Vec<Selector<'a>>,
+}
+
+/// Objects of a kind by their labels.
+struct Selector<'a> {
+    kind: Labelled,
+    text: String,
+    /// Where it is written.
+    words: Words<'a>,
+}
 
 pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<Plugins, CorefileError> {
     directives.iter().map(|directive| plugin(setup, directive)).collect()
@@ -57,9 +77,55 @@ fn plugin(setup: &mut Setup<'_>, directive: &Directive) -> Result<Arc<dyn Plugin
     if config.domains.is_empty() {
         return Err(directive.fault(None, "needs a zone besides reverse zones, such as cluster.local"));
     }
-    let mut fallthrough = Zones::default();
-    options(directive, &mut config, &mut fallthrough)?;
-    Ok(Arc::new(Kubernetes { names: setup.world.cluster.names(config), fallthrough }))
+    let mut options = Options { config, fallthrough: Zones::default(), selectors: Vec::new() };
+    options.read(directive)?;
+    let Options { config, fallthrough, selectors } = options;
+    let names = setup.world.cluster.names(config);
+    for selector in selectors {
+        follow(setup, &names, selector)?;
+    }
+    Ok(Arc::new(Kubernetes { names, fallthrough }))
+}
+
+/// Shows only the objects of a kind that match a selector, as soon as it is known which these are.
+fn follow(
+    setup: &mut Setup<'_>,
+    names: &Arc<ClusterNames>,
+    selector: Selector<'_>,
+) -> Result<(), CorefileError> {
+    let Selector { kind, text: selector, words } = selector;
+    let Some(labels) = &setup.world.config.labels else {
+        return Err(words.fault("nobody knows labels here"));
+    };
+    let mut selected = labels
+        .select(kind, &selector)
+        .map_err(|error| words.fault(format!("{selector:?} is not a label selector: {error}")))?;
+    let (cluster, names) = (Arc::clone(&setup.world.cluster), Arc::clone(names));
+    // What an earlier Corefile learned is true until somebody says otherwise.
+    let known = cluster.selected(kind, &selector);
+    cluster.configure(&names, |config| show(config, kind, known));
+    let following = async move {
+        while let Some(objects) = selected.next().await {
+            cluster.select(kind, &selector, objects.clone());
+            cluster.configure(&names, |config| show(config, kind, Some(objects)));
+        }
+    };
+    setup.spawn(following.boxed());
+    Ok(())
+}
+
+fn show(config: &mut ZoneConfig, kind: Labelled, objects: Option<BTreeSet<ObjectName>>) {
+    match kind {
+        Labelled::Services => {
+            config.services =
+                objects.map_or(Selection::Unknown, |objects| Selection::These(Arc::new(objects)));
+        }
+        Labelled::Namespaces => {
+            let namespaces =
+                objects.map(|objects| objects.iter().map(|object| Box::from(&*object.name)).collect());
+            config.namespaces = namespaces.unwrap_or(Selection::Unknown);
+        }
+    }
 }
 
 fn is_reverse(zone: &Name) -> bool {
@@ -71,12 +137,32 @@ fn is_reverse(zone: &Name) -> bool {
     )
 }
 
-fn options(
-    directive: &Directive,
-    config: &mut ZoneConfig,
-    fallthrough: &mut Zones,
-) -> Result<(), CorefileError> {
-    for (option, mut words) in directive.lines() {
+impl<'a> Options<'a> {
+    fn read(&mut self, directive: &'a Directive) -> Result<(), CorefileError> {
+        let mut namespaces = BTreeSet::new();
+        for (option, mut words) in directive.lines() {
+            match option {
+                "namespaces" => {
+                    namespaces.extend(words.all().into_iter().map(Box::from));
+                    if namespaces.is_empty() {
+                        return Err(words.fault("needs a namespace"));
+                    }
+                    self.config.namespaces = namespaces.iter().cloned().collect();
+                }
+                "fallthrough" => self.fallthrough = words.zones_or_all()?,
+                _ => self.option(option, &mut words)?,
+            }
+            words.end()?;
+        }
+        let by_label = self.selectors.iter().any(|selector| selector.kind == Labelled::Namespaces);
+        if by_label && !namespaces.is_empty() {
+            return Err(directive.fault(None, "takes either namespaces or namespace_labels, not both"));
+        }
+        Ok(())
+    }
+
+    fn option(&mut self, option: &str, words: &mut Words<'a>) -> Result<(), CorefileError> {
+        let config = &mut self.config;
         match option {
             "pods" => {
                 config.pods = match words.need("disabled, insecure or verified")? {
@@ -95,13 +181,6 @@ fn options(
                 Some("empty_service") => config.ignore_empty = true,
                 _ => return Err(words.fault("only `ignore empty_service` is known")),
             },
-            "namespaces" => {
-                config.namespaces.extend(words.all().into_iter().map(str::to_owned));
-                if config.namespaces.is_empty() {
-                    return Err(words.fault("needs a namespace"));
-                }
-            }
-            "fallthrough" => *fallthrough = words.zones_or_all()?,
             _ if ABOUT_THE_API.contains(&option) => {
                 tracing::info!("kubernetes: {option} has no effect: the cluster's names come from the feed");
                 words.all();
@@ -109,11 +188,19 @@ fn options(
             _ if NOT_IN_THE_FEED.contains(&option) => {
                 return Err(words.fault(format!("{option} is not supported: the feed does not carry it")));
             }
-            _ => return Err(unknown(&words, option)),
+            _ => {
+                let Some((_, kind)) = BY_LABEL.iter().find(|(name, _)| *name == option) else {
+                    return Err(unknown(words, option));
+                };
+                let selector = words.all().join(" ");
+                if selector.is_empty() {
+                    return Err(words.fault("needs a label selector, such as tier=front"));
+                }
+                self.selectors.push(Selector { kind: *kind, text: selector, words: words.clone() });
+            }
         }
-        words.end()?;
+        Ok(())
     }
-    Ok(())
 }
 
 impl Plugin for Kubernetes {

@@ -1,6 +1,6 @@
-//! `log [NAME…] [FORMAT] [{ class CLASS… }]`: a line for each question and its answer, as CoreDNS writes it.
+//! `log [NAME…] [FORMAT] [{ class CLASS…; minDuration DURATION }]`: a line for each question and its answer, as CoreDNS writes it.
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use fairlead_zone::{Rcode, RecordType};
 use futures::FutureExt;
@@ -13,7 +13,7 @@ use crate::{
 };
 
 const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
-const COMBINED: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration} {>opcode}"#;
+const COMBINED: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration} "{>opcode}""#;
 const CLASSES: [(&str, Class); 4] =
     [("all", Class::All), ("success", Class::Success), ("denial", Class::Denial), ("error", Class::Error)];
 
@@ -33,6 +33,8 @@ struct Rule {
     names: Zones,
     format: String,
     classes: Vec<Class>,
+    /// What takes longer is written, whatever its class.
+    slow: Option<Duration>,
 }
 
 pub(super) fn set_up(_: &mut Setup<'_>, directives: &[Directive]) -> Result<Plugins, CorefileError> {
@@ -55,29 +57,36 @@ fn rule(directive: &Directive) -> Result<Rule, CorefileError> {
     if names.is_empty() {
         names.push(fairlead_zone::Name::root());
     }
-    let mut classes = Vec::new();
+    let (mut classes, mut slow) = (Vec::new(), None);
     for (option, mut words) in directive.lines() {
-        if option != "class" {
-            return Err(unknown(&words, option));
-        }
-        if words.peek().is_none() {
-            return Err(words.fault("class needs all, success, denial or error"));
-        }
-        while let Some(word) = words.next() {
-            let class = CLASSES.iter().find(|row| row.0 == word);
-            classes.push(class.ok_or_else(|| words.fault(format!("{word:?} is not a class")))?.1);
+        match option {
+            "class" if words.peek().is_none() => {
+                return Err(words.fault("class needs all, success, denial or error"));
+            }
+            "class" => {
+                while let Some(word) = words.next() {
+                    let class = CLASSES.iter().find(|row| row.0 == word);
+                    classes.push(class.ok_or_else(|| words.fault(format!("{word:?} is not a class")))?.1);
+                }
+            }
+            "minDuration" => {
+                slow = Some(words.duration()?);
+                words.end()?;
+            }
+            _ => return Err(unknown(&words, option)),
         }
     }
     if classes.is_empty() {
         classes.push(Class::All);
     }
-    Ok(Rule { names: Zones(names.into()), format, classes })
+    Ok(Rule { names: Zones(names.into()), format, classes, slow })
 }
 
 impl Rule {
-    fn wants(&self, response: &Response) -> bool {
+    fn wants(&self, response: &Response, took: Duration) -> bool {
         let class = classify(response);
-        self.classes.iter().any(|wanted| *wanted == Class::All || *wanted == class)
+        self.slow.is_some_and(|slow| took > slow)
+            || self.classes.iter().any(|wanted| *wanted == Class::All || *wanted == class)
     }
 }
 
@@ -115,7 +124,7 @@ impl Plugin for Log {
             let Some(rule) = self.rules.iter().find(|rule| rule.names.contains(&asked.name)) else {
                 return response;
             };
-            if rule.wants(&response) {
+            if rule.wants(&response, query.received.elapsed()) {
                 response.stable = None;
                 let rewritten = std::mem::replace(&mut query.request.question, asked);
                 tracing::info!(target: "log", "{}", line(&rule.format, query, &mut response));

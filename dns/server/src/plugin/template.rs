@@ -1,5 +1,6 @@
 //! `template CLASS TYPE [ZONE…] { match REGEX…; answer|additional|authority RECORD; rcode CODE; ederror CODE [TEXT];
-//! fallthrough [ZONE…] }`: answers made of what was asked.
+//! fallthrough [ZONE…] }`: answers made of what was asked. Whoever asks for an address and is answered with an alias gets
+//! what is at its end, too.
 //!
 //! Of Go's templates there are fields: `{{ .Name }}`, `{{ .Zone }}`, `{{ .Type }}`, `{{ .Class }}`, `{{ .Remote }}`,
 //! `{{ .Message.Id }}`, `{{ .Question.Name }}`, `{{ .Group.NAME }}` and `{{ index .Match N }}`; dashes at the braces
@@ -7,7 +8,8 @@
 
 use std::sync::Arc;
 
-use fairlead_zone::{Class, Rcode, Record, RecordType};
+use fairlead_zone::{Class, Name, Question, Rcode, Record, RecordData, RecordType};
+use futures::FutureExt;
 use regex::{Captures, Regex};
 
 use super::{Plugins, Setup};
@@ -177,6 +179,28 @@ impl Template {
     }
 }
 
+/// The end of the first alias of an answer to a question for addresses.
+fn alias_end(query: &Query, message: &Message) -> Option<Name> {
+    if !matches!(query.rtype(), RecordType::A | RecordType::AAAA) {
+        return None;
+    }
+    message.answers.iter().find_map(|record| match &record.data {
+        RecordData::Cname(target) => Some(target.clone()),
+        _ => None,
+    })
+}
+
+/// Appends what can be found at the end of an alias.
+async fn follow(query: &mut Query, mut message: Message, target: Name) -> Response {
+    let question = Question { name: target, rtype: query.rtype(), class: Class::IN };
+    let end = query.lookup(question).await.into_message();
+    if end.rcode == Rcode::NO_ERROR {
+        message.truncated = end.truncated;
+        message.answers.extend(end.answers);
+    }
+    message.into()
+}
+
 impl Plugin for Templates {
     fn serve<'a>(&'a self, query: &'a mut Query, next: Next<'a>) -> Serving<'a> {
         let name = query.name().to_string().to_ascii_lowercase();
@@ -193,7 +217,10 @@ impl Plugin for Templates {
             let message = template.answer(query, &captures, regex);
             query.answered_by = "template";
             return match message {
-                Ok(message) => ready(message),
+                Ok(message) => match alias_end(query, &message) {
+                    Some(target) => follow(query, message, target).boxed(),
+                    None => ready(message),
+                },
                 Err(message) => {
                     self.failures.add();
                     query.error = Some(format!("template: {message}"));

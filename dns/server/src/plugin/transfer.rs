@@ -8,12 +8,14 @@ use std::{
     sync::Arc,
 };
 
+use fairlead_model::Prefix;
 use fairlead_zone::{Rcode, Record, RecordType};
 
 use super::{Plugins, Setup};
 use crate::{
     chain::{Body, Message, Next, Plugin, Query, Response, Serving, Zones, ready},
     corefile::{CorefileError, Directive, unknown},
+    net::{contains, parse_prefix},
 };
 
 mod notify;
@@ -32,7 +34,7 @@ struct Transfer {
 /// Who may ask.
 enum To {
     Everybody,
-    Hosts(Vec<IpAddr>),
+    Some(Vec<Prefix>),
 }
 
 /// Who is told of changes of some zones.
@@ -58,7 +60,7 @@ pub(super) fn set_up(setup: &mut Setup<'_>, directives: &[Directive]) -> Result<
 
 /// Who may ask, and who is told of changes.
 fn to(directive: &Directive) -> Result<(To, Vec<SocketAddr>), CorefileError> {
-    let mut secondaries = Vec::new();
+    let (mut secondaries, mut networks) = (Vec::new(), Vec::new());
     let mut everybody = false;
     for (option, mut words) in directive.lines() {
         if option != "to" {
@@ -68,17 +70,21 @@ fn to(directive: &Directive) -> Result<(To, Vec<SocketAddr>), CorefileError> {
             let address =
                 word.parse().or_else(|_| word.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)));
             match address {
-                Ok(address) => secondaries.push(address),
+                Ok(address) => {
+                    secondaries.push(address);
+                    networks.extend(parse_prefix(&address.ip().to_string()));
+                }
                 Err(_) if word == "*" => everybody = true,
-                Err(_) => return Err(words.fault(format!("{word:?} is neither an address nor *"))),
+                Err(_) => networks.push(parse_prefix(word).ok_or_else(|| {
+                    words.fault(format!("{word:?} is neither an address nor a network nor *"))
+                })?),
             }
         }
     }
-    let hosts: Vec<IpAddr> = secondaries.iter().map(SocketAddr::ip).collect();
-    match (everybody, hosts.is_empty()) {
+    match (everybody, networks.is_empty()) {
         (true, _) => Ok((To::Everybody, secondaries)),
-        (false, false) => Ok((To::Hosts(hosts), secondaries)),
-        (false, true) => Err(directive.fault(None, "needs `to` with addresses or *")),
+        (false, false) => Ok((To::Some(networks), secondaries)),
+        (false, true) => Err(directive.fault(None, "needs `to` with addresses, networks or *")),
     }
 }
 
@@ -94,7 +100,7 @@ impl Plugin for Transfer {
         let client = query.client.peer.ip().to_canonical();
         let allowed = match to {
             To::Everybody => true,
-            To::Hosts(hosts) => hosts.contains(&client),
+            To::Some(networks) => networks.iter().any(|network| contains(network, client)),
         };
         if !allowed {
             return ready(Response::status(Rcode::REFUSED));

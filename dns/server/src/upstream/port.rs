@@ -27,7 +27,7 @@ use tokio::{
 use super::{Asked, Inquiry, Reuse, UpstreamConfig, UpstreamError, rtt::Rtt};
 use crate::{
     codec::u16_at,
-    listen::{BATCH, Batch, is_transient, send, set_receive_queue, watch},
+    listen::{BATCH, Batch, MESSAGE_MAX, is_transient, send, set_receive_queue, watch},
     relay::Reply,
 };
 
@@ -41,6 +41,9 @@ const WAITING_MAX: usize = 512;
 const RECEIVE_QUEUE_BYTES: i32 = 1 << 20;
 /// Batches read before others get their turn.
 const ROUNDS_MAX: usize = 4;
+
+/// What is read at once.
+type Answers = Batch<MESSAGE_MAX>;
 
 /// The sockets of one thread.
 pub(super) struct Ports {
@@ -261,7 +264,7 @@ impl Port {
         });
     }
 
-    fn answer(&self, batch: &Batch, count: usize) {
+    fn answer(&self, batch: &Answers, count: usize) {
         let mut traffic = self.traffic();
         for index in 0..count {
             let message = batch.packet(index);
@@ -301,9 +304,9 @@ impl Drop for Place<'_> {
 }
 
 /// Buffers to read into, one set per thread: nobody keeps them while waiting.
-fn with_scratch(work: impl FnOnce(&mut Batch)) {
+fn with_scratch(work: impl FnOnce(&mut Answers)) {
     thread_local! {
-        static SCRATCH: RefCell<Option<Batch>> = const { RefCell::new(None) };
+        static SCRATCH: RefCell<Option<Answers>> = const { RefCell::new(None) };
     }
-    SCRATCH.with_borrow_mut(|batch| work(batch.get_or_insert_with(Batch::new)));
+    SCRATCH.with_borrow_mut(|batch| work(batch.get_or_insert_with(Answers::new)));
 }

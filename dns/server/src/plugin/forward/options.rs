@@ -153,6 +153,9 @@ fn server(setup: &Setup<'_>, word: &str) -> Result<Vec<To>, String> {
     };
     let port = if tls { 853 } else { 53 };
     if let Some(address) = address(&host, port) {
+        if address.port() == 0 {
+            return Err(format!("{word:?}: 0 is not a port"));
+        }
         return Ok(vec![To { address, tls, name }]);
     }
     let configured = &setup.world.config.upstreams;
@@ -163,7 +166,9 @@ fn server(setup: &Setup<'_>, word: &str) -> Result<Vec<To>, String> {
             .collect());
     }
     if tls || !word.contains('/') && !setup.path(word).is_file() {
-        return Err(format!("{word:?} is neither an IP address nor a file like /etc/resolv.conf"));
+        return Err(format!(
+            "{word:?} is neither an IP address nor a file like /etc/resolv.conf; names of hosts are not looked up"
+        ));
     }
     name_servers(&setup.path(word))
 }

@@ -1,0 +1,238 @@
+//! A node whose DNS server dies while a pod looks names up: another node's answers, in every proxy mode. Needs root, the
+//! eBPF object, iptables, nftables and conntrack.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use fairlead_agent::ProxyMode;
+use fairlead_model::{
+    Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServicePort,
+    TrafficDistribution,
+};
+use fairlead_testkit::{
+    InCgroup, TwoNodes,
+    echo::{ANSWER_WAIT, TCP_PORT, UDP_PORT, ask, connect, serve},
+    eventually,
+    netns::run_in,
+};
+
+use crate::{
+    cluster::{VIP4, node, pod},
+    feed::Feed,
+    running::{RunningAgent, runtime_in},
+};
+
+#[path = "node_agent/cluster.rs"]
+#[expect(dead_code, reason = "the other tests of the agent use more of it")]
+mod cluster;
+#[path = "node_agent/feed.rs"]
+#[expect(dead_code, reason = "the other tests of the agent use more of it")]
+mod feed;
+#[path = "node_agent/running.rs"]
+#[expect(dead_code, reason = "the other tests of the agent use more of it")]
+mod running;
+
+const DNS: u16 = 53;
+const MODES: [ProxyMode; 3] = [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ebpf];
+/// Look-ups that must all go the same way.
+const LOOK_UPS: usize = 20;
+
+#[test]
+fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
+    if fairlead_kernel::bpf::object::embedded().is_err() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "needs the eBPF object");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let topology = TwoNodes::new();
+    let feed_runtime = runtime_in(&topology.a.netns.path());
+    let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
+    let mut changes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
+    changes.extend(resolvers(&[("a", topology.a.addresses[0]), ("b", topology.b.addresses[0])]));
+    let mut feed = feed_runtime
+        .block_on(feed_runtime.spawn(Feed::start(feed_address, changes)))
+        .expect("the feed starts");
+    let mut a = RunningAgent::start("a", &topology.a, feed.endpoint.clone(), directory.path());
+    let b = RunningAgent::start("b", &topology.b, feed.endpoint.clone(), directory.path());
+    a.wait_ready();
+    b.wait_ready();
+    let client = a.attach("client");
+    feed.change(vec![pod("client", "a", &client.addresses)]);
+    let _inside = InCgroup::enter(&a.cgroup().join("client"));
+    serve(&topology.a.netns.path(), &topology.a.addresses[..1], "own");
+    serve(&topology.b.netns.path(), &topology.b.addresses[..1], "other");
+    let signs = directory.path().join("dns.sock");
+    a.config.dns_heartbeat = Some(signs.clone());
+    a.config.services.addresses = topology.a.addresses.clone();
+
+    for mode in MODES {
+        a.config.proxy_mode = mode;
+        a.kill_and_restart();
+        a.wait_ready();
+        let resolver = SignsOfLife::start(signs.clone());
+        let modes = a.config.state_dir.join("proxy-modes");
+        eventually("the mode takes over", || {
+            (fs::read_to_string(&modes).ok()? == format!("{mode}\n")).then_some(())
+        });
+        until(&a, "fairlead_dns_resolver_alive 1");
+        all_go_to(&client.netns, "own", mode);
+        let (held, before) = (Held::open(&client.netns), fallbacks(&a));
+
+        resolver.end();
+        until(&a, "fairlead_dns_resolver_alive 0");
+        all_go_to(&client.netns, "other", mode);
+        assert_eq!(fallbacks(&a), before + 1, "{mode}");
+        held.is_not_left_waiting(mode);
+
+        let _resolver = SignsOfLife::start(signs.clone());
+        until(&a, "fairlead_dns_resolver_alive 1");
+        all_go_to(&client.netns, "own", mode);
+        assert_eq!(fallbacks(&a), before + 1, "{mode}: a return is no fallback");
+    }
+}
+
+/// Cluster DNS with one server on each node.
+fn resolvers(servers: &[(&str, IpAddr)]) -> Vec<Change> {
+    let ports = [("dns", Protocol::Udp, UDP_PORT), ("dns-tcp", Protocol::Tcp, TCP_PORT)];
+    let service = Service {
+        name: ObjectName::new("kube-system", "kube-dns"),
+        addresses: vec![VIP4],
+        ports: ports
+            .map(|(name, protocol, _)| ServicePort { name: name.into(), protocol, port: DNS, node_port: 0 })
+            .into(),
+        distribution: TrafficDistribution::SameNode,
+        ..Service::default()
+    };
+    let endpoint = |(node, address): &(&str, IpAddr)| Endpoint {
+        hint_nodes: [(*node).into()].into(),
+        ..Endpoint::ready_at(*address, node)
+    };
+    let slice = EndpointSlice {
+        name: ObjectName::new("kube-system", "kube-dns-4"),
+        service: "kube-dns".into(),
+        ports: ports.map(|(name, protocol, port)| EndpointPort { name: name.into(), protocol, port }).into(),
+        endpoints: servers.iter().map(endpoint).collect(),
+        triggered_unix_ns: 0,
+    };
+    vec![Change::PutService(service), Change::PutSlice(slice)]
+}
+
+fn dns() -> SocketAddr {
+    SocketAddr::new(VIP4, DNS)
+}
+
+/// Who answers a datagram from a connected socket.
+fn ask_by_datagram(socket: &UdpSocket) -> io::Result<String> {
+    let mut name = [0; 64];
+    socket.send(b"?")?;
+    let length = socket.recv(&mut name)?;
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+fn open() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(ANSWER_WAIT))?;
+    socket.connect(dns())?;
+    Ok(socket)
+}
+
+/// Waits until a server answers, and sees that no other one does any more.
+fn all_go_to(client: &Path, server: &str, mode: ProxyMode) {
+    let by_datagram = || open().and_then(|socket| ask_by_datagram(&socket));
+    let by_connection = || connect(dns()).and_then(|mut stream| ask(&mut stream));
+    let ways: [(&str, &(dyn Fn() -> io::Result<String> + Sync)); 2] =
+        [("UDP", &by_datagram), ("TCP", &by_connection)];
+    for (way, look_up) in ways {
+        eventually("the server answers", || run_in(client, || look_up().ok().filter(|name| name == server)));
+        for _ in 0..LOOK_UPS {
+            let answer = run_in(client, look_up).unwrap_or_else(|error| panic!("{mode}, {way}: {error}"));
+            assert_eq!(answer, server, "{mode}, {way}");
+        }
+    }
+}
+
+/// A socket that was connected while the own server lived.
+struct Held {
+    client: PathBuf,
+    socket: UdpSocket,
+}
+
+impl Held {
+    fn open(client: &Path) -> Self {
+        let socket = run_in(client, || {
+            let socket = open()?;
+            assert_eq!(ask_by_datagram(&socket)?, "own");
+            io::Result::Ok(socket)
+        });
+        Self { client: client.to_path_buf(), socket: socket.expect("the own server answers") }
+    }
+
+    /// It is led to the other server, or told that it has to ask anew.
+    fn is_not_left_waiting(&self, mode: ProxyMode) {
+        eventually("the socket is led away or ended", || {
+            match run_in(&self.client, || ask_by_datagram(&self.socket)) {
+                Ok(name) => (name == "other").then_some(()),
+                Err(error) => {
+                    assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{mode}: it waits for its time-out");
+                    Some(())
+                }
+            }
+        });
+    }
+}
+
+/// Waits for a line of the agent's metrics.
+fn until(agent: &RunningAgent, line: &str) {
+    eventually(line, || agent.metrics("/metrics").1.lines().any(|found| found == line).then_some(()));
+}
+
+fn fallbacks(agent: &RunningAgent) -> u64 {
+    let text = agent.metrics("/metrics").1;
+    let value = text.lines().find_map(|line| line.strip_prefix("fairlead_dns_fallbacks_total "));
+    value.and_then(|value| value.parse().ok()).expect("a number")
+}
+
+/// What a resolver's heart does.
+struct SignsOfLife {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SignsOfLife {
+    fn start(path: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut stream = UnixStream::connect(path).expect("the agent listens");
+            while !stopped.load(Ordering::Relaxed) && stream.write_all(&[1]).is_ok() {
+                thread::park_timeout(Duration::from_millis(250));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    fn end(self) {
+        drop(self);
+    }
+}
+
+impl Drop for SignsOfLife {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            thread.join().expect("no panic");
+        }
+    }
+}
