@@ -270,13 +270,7 @@ impl Call<'_> {
         written: Written,
         warnings: &[String],
     ) -> Result<Response<Body>, ApiError> {
-        let Written { mut object, stored, revision } = written;
-        let mut response = if negotiate::form(self.headers, &self.info.query)? == Form::Plain {
-            self.respond_stored(code, &stored, revision)?
-        } else {
-            object::set_version(&mut object, revision);
-            self.respond(code, object)?
-        };
+        let mut response = self.respond_stored(code, &written.stored, written.revision)?;
         warn(&mut response, warnings);
         Ok(response)
     }
