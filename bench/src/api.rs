@@ -44,7 +44,7 @@ pub struct Report {
 pub async fn run() -> Result<Report> {
     let server = Server::start(None).await?;
     let (ready_ms, idle_bytes) = (server.ready_in.as_secs_f64() * 1e3, server.resident().await?);
-    let embedded = load::run(&server.client, PODS).await?;
+    let embedded = load::run(&server, PODS).await?;
     let loaded_bytes = server.resident().await?;
     let mut fanout = Vec::new();
     for watchers in WATCHERS {
@@ -53,7 +53,7 @@ pub async fn run() -> Result<Report> {
     drop(server);
     let etcd = Etcd::start()?;
     let server = Server::start(Some(&etcd)).await?;
-    let etcd = load::run(&server.client, PODS_ON_ETCD).await?;
+    let etcd = load::run(&server, PODS_ON_ETCD).await?;
     Ok(Report { ready_ms, idle_bytes, loaded_bytes, embedded, etcd, fanout })
 }
 
@@ -72,13 +72,17 @@ impl Report {
         println!("| resident memory, idle | {} |", human_bytes(self.idle_bytes));
         println!("| resident memory with {PODS} pods | {} |", human_bytes(self.loaded_bytes));
         println!(
-            "\n| operation, {} clients unless it says | store | p50 | p99 | per second |\n|---|---|---|---|---|",
+            "\n| operation, {} clients unless it says | store | p50 | p99 | per second | CPU of the server | of the client |\n\
+             |---|---|---|---|---|---|---|",
             load::CLIENTS
         );
         for (on_embedded, on_etcd) in self.embedded.iter().zip(&self.etcd) {
             for (store, row) in [("embedded", on_embedded), ("etcd", on_etcd)] {
                 let (p50, p99) = (ms(row.p50_ms), ms(row.p99_ms));
-                println!("| {} | {store} | {p50} | {p99} | {:.0} |", row.name, row.per_second);
+                println!(
+                    "| {} | {store} | {p50} | {p99} | {:.0} | {:.0} µs | {:.0} µs |",
+                    row.name, row.per_second, row.server_cpu_us, row.client_cpu_us
+                );
             }
         }
         println!("\n| watchers | delay p50 | p99 | server CPU per event and watcher |\n|---|---|---|---|");

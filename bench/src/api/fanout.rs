@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use futures::AsyncBufReadExt;
-use futures::TryStreamExt;
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Barrier;
@@ -92,15 +93,22 @@ async fn follow(
     ready: Arc<Barrier>,
 ) -> Result<Vec<Duration>> {
     let request = http::Request::get(path).body(Vec::new())?;
-    let stream = client.request_stream(request).await?;
+    let mut body = client.send(request.map(Body::from)).await?.into_body();
     ready.wait().await;
-    let mut lines = stream.lines();
     let mut delays = Vec::with_capacity(EVENTS);
+    // What was read and is not a whole line yet. Lines are not decoded: this process shares the processors with the server.
+    let mut read = BytesMut::new();
     while delays.len() < EVENTS {
-        let Some(line) = lines.try_next().await? else { bail!("a watch ended early") };
+        let Some(frame) = body.frame().await else { bail!("a watch ended early") };
+        read.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data));
         let now = epoch.elapsed();
-        let Some(at) = line.split_once(MARK).and_then(|(_, rest)| rest.split('"').next()) else { continue };
-        delays.push(now.saturating_sub(Duration::from_nanos(at.parse()?)));
+        while let Some(end) = read.iter().position(|byte| *byte == b'\n') {
+            let line = read.split_to(end + 1);
+            let line = std::str::from_utf8(&line).context("a line that is no text")?;
+            let Some((_, rest)) = line.split_once(MARK) else { continue };
+            let at = rest.split('"').next().unwrap_or_default();
+            delays.push(now.saturating_sub(Duration::from_nanos(at.parse()?)));
+        }
     }
     Ok(delays)
 }

@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use http::Request;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
-use kube::Client;
 use kube::client::Body;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::process::{self, Server};
 use super::quantile;
 
 /// How many clients work at once.
@@ -36,11 +36,15 @@ pub struct Operation {
     pub p99_ms: f64,
     /// Throughput.
     pub per_second: f64,
+    /// Processor time of the server for each, what it does on the side included.
+    pub server_cpu_us: f64,
+    /// And of this process, which has the same processors.
+    pub client_cpu_us: f64,
 }
 
 /// Creates `pods` pods, and then reads and changes them. Answers are read and not decoded: the client shares the
 /// processors with the server, and is not what is measured.
-pub(super) async fn run(client: &Client, pods: usize) -> Result<Vec<Operation>> {
+pub(super) async fn run(server: &Server, pods: usize) -> Result<Vec<Operation>> {
     const PODS: &str = "/api/v1/namespaces/default/pods";
     let name = move |n: usize| format!("pod-{}", n % pods);
     let get = |path: String| Request::get(path).body(Vec::new());
@@ -48,21 +52,21 @@ pub(super) async fn run(client: &Client, pods: usize) -> Result<Vec<Operation>> 
         Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body.to_string().into())
     };
     Ok(vec![
-        measure("create", pods, CLIENTS, client, move |n| {
+        measure("create", pods, CLIENTS, server, move |n| {
             send("POST", PODS.to_owned(), "application/json", pod(&name(n)))
         })
         .await?,
-        measure("get", GETS, CLIENTS, client, move |n| get(format!("{PODS}/{}", name(n)))).await?,
-        measure("list(500)", LISTS, CLIENTS, client, move |_| get(format!("{PODS}?limit={LIST_LEN}")))
+        measure("get", GETS, CLIENTS, server, move |n| get(format!("{PODS}/{}", name(n)))).await?,
+        measure("list(500)", LISTS, CLIENTS, server, move |_| get(format!("{PODS}?limit={LIST_LEN}")))
             .await?,
-        measure("list(500), 1 client", LISTS, 1, client, move |_| get(format!("{PODS}?limit={LIST_LEN}")))
+        measure("list(500), 1 client", LISTS, 1, server, move |_| get(format!("{PODS}?limit={LIST_LEN}")))
             .await?,
-        measure("patch", CHANGES, CLIENTS, client, move |n| {
+        measure("patch", CHANGES, CLIENTS, server, move |n| {
             let patch = json!({ "metadata": { "annotations": { "n": n.to_string() } } });
             send("PATCH", format!("{PODS}/{}", name(n)), "application/merge-patch+json", patch)
         })
         .await?,
-        measure("apply", CHANGES, CLIENTS, client, move |n| {
+        measure("apply", CHANGES, CLIENTS, server, move |n| {
             let object = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": { "name": name(n), "labels": { "applied": n.to_string() } },
@@ -78,14 +82,14 @@ async fn measure(
     name: &'static str,
     count: usize,
     clients: usize,
-    client: &Client,
+    server: &Server,
     request: impl Fn(usize) -> http::Result<Request<Vec<u8>>> + Clone + Send + 'static,
 ) -> Result<Operation> {
     let next = Arc::new(AtomicUsize::new(0));
-    let clock = Instant::now();
+    let (clock, before) = (Instant::now(), (server.cpu()?, process::own_cpu()?));
     let mut tasks = JoinSet::new();
     for _ in 0..clients {
-        let (next, client, request) = (next.clone(), client.clone(), request.clone());
+        let (next, client, request) = (next.clone(), server.client.clone(), request.clone());
         tasks.spawn(async move {
             let mut taken: Vec<Duration> = Vec::new();
             loop {
@@ -108,9 +112,13 @@ async fn measure(
         all.extend(taken??);
     }
     let seconds = clock.elapsed().as_secs_f64();
+    let each = |now: Duration, before| now.saturating_sub(before).as_secs_f64() * 1e6 / count as f64;
+    let server_cpu_us = each(server.cpu()?, before.0);
+    let client_cpu_us = each(process::own_cpu()?, before.1);
     all.sort_unstable();
     let ms = |share| quantile(&all, share).as_secs_f64() * 1e3;
-    Ok(Operation { name, count, p50_ms: ms(0.5), p99_ms: ms(0.99), per_second: count as f64 / seconds })
+    let per_second = count as f64 / seconds;
+    Ok(Operation { name, count, p50_ms: ms(0.5), p99_ms: ms(0.99), per_second, server_cpu_us, client_cpu_us })
 }
 
 /// A pod as workloads make them: labels, variables, probes, requests, a volume.

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(2);
 /// How long a server is left alone before its memory is read.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(4);
 
 /// A running `fairlead server`.
 pub(super) struct Server {
@@ -130,14 +130,23 @@ impl Server {
         Ok(kib * 1024)
     }
 
-    /// Processor time used so far (`/proc/<pid>/stat`, in ticks of 10 ms).
+    /// Processor time that the server has used so far.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.process.child.id()))?;
-        let fields = text.rsplit_once(')').context("no command in stat")?.1;
-        let ticks: u64 =
-            fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        cpu(&self.process.child.id().to_string())
     }
+}
+
+/// Processor time that this process has used so far.
+pub(super) fn own_cpu() -> Result<Duration> {
+    cpu("self")
+}
+
+/// `/proc/<pid>/stat`, in ticks of 10 ms.
+fn cpu(pid: &str) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = text.rsplit_once(')').context("no command in stat")?.1;
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 async fn connect(kubeconfig: &Path) -> Result<Client> {

@@ -252,7 +252,7 @@ fn claim(
 }
 
 /// Services are the kind with addresses.
-fn has_addresses(resource: &Resource) -> bool {
+pub(crate) fn has_addresses(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
 }
 

@@ -16,13 +16,13 @@ use crate::admission::Admission;
 use crate::authn::{self, Identity};
 use crate::body::{self, Body};
 use crate::commit::Written;
-use crate::decoded::RecentlyDecoded;
 use crate::error::ApiError;
 use crate::kubelet::Kubelets;
 use crate::limit::Limiter;
 use crate::negotiate::{self, Form};
 use crate::object::Owners;
 use crate::protobuf;
+use crate::recent::{RecentlyDecoded, RecentlySent};
 use crate::request::{RequestInfo, Target};
 use crate::resource::{Resource, find};
 use crate::{compress, discovery, object, openapi, review, subresource, table, verbs};
@@ -40,6 +40,8 @@ pub(crate) struct Api {
     pub(crate) draining: CancellationToken,
     /// For watches with selectors.
     pub(crate) decoded: RecentlyDecoded,
+    /// For all watches.
+    pub(crate) sent: RecentlySent,
     /// Writes run here, because they must end even when their client goes away in the middle: what is in the store
     /// and what is in memory would differ.
     pub(crate) writes: TaskTracker,
@@ -270,13 +272,7 @@ impl Call<'_> {
         written: Written,
         warnings: &[String],
     ) -> Result<Response<Body>, ApiError> {
-        let Written { mut object, stored, revision } = written;
-        let mut response = if negotiate::form(self.headers, &self.info.query)? == Form::Plain {
-            self.respond_stored(code, &stored, revision)?
-        } else {
-            object::set_version(&mut object, revision);
-            self.respond(code, object)?
-        };
+        let mut response = self.respond_stored(code, &written.stored, written.revision)?;
         warn(&mut response, warnings);
         Ok(response)
     }

@@ -68,6 +68,12 @@ const UNOWNED_METADATA: &[&str] = &[
     "selfLink",
     "uid",
 ];
+/// Fields of an object that nobody owns; of its metadata, only what is in it.
+const UNOWNED_TOP: &[&str] = &["apiVersion", "kind"];
+/// The same of a kind whose status is written through its subresource.
+const UNOWNED_WITH_STATUS: [&str; 3] = ["apiVersion", "kind", "status"];
+/// The fields of a pod fit.
+const FIELDS_LEN_USUAL: usize = 2 << 10;
 /// The manager of what an object held before it was applied for the first time.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
@@ -91,6 +97,29 @@ pub(crate) fn track(write: Writer<'_>, old: Option<&Value>, new: &mut Value) {
     update(write, old, new, &mut managers);
     managers::cap(&mut managers);
     set_managers(new, &managers);
+}
+
+/// Who owns the fields of an object that this write makes, as the JSON of its `managedFields`; `None` when the writer says
+/// something of that itself, which [`track`] heeds.
+pub(crate) fn created(write: Writer<'_>, new: &mut Value) -> Option<Vec<u8>> {
+    if write.subresource.is_some()
+        || new["metadata"]["managedFields"].as_array().is_some_and(|all| !all.is_empty())
+    {
+        return None;
+    }
+    take_managers(new);
+    let unowned: &[&str] = if write.resource.has_status { &UNOWNED_WITH_STATUS } else { UNOWNED_TOP };
+    let mut fields = Vec::with_capacity(FIELDS_LEN_USUAL);
+    let shape = Shape::of(write.resource);
+    if !walk::write_created(&mut fields, new, shape, (unowned, UNOWNED_METADATA)) {
+        return Some(Vec::new());
+    }
+    Some(managers::only(
+        &write.manager(Operation::Update),
+        &write.resource.api_version(),
+        write.time,
+        &fields,
+    ))
 }
 
 /// The object that comes of applying `config` to `live`, with its managed fields.

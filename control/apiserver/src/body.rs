@@ -1,5 +1,6 @@
 //! Bodies: what is read from requests and written into answers.
 
+use std::fmt::Display;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -107,13 +108,37 @@ pub(crate) fn parse_strict(headers: &HeaderMap, body: &[u8]) -> Result<(Value, V
 /// The value in a body that is JSON, and the paths of the keys that are there twice.
 pub(crate) fn parse_json(body: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut from = serde_json::Deserializer::from_slice(body);
-    strict::read(&mut from).and_then(|read| from.end().map(|()| read))
+    strict::read(&mut from, body.len()).and_then(|read| from.end().map(|()| read))
 }
 
 /// The object in a body that is YAML, or JSON, which is YAML too, and the paths of the keys that are there twice.
 pub(crate) fn parse_yaml(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
-    strict::read(serde_yaml_ng::Deserializer::from_slice(body))
-        .map_err(|error| ApiError::BadRequest(format!("the body of the request is not valid YAML: {error}")))
+    let invalid = |problem: &dyn Display| {
+        ApiError::BadRequest(format!("the body of the request is not valid YAML: {problem}"))
+    };
+    // What clients apply is mostly JSON, which is read much sooner as what it is.
+    match parse_json(body) {
+        Err(error) if error.is_data() => return Err(invalid(&error)),
+        Err(_) => {}
+        Ok(read) => return Ok(read),
+    }
+    // A YAML reader takes the whole document apart before the first value can be counted.
+    if yaml_separators(body) > VALUES_MAX {
+        return Err(invalid(&format_args!("it holds more than {VALUES_MAX} values")));
+    }
+    strict::read(serde_yaml_ng::Deserializer::from_slice(body), body.len()).map_err(|error| invalid(&error))
+}
+
+/// How often something in YAML can begin or end: no document has more than a few times as many parts. Text in quotes is
+/// looked into, too, so this may be more than there is.
+fn yaml_separators(body: &[u8]) -> usize {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace();
+    let separates = |(at, byte): &(usize, &u8)| match byte {
+        b',' | b'[' | b'{' | b'\n' | b'\r' => true,
+        b'-' | b'?' | b':' => body.get(at + 1).is_none_or(is_blank),
+        _ => false,
+    };
+    body.iter().enumerate().filter(separates).count()
 }
 
 /// A JSON answer.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use fairlead_store::{Entry, Revision, StoreError, Write};
 use serde_json::Value;
 
-use crate::addresses::{Claims, Lost};
+use crate::addresses::{self, Claims, Lost};
 use crate::admission::{Attempt, Stage, quota};
 use crate::api::{Call, key};
 use crate::error::ApiError;
@@ -20,7 +20,7 @@ const PLAN_ATTEMPTS: usize = 500;
 /// An object after a write.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// As it was written: of its resource version it does not know.
+    /// As it was written: of its resource version it does not know, nor, when it is new, of who owns its fields.
     pub(crate) object: Value,
     /// As it is stored.
     pub(crate) stored: Bytes,
@@ -44,35 +44,45 @@ impl<E: Into<ApiError>> From<E> for Uncommitted {
     }
 }
 
-/// Admits, checks and stores a new object.
-pub(crate) async fn create(call: &Call<'_>, object: Value) -> Result<Written, ApiError> {
+/// Admits, checks and stores a new object; `owners` are its `managedFields` as JSON, unless it holds them itself.
+pub(crate) async fn create(call: &Call<'_>, mut object: Value, owners: &[u8]) -> Result<Written, ApiError> {
     let name = object::meta(&object, "name").to_owned();
+    // What is planned for a Service is written into it, and must not be taken for what its writer wants when it is
+    // planned again. What admission completes is the same each time.
+    let original = addresses::has_addresses(call.resource).then(|| object.clone());
     for _ in 0..PLAN_ATTEMPTS {
-        match try_create(call, object.clone(), &name).await {
+        match try_create(call, &mut object, owners, &name).await {
             Err(Uncommitted::Outdated) => {}
             Err(Uncommitted::Raced) => return Err(ApiError::AlreadyExists { resource: call.resource, name }),
             Err(Uncommitted::Refused(error)) => return Err(error),
-            Ok(created) => return Ok(created),
+            Ok((stored, revision)) => return Ok(Written { object, stored, revision }),
+        }
+        if let Some(original) = &original {
+            object.clone_from(original);
         }
     }
     Err(ApiError::TryAgain("too many others write at the same time, please try again".to_owned()))
 }
 
-async fn try_create(call: &Call<'_>, mut object: Value, name: &str) -> Result<Written, Uncommitted> {
+async fn try_create(
+    call: &Call<'_>,
+    object: &mut Value,
+    owners: &[u8],
+    name: &str,
+) -> Result<(Bytes, Revision), Uncommitted> {
     let attempt = Attempt::of(call, None, None);
-    let claims = check(call, &attempt, &mut object).await?;
-    let mut with_it = quota::charges(&attempt, Some(&object)).await?;
-    with_it.extend(furnish::companions(call.api, call.resource, &object).await?);
+    let claims = check(call, &attempt, object).await?;
+    let mut with_it = quota::charges(&attempt, Some(object)).await?;
+    with_it.extend(furnish::companions(call.api, call.resource, object).await?);
     let key = key(call.resource, call.target.namespace.as_deref(), name);
-    let stored = object::encode(call.resource, &object);
+    let stored = object::encode_with(call.resource, object, owners);
     if call.info.query.dry_run()? {
         let found = call.api.store.get(&key).await?;
-        let written = Written { object, stored, revision: 0 };
-        return if found.is_some() { Err(Uncommitted::Raced) } else { Ok(written) };
+        return if found.is_some() { Err(Uncommitted::Raced) } else { Ok((stored, 0)) };
     }
     let own = Write::Create { key, value: stored.clone() };
-    let revision = transact(call, own, &object, &claims, with_it).await?;
-    Ok(Written { object, stored, revision })
+    let revision = transact(call, own, object, &claims, with_it).await?;
+    Ok((stored, revision))
 }
 
 /// Admits, checks and stores the new state of an object. Without `old` the write is the server's own, and nothing of it

@@ -21,24 +21,37 @@ const STORED_LEN_USUAL: usize = 4 << 10;
 
 /// The bytes to store for an object of this kind.
 pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
+    encode_with(resource, object, &[])
+}
+
+/// The same for an object whose `managedFields` are JSON already.
+pub(crate) fn encode_with(resource: &Resource, object: &Value, managed_fields: &[u8]) -> Bytes {
     if resource.strategy.conversion.is_some() {
-        return encode_stored(&to_storage(resource, object.clone()));
+        return write_stored(&to_storage(resource, object.clone()), managed_fields);
     }
-    encode_stored(object)
+    write_stored(object, managed_fields)
 }
 
 /// The bytes to store for an object in the form that it is stored in.
 pub(crate) fn encode_stored(object: &Value) -> Bytes {
+    write_stored(object, &[])
+}
+
+fn write_stored(object: &Value, managed_fields: &[u8]) -> Bytes {
     let mut json = Vec::with_capacity(STORED_LEN_USUAL);
     json.extend_from_slice(HEAD.as_bytes());
     let empty = Map::new();
     let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    let owners = metadata.iter().filter(|(key, _)| *key == "managedFields");
+    if !managed_fields.is_empty() {
+        json.extend_from_slice(b"\"managedFields\":");
+        json.extend_from_slice(managed_fields);
+    }
+    let owners = metadata.iter().filter(|(key, _)| managed_fields.is_empty() && *key == "managedFields");
     let others =
         metadata.iter().filter(|(key, _)| !["managedFields", "resourceVersion"].contains(&key.as_str()));
-    let own = owners.chain(others);
-    for (index, (key, value)) in own.enumerate() {
-        push_member(&mut json, index > 0, key, value);
+    for (key, value) in owners.chain(others) {
+        let first = json.len() == HEAD.len();
+        push_member(&mut json, !first, key, value);
     }
     json.push(b'}');
     let rest = object.as_object().unwrap_or(&empty).iter().filter(|(key, _)| *key != "metadata");

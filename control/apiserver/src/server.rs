@@ -32,13 +32,13 @@ use crate::api::{self, Api};
 use crate::authn::{Identity, MASTERS};
 use crate::body::Body;
 use crate::bootstrap::{self, BootstrapError};
-use crate::decoded::RecentlyDecoded;
 use crate::error::chain_of;
 use crate::expiry;
 use crate::furnish;
 use crate::kubelet::Kubelets;
 use crate::limit::{Limiter, Limits};
 use crate::pki::{self, Issued, Pki};
+use crate::recent::{RecentlyDecoded, RecentlySent};
 use crate::request::InThisProcess;
 use crate::tls::CertificateFile;
 use crate::{Config, Error};
@@ -114,6 +114,7 @@ impl ApiServer {
             kubelets: Kubelets::new(client_tls(&client, roots)?, draining.clone()),
             draining,
             decoded: RecentlyDecoded::default(),
+            sent: RecentlySent::default(),
             writes: TaskTracker::new(),
             limiter: Limiter::new(limits),
         });

@@ -129,18 +129,7 @@ impl Dataplane {
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu, options.carriage == Carriage::Programs)?;
-        give_memory_back();
+        crate::memory::give_memory_back();
         Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup, driver })
-    }
-}
-
-/// Gives free memory back that the allocator keeps: loading reads the kernel's type information, some tens of MiB, and a
-/// snapshot of a large cluster is as large as what is made of it.
-#[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
-pub fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no arguments that matter; it only returns free pages of the heap to the kernel.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

@@ -3,6 +3,7 @@
 //! The writer is a small process per container, started by containerd's shim ([`driver`]): it lives as long as the
 //! container, so logs go on while the kubelet is down. The kubelet only reads ([`reader`]).
 
+pub(crate) mod absent;
 pub(crate) mod driver;
 pub(crate) mod line;
 pub(crate) mod reader;

@@ -153,16 +153,21 @@ impl Routes {
         let Some(handle) = self.registry.find(namespace, name) else {
             return text(StatusCode::NOT_FOUND, format!("pod {namespace}/{name} is not on this node"));
         };
-        let known = handle.summary.borrow().containers.iter().find(|(known, ..)| known == container).cloned();
-        let Some((_, attempts, _)) = known else {
+        let Summary { pod, containers } = handle.summary.borrow().clone();
+        let Some(role) = logs::absent::role(&pod, container) else {
             return text(
                 StatusCode::NOT_FOUND,
                 format!("pod {namespace}/{name} has no container {container}"),
             );
         };
+        // None is known before the pod's worker has begun.
+        let attempts = containers.iter().find(|(known, ..)| known == container).map_or(0, |known| known.1);
         let Some(attempt) = attempts.checked_sub(if previous { 2 } else { 1 }) else {
-            let which = if previous { "previous terminated container" } else { "container" };
-            let message = format!("{which} {container:?} in pod {name:?} has not been started");
+            let message = if previous {
+                logs::absent::previous(&pod, container)
+            } else {
+                role.waiting(&pod, container)
+            };
             return text(StatusCode::BAD_REQUEST, message);
         };
         let file = logs::file(&self.shared.config.log_dir, &handle.identity, container, attempt);

@@ -149,6 +149,23 @@ pub(crate) fn encode(managers: &Managers) -> Value {
     entries.into_iter().map(entry).collect()
 }
 
+/// `managedFields` of one manager, whose fields are JSON already; the same bytes as [`encode`]'s.
+pub(super) fn only(manager: &Manager, api_version: &str, time: &str, fields: &[u8]) -> Vec<u8> {
+    let text = |text: &str| Value::from(text).to_string();
+    let mut json = Vec::with_capacity(fields.len() + 256);
+    json.extend_from_slice(b"[{\"apiVersion\":");
+    json.extend_from_slice(text(api_version).as_bytes());
+    json.extend_from_slice(b",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":");
+    json.extend_from_slice(fields);
+    json.extend_from_slice(b",\"manager\":");
+    json.extend_from_slice(text(&manager.name).as_bytes());
+    let operation = format!(",\"operation\":\"{}\",\"time\":", manager.operation.name());
+    json.extend_from_slice(operation.as_bytes());
+    json.extend_from_slice(text(time).as_bytes());
+    json.extend_from_slice(b"}]");
+    json
+}
+
 /// Joins the oldest managers of updates when there are too many.
 pub(crate) fn cap(managers: &mut Managers) {
     let mut updaters: Vec<(Option<String>, Manager)> = managers

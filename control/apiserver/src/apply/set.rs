@@ -1,5 +1,6 @@
 //! Sets of fields, in memory and as `FieldsV1`.
 
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -49,11 +50,17 @@ impl Element {
     }
 
     fn text(&self) -> String {
+        let (kind, text) = self.parts();
+        format!("{kind}:{text}")
+    }
+
+    /// The letter that says what it is, and the rest.
+    pub(super) fn parts(&self) -> (char, Cow<'_, str>) {
         match self {
-            Self::Field(name) => format!("f:{name}"),
-            Self::Key(key) => format!("k:{key}"),
-            Self::Value(value) => format!("v:{value}"),
-            Self::Index(index) => format!("i:{index}"),
+            Self::Field(name) => ('f', name.into()),
+            Self::Key(key) => ('k', key.into()),
+            Self::Value(value) => ('v', value.into()),
+            Self::Index(index) => ('i', index.to_string().into()),
         }
     }
 }

@@ -53,6 +53,120 @@ fn collect(value: &Value, shape: Shape, at: &mut FieldPath, set: &mut Set) -> Re
     Ok(())
 }
 
+/// Writes the fields that whoever makes a new object owns as `fieldsV1`: what [`compare`] finds added to nothing, without
+/// the names that nobody owns, of the object and of its metadata. No set is made on the way, for this is done for every
+/// create. Returns false when there are none.
+pub(super) fn write_created(
+    out: &mut Vec<u8>,
+    object: &Value,
+    shape: Shape,
+    unowned: (&[&str], &[&str]),
+) -> bool {
+    let (of_object, of_metadata) = unowned;
+    let Value::Object(entries) = object else { return false };
+    write_entries(out, entries, of_object, |out, name, value| {
+        if name == "metadata" {
+            let (shape, Value::Object(entries)) = (shape.under(name), value) else { return false };
+            return write_entries(out, entries, of_metadata, |out, name, value| {
+                write_created_field(out, name, value, shape)
+            });
+        }
+        write_created_field(out, name, value, shape)
+    })
+}
+
+/// One object of `fieldsV1`; false, and nothing written, when nothing is in it.
+fn write_entries(
+    out: &mut Vec<u8>,
+    entries: &Map<String, Value>,
+    unowned: &[&str],
+    write: impl Fn(&mut Vec<u8>, &str, &Value) -> bool,
+) -> bool {
+    let start = out.len();
+    out.push(b'{');
+    for (name, value) in entries.iter().filter(|(name, _)| !unowned.contains(&name.as_str())) {
+        write_named(out, 'f', name, |out| write(out, name, value));
+    }
+    close(out, start)
+}
+
+fn write_created_field(out: &mut Vec<u8>, name: &str, value: &Value, parent: Shape) -> bool {
+    let always = parent.field(name).is_some_and(|field| field.always);
+    write_created_value(out, value, parent.under(name), always)
+}
+
+/// What lies below a value, and the value itself unless it was there before, empty.
+fn write_created_value(out: &mut Vec<u8>, value: &Value, shape: Shape, was_there: bool) -> bool {
+    let nothing = FieldPath::default();
+    let items = match (shape, value) {
+        (Shape::Set | Shape::List { .. }, Value::Array(items)) if !items.is_empty() => {
+            told_apart(items, shape, &nothing).ok()
+        }
+        _ => None,
+    };
+    let entries = match (shape, value) {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(entries)) => Some(entries),
+        _ => None,
+    };
+    let start = out.len();
+    let is_empty = entries.is_some_and(Map::is_empty);
+    if was_there && is_empty {
+        return false;
+    }
+    let walked = entries.is_some_and(|entries| !entries.is_empty()) || items.is_some();
+    let itself = !(was_there && walked);
+    out.push(b'{');
+    if itself && walked {
+        out.extend_from_slice(b"\".\":{}");
+    }
+    let before = out.len();
+    for (name, value) in entries.into_iter().flatten() {
+        write_named(out, 'f', name, |out| write_created_field(out, name, value, shape));
+    }
+    let mut items = items.unwrap_or_default();
+    items.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for (element, item) in items {
+        let (kind, text) = element.parts();
+        write_named(out, kind, &text, |out| write_created_value(out, item, shape.element(), false));
+    }
+    if itself && out.len() == before {
+        out.truncate(start);
+        out.extend_from_slice(b"{}");
+        return true;
+    }
+    close(out, start)
+}
+
+/// A member whose value `write` writes; nothing at all when that writes nothing.
+fn write_named(out: &mut Vec<u8>, kind: char, name: &str, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    let start = out.len();
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    if name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
+        out.extend([b'"', kind as u8, b':']);
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(Value::String(format!("{kind}:{name}")).to_string().as_bytes());
+    }
+    out.push(b':');
+    if !write(out) {
+        out.truncate(start);
+    }
+}
+
+/// Ends the JSON object that begins at `start`; takes it back when it is empty.
+fn close(out: &mut Vec<u8>, start: usize) -> bool {
+    let holds = out.len() > start + 1;
+    if holds {
+        out.push(b'}');
+    } else {
+        out.truncate(start);
+    }
+    holds
+}
+
 /// The elements of a list by what identifies them; each must be there once.
 fn told_apart<'v>(
     items: &'v [Value],

@@ -1,5 +1,6 @@
 //! Reading JSON or YAML and noting the keys that are there twice, of which the last one counts. A body may not hold more
-//! values than [`VALUES_MAX`]: in memory one takes a hundred times what it takes on the wire.
+//! values than [`VALUES_MAX`]: in memory one takes a hundred times what it takes on the wire. Nor may it hold much more
+//! text than it is long, as it can in YAML, where one text may be meant in a hundred thousand places.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -7,13 +8,41 @@ use serde_json::{Map, Number, Value};
 /// How many values a body may hold. The largest objects that anybody stores, of a megabyte, hold a third of that.
 pub(crate) const VALUES_MAX: usize = 200_000;
 
-/// Reads a value; the paths of duplicate keys, such as `spec.ports[0].port`, come with it.
-pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<(Value, Vec<String>), D::Error> {
+/// How many bytes of text a body may hold beyond its length.
+const TEXT_BYTES_SPARE: usize = 1 << 20;
+/// So many duplicate keys are named.
+const DUPLICATES_MAX: usize = 100;
+
+/// Reads a value from a body of this length; the paths of duplicate keys, such as `spec.ports[0].port`, come with it.
+pub(super) fn read<'de, D: Deserializer<'de>>(
+    from: D,
+    body_bytes: usize,
+) -> Result<(Value, Vec<String>), D::Error> {
     let mut duplicates = Vec::new();
-    let mut left = VALUES_MAX;
+    let mut left = Left { values: VALUES_MAX, text_bytes: body_bytes.saturating_add(TEXT_BYTES_SPARE) };
     let value =
         Reader { path: &Path::Top, duplicates: &mut duplicates, left: &mut left }.deserialize(from)?;
     Ok((value, duplicates))
+}
+
+/// What a body may still hold.
+struct Left {
+    values: usize,
+    text_bytes: usize,
+}
+
+impl Left {
+    fn take_value<E: Error>(&mut self) -> Result<(), E> {
+        let too_many = || E::custom(format_args!("it holds more than {VALUES_MAX} values"));
+        self.values = self.values.checked_sub(1).ok_or_else(too_many)?;
+        Ok(())
+    }
+
+    fn take_text<E: Error>(&mut self, text: &str) -> Result<(), E> {
+        let too_much = || E::custom("it holds much more text than it is long");
+        self.text_bytes = self.text_bytes.checked_sub(text.len()).ok_or_else(too_much)?;
+        Ok(())
+    }
 }
 
 /// Where a value is.
@@ -26,7 +55,7 @@ enum Path<'p> {
 struct Reader<'r> {
     path: &'r Path<'r>,
     duplicates: &'r mut Vec<String>,
-    left: &'r mut usize,
+    left: &'r mut Left,
 }
 
 impl Path<'_> {
@@ -44,10 +73,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        let Some(left) = self.left.checked_sub(1) else {
-            return Err(D::Error::custom(format_args!("it holds more than {VALUES_MAX} values")));
-        };
-        *self.left = left;
+        self.left.take_value()?;
         from.deserialize_any(self)
     }
 }
@@ -76,10 +102,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        self.left.take_text(value)?;
         Ok(value.into())
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        self.left.take_text(&value)?;
         Ok(Value::String(value))
     }
 
@@ -110,9 +138,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
+            self.left.take_text(&key)?;
             let path = Path::Key(self.path, &key);
-            if map.contains_key(&key) {
-                self.duplicates.push(path.render());
+            if map.contains_key(&key) && self.duplicates.len() < DUPLICATES_MAX {
+                let path = path.render();
+                self.left.take_text(&path)?;
+                self.duplicates.push(path);
             }
             let reader = Reader { path: &path, duplicates: &mut *self.duplicates, left: &mut *self.left };
             let value = entries.next_value_seed(reader)?;
@@ -131,7 +162,7 @@ mod tests {
 
     fn read_json(text: &str) -> (Value, Vec<String>) {
         let mut from = serde_json::Deserializer::from_str(text);
-        let read = read(&mut from).expect("it is JSON");
+        let read = read(&mut from, text.len()).expect("it is JSON");
         from.end().expect("nothing follows");
         read
     }
@@ -142,6 +173,24 @@ mod tests {
             read_json(r#"{"a": 1, "b": [{}, {"c": 1, "c": {"d": 1, "d": 2}}], "a": null}"#);
         assert_eq!(value, json!({ "a": null, "b": [{}, { "c": { "d": 2 } }] }));
         assert_eq!(duplicates, ["b[1].c", "b[1].c.d", "a"]);
+    }
+
+    #[test]
+    fn what_is_short_and_means_much_is_refused() {
+        let long = "x".repeat(64 << 10);
+        let aliases = format!("a: &a \"{long}\"\nb: [{}]\n", "*a,".repeat(32));
+        let keys = format!("a: &a \"{long}\"\nb: [{}]\n", "{*a : 1},".repeat(32));
+        for body in [aliases, keys] {
+            let from = serde_yaml_ng::Deserializer::from_str(&body);
+            let error = read(from, body.len()).expect_err("it means two megabytes").to_string();
+            assert!(error.contains("much more text than it is long"), "{error}");
+        }
+        let twice = format!("{{\"{long}\":{{{}\"a\":0}}}}", "\"a\":0,".repeat(1_000));
+        let mut from = serde_json::Deserializer::from_str(&twice);
+        let error = read(&mut from, twice.len()).expect_err("its problems are longer than it is").to_string();
+        assert!(error.contains("much more text than it is long"), "{error}");
+        let many = format!("{{{}\"a\":0}}", "\"a\":0,".repeat(1_000));
+        assert_eq!(read_json(&many).1.len(), DUPLICATES_MAX);
     }
 
     proptest! {

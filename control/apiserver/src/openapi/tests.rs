@@ -70,6 +70,27 @@ fn every_kind_is_found_by_its_paths_and_its_schema() {
     }
 }
 
+#[test]
+fn every_list_is_a_type_whose_items_are_of_the_kind() {
+    for resource in RESOURCES.iter().filter(|row| row.verbs.contains(&"list")) {
+        let document = document(&resource.api_version());
+        let kind = json!({ "group": resource.group, "version": resource.version, "kind": resource.kind });
+        let operations = document["paths"].as_object().expect("paths").values().map(|item| &item["get"]);
+        let mut lists = 0;
+        for list in operations.filter(|get| {
+            get["x-kubernetes-action"] == "list" && get["x-kubernetes-group-version-kind"] == kind
+        }) {
+            let answer = &list["responses"]["200"]["content"]["application/json"]["schema"];
+            let list = schema(&document, answer);
+            assert!(list["properties"]["metadata"].is_object(), "{}", resource.kind);
+            let item = schema(&document, &list["properties"]["items"]["items"]);
+            assert_eq!(item["x-kubernetes-group-version-kind"], json!([kind]), "{}", resource.list_kind);
+            lists += 1;
+        }
+        assert_eq!(lists, if resource.namespaced { 2 } else { 1 }, "{}", resource.kind);
+    }
+}
+
 /// The kinds whose pods are made from `spec.template`.
 const TEMPLATED: &[&str] =
     &["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];

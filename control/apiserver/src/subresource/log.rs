@@ -48,9 +48,21 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
             "cannot reach the kubelet of node {node:?} for the logs of pod {:?}: {why}",
             object::meta(&pod, "name")
         )),
+        // Bound a moment ago: the kubelet has not begun with it yet. Of a pod that it has, it says so itself.
+        ApiError::Upstream { code: StatusCode::NOT_FOUND, .. } if is_pending(&pod) => {
+            ApiError::BadRequest(format!(
+                "container {container:?} in pod {:?} is waiting to start: ContainerCreating",
+                object::meta(&pod, "name")
+            ))
+        }
         other => other,
     })?;
     Ok(body::with_type(StatusCode::OK, "text/plain", stream))
+}
+
+/// Whether no node has said anything of the pod yet.
+fn is_pending(pod: &Value) -> bool {
+    matches!(pod["status"]["phase"].as_str(), None | Some("Pending"))
 }
 
 /// The container asked for, the annotated one, or the only one.

@@ -69,11 +69,16 @@ pub(super) async fn insert(
 
 async fn store(call: &Call<'_>, mut object: Value, ownership: Ownership) -> Result<Written, ApiError> {
     let resource = call.resource;
+    let mut owners = Vec::new();
     if ownership == Ownership::Changed {
         let (manager, time) = (admit::manager(call)?, object::now());
-        apply::track(Writer { resource, subresource: None, manager, time: &time }, None, &mut object);
+        let write = Writer { resource, subresource: None, manager, time: &time };
+        match apply::created(write, &mut object) {
+            Some(all) => owners = all,
+            None => apply::track(write, None, &mut object),
+        }
     }
-    commit::create(call, object).await
+    commit::create(call, object, &owners).await
 }
 
 fn generated_name(base: &str) -> String {

@@ -32,6 +32,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const INITIAL_PAGE_LEN: usize = 500;
 /// How many waiting events are written into one chunk.
 const CHUNK_EVENTS_MAX: usize = 128;
+/// After how many chunks in a row a watch to which there is always more to say looks whether it has to end.
+const CHUNKS_IN_A_ROW_MAX: u32 = 64;
 
 /// Answers a watch.
 pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
@@ -83,6 +85,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         ends_at,
         alarm: Box::pin(sleep_until(if bookmarks { ends_at.min(next_bookmark) } else { ends_at })),
         draining: Box::pin(call.api.draining.clone().cancelled_owned()),
+        in_a_row: 0,
         headings_sent: false,
     };
     let lines = stream::unfold(follower, |mut follower| async move {
@@ -124,6 +127,8 @@ struct Follower {
     alarm: Pin<Box<Sleep>>,
     /// The server stops.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Chunks since it was last looked whether the watch ends.
+    in_a_row: u32,
     /// A table's columns are described in its first event only.
     headings_sent: bool,
 }
@@ -131,7 +136,7 @@ struct Follower {
 impl Follower {
     /// The next lines; `None` ends the stream.
     async fn chunk(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
+        let mut out = Lines::default();
         while out.is_empty() {
             let outcome = match &mut self.phase {
                 Phase::Initial { after } => {
@@ -143,14 +148,15 @@ impl Follower {
             };
             if let Err(error) = outcome {
                 tracing::debug!(error = %error, "a watch ends with an error");
-                write_error(&mut out, self.form, &error);
+                write_error(out.own(), self.form, &error);
                 self.phase = Phase::Ended;
             }
         }
         Some(out.freeze())
     }
 
-    async fn initial(&mut self, after: Option<String>, out: &mut BytesMut) -> Result<(), ApiError> {
+    async fn initial(&mut self, after: Option<String>, out: &mut Lines) -> Result<(), ApiError> {
+        let out = out.own();
         let request = ListRequest {
             prefix: self.selection.prefix.clone(),
             after,
@@ -175,17 +181,26 @@ impl Follower {
         Ok(())
     }
 
-    async fn live(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
+    async fn live(&mut self, out: &mut Lines) -> Result<(), ApiError> {
+        if self.in_a_row >= CHUNKS_IN_A_ROW_MAX {
+            self.in_a_row = 0;
+            if self.api.draining.is_cancelled() || Instant::now() >= self.ends_at {
+                self.phase = Phase::Ended;
+                return Ok(());
+            }
+        }
         tokio::select! {
+            // Events first: then the others are waited for only when there are none.
             biased;
-            () = &mut self.draining => self.phase = Phase::Ended,
             event = self.watch.next() => match event {
                 Ok(event) => {
+                    self.in_a_row += 1;
                     self.write_event(out, &event)?;
                     self.write_waiting(out)?;
                 }
                 Err(error) => self.ended(error)?,
             },
+            () = &mut self.draining => self.phase = Phase::Ended,
             () = &mut self.alarm => {
                 let now = Instant::now();
                 self.up_to_date(out)?;
@@ -207,7 +222,7 @@ impl Follower {
         }
     }
 
-    fn write_waiting(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
+    fn write_waiting(&mut self, out: &mut Lines) -> Result<(), ApiError> {
         for _ in 0..CHUNK_EVENTS_MAX {
             match self.watch.try_next() {
                 Ok(Some(event)) => self.write_event(out, &event)?,
@@ -220,7 +235,7 @@ impl Follower {
     }
 
     /// Sends what is waiting, and then up to which revision that is everything.
-    fn up_to_date(&mut self, out: &mut BytesMut) -> Result<(), ApiError> {
+    fn up_to_date(&mut self, out: &mut Lines) -> Result<(), ApiError> {
         let complete = self.watch.progress();
         loop {
             match self.watch.try_next() {
@@ -230,13 +245,13 @@ impl Follower {
             }
         }
         if self.bookmarks {
-            self.write_bookmark(out, complete.max(self.last), false)?;
+            self.write_bookmark(out.own(), complete.max(self.last), false)?;
         }
         Ok(())
     }
 
     /// One change as this watch's selection sees it: an object may come in, change, or leave.
-    fn write_event(&mut self, out: &mut BytesMut, event: &Event) -> Result<(), ApiError> {
+    fn write_event(&mut self, out: &mut Lines, event: &Arc<Event>) -> Result<(), ApiError> {
         self.last = event.revision;
         if self.selection.is_one_key() && event.key != self.selection.prefix {
             return Ok(());
@@ -249,20 +264,41 @@ impl Follower {
             };
             let value = event.value.as_ref().or(event.previous.as_ref());
             return match value {
-                Some(value) => self.write(out, kind, value, event.revision),
+                Some(value) => self.send(out, kind, value, event),
                 None => Ok(()),
             };
         }
-        let decoded = self.api.decoded.get(self.resource, event)?;
+        let decoded = self.api.decoded.of(event, self.resource)?;
         let matches =
             |object: &Option<Value>| object.as_ref().is_some_and(|object| self.selection.matches(object));
         let (selected, was_selected) = (matches(&decoded.value), matches(&decoded.previous));
         match (selected, &event.value, was_selected, &event.previous) {
-            (true, Some(value), true, _) => self.write(out, "MODIFIED", value, event.revision),
-            (true, Some(value), false, _) => self.write(out, "ADDED", value, event.revision),
-            (false, _, true, Some(previous)) => self.write(out, "DELETED", previous, event.revision),
+            (true, Some(value), true, _) => self.send(out, "MODIFIED", value, event),
+            (true, Some(value), false, _) => self.send(out, "ADDED", value, event),
+            (false, _, true, Some(previous)) => self.send(out, "DELETED", previous, event),
             _ => Ok(()),
         }
+    }
+
+    /// Writes an event's line, which is the same for all watches of its form but for those of tables.
+    fn send(
+        &mut self,
+        out: &mut Lines,
+        kind: &'static str,
+        stored: &[u8],
+        event: &Arc<Event>,
+    ) -> Result<(), ApiError> {
+        if matches!(self.form, Form::Table(_)) {
+            return self.write(out.own(), kind, stored, event.revision);
+        }
+        let api = self.api.clone();
+        let line = api.sent.line(event, self.resource, (self.form, self.owners, kind), || {
+            let mut line = BytesMut::new();
+            self.write(&mut line, kind, stored, event.revision)?;
+            Ok(line.freeze())
+        })?;
+        out.push(line);
+        Ok(())
     }
 
     fn selects(&self, stored: &[u8]) -> Result<bool, ApiError> {
@@ -342,6 +378,38 @@ impl Follower {
             _ => write_line(out, "BOOKMARK", object.to_string().as_bytes()),
         }
         Ok(())
+    }
+}
+
+/// What a chunk is made of. Most are one line, which is shared with other watches and need not be copied.
+#[derive(Debug, Default)]
+struct Lines {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Lines {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.all.is_empty()
+    }
+
+    fn push(&mut self, line: Bytes) {
+        if self.is_empty() {
+            self.first = line;
+        } else {
+            self.own().put_slice(&line);
+        }
+    }
+
+    /// The lines as a buffer to append to.
+    fn own(&mut self) -> &mut BytesMut {
+        let first = std::mem::take(&mut self.first);
+        self.all.put_slice(&first);
+        &mut self.all
+    }
+
+    fn freeze(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
     }
 }
 

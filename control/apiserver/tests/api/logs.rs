@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fairlead_apiserver::Pki;
 use futures::{AsyncReadExt as _, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, LogParams, PostParams};
+use kube::api::{Api, LogParams, Patch, PatchParams, PostParams};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
@@ -110,23 +110,45 @@ async fn logs_stream_as_the_kubelet_writes_them() {
     assert_eq!(rest, "two\n");
 }
 
-#[tokio::test]
-async fn a_kubelets_refusal_is_passed_on() {
-    let server = Server::start().await;
-    let kubelet = Kubelet::new(&server).await;
-    let pods = pod_on(&server, kubelet.port()).await;
+/// What the API makes of a kubelet's refusal.
+async fn refused(kubelet: &Kubelet, pods: &Api<Pod>, head: &str, text: &str) -> (u16, String) {
     let params = LogParams::default();
     let (logs, _open) = tokio::join!(pods.logs("p", &params), async {
         let (_, mut stream) = kubelet.request().await;
-        let text = "container \"c\" in pod \"p\" is waiting to start: ContainerCreating";
-        let answer = format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+        let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
         stream.write_all(answer.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         stream
     });
     let kube::Error::Api(status) = logs.unwrap_err() else { panic!("not an answer of the API") };
-    assert_eq!(status.code, 400);
-    assert!(status.message.contains("ContainerCreating"), "{}", status.message);
+    (status.code, status.message)
+}
+
+#[tokio::test]
+async fn a_kubelets_refusal_is_passed_on() {
+    let server = Server::start().await;
+    let kubelet = Kubelet::new(&server).await;
+    let pods = pod_on(&server, kubelet.port()).await;
+    let text = "container \"c\" in pod \"p\" is waiting to start: image can't be pulled";
+    let (code, message) = refused(&kubelet, &pods, "400 Bad Request", text).await;
+    assert_eq!(code, 400);
+    assert!(message.contains(text), "{message}");
+}
+
+#[tokio::test]
+async fn a_pod_that_its_kubelet_has_not_seen_yet_is_waiting_to_start() {
+    let server = Server::start().await;
+    let kubelet = Kubelet::new(&server).await;
+    let pods = pod_on(&server, kubelet.port()).await;
+    let (head, text) = ("404 Not Found", "pod default/p is not on this node");
+    let answer = refused(&kubelet, &pods, head, text).await;
+    let waiting = "container \"c\" in pod \"p\" is waiting to start: ContainerCreating";
+    assert_eq!(answer, (400, waiting.to_owned()));
+    let running = json!({ "status": { "phase": "Running" } });
+    pods.patch_status("p", &PatchParams::default(), &Patch::Merge(running)).await.unwrap();
+    let (code, message) = refused(&kubelet, &pods, head, text).await;
+    assert_eq!(code, 404, "a kubelet that has lost a running pod says so");
+    assert!(message.contains(text), "{message}");
 }
 
 #[tokio::test]

@@ -13,5 +13,6 @@ mod logs;
 mod python;
 mod reviews;
 mod robust;
+mod rollout;
 mod support;
 mod watches;

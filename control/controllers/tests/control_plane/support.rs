@@ -18,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kubelet;
 
+/// The administrator's, in the directory.
+const KUBECONFIG: &str = "kubeconfig";
+
 /// Everything that runs, until it is dropped.
 pub(crate) struct ControlPlane {
     pub(crate) client: Client,
-    _directory: TempDir,
+    directory: TempDir,
     _tasks: JoinSet<()>,
 }
 
@@ -45,7 +48,7 @@ impl ControlPlane {
             service_node_ports: fairlead_apiserver::PortRange::default(),
             cluster_domain: "cluster.local".into(),
             cluster_dns: vec!["10.96.0.10".parse().expect("v4"), "fd00:96::a".parse().expect("v6")],
-            admin_kubeconfig: None,
+            admin_kubeconfig: Some(directory.path().join(KUBECONFIG)),
             admin_server_url: format!("https://{address}"),
         };
         let api = ApiServer::new(api, Arc::new(store.expect("a store"))).await.expect("an API server");
@@ -61,7 +64,7 @@ impl ControlPlane {
             kubelet::register(&client, number).await;
         }
         tasks.spawn(kubelet::run(client.clone()));
-        Self { client, _directory: directory, _tasks: tasks }
+        Self { client, directory, _tasks: tasks }
     }
 
     pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
@@ -81,6 +84,21 @@ impl ControlPlane {
     {
         let object: K = serde_json::from_value(object).expect("a valid object");
         self.api(namespace).create(&PostParams::default(), &object).await.expect("created")
+    }
+
+    /// What the real kubectl prints when it succeeds.
+    pub(crate) async fn kubectl(&self, arguments: &str) -> String {
+        let output = tokio::process::Command::new("kubectl")
+            .arg(format!("--kubeconfig={}", self.directory.path().join(KUBECONFIG).display()))
+            .arg(format!("--cache-dir={}", self.directory.path().join("cache").display()))
+            .args(arguments.split(' '))
+            .output()
+            .await
+            .expect("kubectl must be installed: apt-get install kubernetes-client");
+        let (text, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "kubectl {arguments}\n{text}{errors}");
+        text.into_owned()
     }
 
     pub(crate) async fn create_namespace(&self, name: &str) {

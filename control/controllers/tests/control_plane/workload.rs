@@ -96,17 +96,49 @@ async fn a_new_image_rolls_out_and_the_deployment_scales() {
     let api = plane.api::<Deployment>("demo");
     let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "echo:2"}]}}}});
     api.patch("echo", &PatchParams::default(), &Patch::Strategic(patch)).await.expect("patched");
-    eventually("the new image runs", || async {
-        available(&plane, "echo", 3).await?;
-        let images = plane.list::<Pod>("demo").await.into_iter();
-        let images: Vec<_> = images.filter_map(|pod| pod.spec?.containers[0].image.clone()).collect();
-        (images.len() == 3 && images.iter().all(|image| image == "echo:2")).then_some(())
-    })
-    .await;
+    all_run(&plane, "echo:2").await;
     assert_eq!(plane.list::<ReplicaSet>("demo").await.len(), 2);
     let patch = Patch::Merge(json!({"spec": {"replicas": 1}}));
     api.patch("echo", &PatchParams::default(), &patch).await.expect("scaled");
     eventually("one is left", || available(&plane, "echo", 1)).await;
+}
+
+/// Waits until three pods run this image and no other.
+async fn all_run(plane: &ControlPlane, image: &str) {
+    eventually(image, || async {
+        available(plane, "echo", 3).await?;
+        let images = plane.list::<Pod>("demo").await.into_iter();
+        let images: Vec<_> = images.filter_map(|pod| pod.spec?.containers[0].image.clone()).collect();
+        (images.len() == 3 && images.iter().all(|one| one == image)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_rolls_a_deployment_back_to_an_earlier_revision() {
+    let plane = ControlPlane::start(2, ControllersConfig::default()).await;
+    plane.create_namespace("demo").await;
+    plane.create::<Deployment>("demo", deployment("echo", 3)).await;
+    all_run(&plane, "echo").await;
+    plane.kubectl("-n demo set image deployment/echo c=echo:2").await;
+    all_run(&plane, "echo:2").await;
+    let revisions = async || {
+        let history = plane.kubectl("-n demo rollout history deployment/echo").await;
+        let first = |line: &str| line.split(' ').next().and_then(|word| word.parse::<u32>().ok());
+        history.lines().filter_map(first).collect::<Vec<_>>()
+    };
+    assert_eq!(revisions().await, [1, 2]);
+    let first = plane.kubectl("-n demo rollout history deployment/echo --revision=1").await;
+    assert!(first.contains("Image:\techo\n"), "{first}");
+
+    let undone = plane.kubectl("-n demo rollout undo deployment/echo").await;
+    assert!(undone.contains("rolled back"), "{undone}");
+    all_run(&plane, "echo").await;
+    assert_eq!(revisions().await, [2, 3], "the first revision is the newest");
+    assert_eq!(plane.list::<ReplicaSet>("demo").await.len(), 2, "its replica set is used again");
+    plane.kubectl("-n demo rollout undo deployment/echo --to-revision=2").await;
+    all_run(&plane, "echo:2").await;
+    assert_eq!(revisions().await, [3, 4]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
