@@ -55,8 +55,8 @@ async fn by_label(cluster: &Cluster) -> Result<()> {
     };
     let name = "labelled.default.svc.cluster.local";
     cluster.kubectl().apply(&service("front")).await?;
-    let chosen =
-        corefile("192.0.2.4", "template").replace("pods insecure", "pods insecure\n        labels tier=front");
+    let chosen = corefile("192.0.2.4", "template")
+        .replace("pods insecure", "pods insecure\n        labels tier=front");
     write(cluster, &chosen).await?;
     everywhere(cluster, OWN, "192.0.2.4").await?;
     everywhere(cluster, name, "10.96.7.7").await?;
