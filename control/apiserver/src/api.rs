@@ -269,7 +269,7 @@ impl Call<'_> {
     pub(crate) fn respond_written(
         &self,
         code: StatusCode,
-        written: Written,
+        written: &Written,
         warnings: &[String],
     ) -> Result<Response<Body>, ApiError> {
         let mut response = self.respond_stored(code, &written.stored, written.revision)?;

@@ -26,7 +26,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     let (mut object, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut object, &duplicates)?;
     let written = insert(call, object, Ownership::Changed).await?;
-    call.respond_written(StatusCode::CREATED, written, &warnings)
+    call.respond_written(StatusCode::CREATED, &written, &warnings)
 }
 
 /// Completes and stores a new object of the call's kind.

@@ -28,7 +28,7 @@ pub(crate) async fn replace(call: &Call<'_>, subresource: Option<&str>) -> Resul
     let (mut sent, duplicates) = body::parse_strict(call.headers, &call.body)?;
     let warnings = admit::incoming(call, &mut sent, &duplicates)?;
     let written = modify(call, subresource, Ownership::Changed, |_| Ok(sent.clone())).await?;
-    call.respond_written(StatusCode::OK, written, &warnings)
+    call.respond_written(StatusCode::OK, &written, &warnings)
 }
 
 /// Answers a PATCH of an object, or of a subresource that has the object's form.
@@ -44,7 +44,7 @@ pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<
         Ok(patched)
     })
     .await?;
-    call.respond_written(StatusCode::OK, written, &warnings)
+    call.respond_written(StatusCode::OK, &written, &warnings)
 }
 
 /// The type of the patch in the body, the patch, and the paths of its keys that are there twice.
@@ -70,7 +70,7 @@ async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Bo
         match modify(call, subresource, Ownership::Noted, change).await {
             Err(ApiError::NotFound { resource, .. })
                 if subresource.is_none() && std::ptr::eq(resource, call.resource) => {}
-            outcome => return call.respond_written(StatusCode::OK, outcome?, &warnings),
+            outcome => return call.respond_written(StatusCode::OK, &outcome?, &warnings),
         }
         if !object::meta(&config, "uid").is_empty() {
             return Err(call.conflict(format!(
@@ -82,7 +82,7 @@ async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Bo
         match create::insert(call, object, Ownership::Noted).await {
             // Somebody else made it just now.
             Err(ApiError::AlreadyExists { .. }) => {}
-            outcome => return call.respond_written(StatusCode::CREATED, outcome?, &warnings),
+            outcome => return call.respond_written(StatusCode::CREATED, &outcome?, &warnings),
         }
     }
     Err(call.conflict(MODIFIED))
