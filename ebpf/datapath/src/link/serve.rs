@@ -198,16 +198,19 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
 }
 
 /// A connection of this node that begins beside services may have the port of a former one to the same backend by a service:
-/// its answers are not that one's.
+/// its answers are not that one's. Should the former one go on, it begins anew.
 #[inline(always)]
 fn begin_beside<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) {
     let Work { transport, key, value, other_key, .. } = work;
     let is_ours = from.slot != 0 || from.host;
-    if !is_ours || transport.proto != TCP || transport.tcp_flags & (SYN | ACK) != SYN {
+    let opens = transport.proto != TCP || transport.tcp_flags & (SYN | ACK) == SYN;
+    if !is_ours || !opens {
         return;
     }
     *other_key = nat::answer(key);
     if tables.connection(other_key, value) && value.flags & CT_REPLY != 0 {
+        tables.remove_connection(other_key);
+        *other_key = nat::reverse(value, key.proto);
         tables.remove_connection(other_key);
     }
 }

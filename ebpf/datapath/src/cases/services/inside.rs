@@ -89,35 +89,56 @@ pub(super) fn inside(family: &Family) -> Vec<Case> {
 
 /// A pod that no socket hook sees connects to a service and then, from the same port, to its backend itself.
 pub(super) fn beside_a_service(family: &Family) -> Vec<Case> {
+    [("tcp", TCP), ("udp", UDP)].into_iter().flat_map(|(text, proto)| beside(family, text, proto)).collect()
+}
+
+fn beside(family: &Family, protocol: &str, proto: u8) -> Vec<Case> {
     let next_hop = address(family.other_node);
-    let turn =
-        |text, hook, before, verdict, after| Turn { name: name(family, text), hook, before, verdict, after };
-    let opens = |dst: &str, port| PacketBuilder::tcp(family.sender, dst, SYN).ports(4_000, port);
+    let turn = |text: &str, hook, before, verdict, after| {
+        let name = name(family, &std::format!("{protocol}, {text}"));
+        Turn { name, hook, before, verdict, after }
+    };
+    let packet = |src, dst, flags| match proto {
+        TCP => PacketBuilder::tcp(src, dst, flags),
+        _ => PacketBuilder::udp(src, dst),
+    };
+    let opens = |dst: &'static str, port| packet(family.sender, dst, SYN).ports(4_000, port);
     let direct = opens(family.elsewhere, TARGET);
-    let answer = PacketBuilder::tcp(family.elsewhere, family.sender, SYN | ACK).ports(TARGET, 4_000);
+    let answer = packet(family.elsewhere, family.sender, SYN | ACK).ports(TARGET, 4_000);
+    let by_the_service = |text| {
+        turn(
+            text,
+            Hook::FromPod,
+            opens(family.cluster, PORT),
+            Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
+            direct.clone().hops(63),
+        )
+    };
     conversation(
-        with(family, TCP, Where::Elsewhere, 0),
+        with(family, proto, Where::Elsewhere, 0),
         vec![
+            by_the_service("a pod asks a cluster address, and no socket hook saw it"),
             turn(
-                "a pod connects to a cluster address, and no socket hook saw it",
-                Hook::FromPod,
-                opens(family.cluster, PORT),
-                Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
-                direct.clone().hops(63),
-            ),
-            turn(
-                "then from the same port to the backend itself",
+                "then from the same port the backend itself",
                 Hook::FromPod,
                 direct.clone(),
                 Verdict::RedirectNeigh { ifindex: UPLINK, next_hop },
-                direct.hops(63),
+                direct.clone().hops(63),
             ),
             turn(
                 "which answers itself, not as the service",
                 Hook::FromUplink,
                 answer.clone(),
                 Verdict::RedirectPeer { ifindex: TEST_IFINDEX },
-                delivered(answer),
+                delivered(answer.clone()),
+            ),
+            by_the_service("then the cluster address again"),
+            turn(
+                "and the answer is the service's",
+                Hook::FromUplink,
+                answer.clone(),
+                Verdict::RedirectPeer { ifindex: TEST_IFINDEX },
+                delivered(packet(family.cluster, family.sender, SYN | ACK).ports(PORT, 4_000)),
             ),
         ],
     )
