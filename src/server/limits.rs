@@ -9,22 +9,23 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits of the API server")]
 pub(super) struct LimitArgs {
-    /// Reads that are answered at a time, watches and logs apart; administrators are not counted
+    /// Most reads under way at a time, without watches and logs; one more gets 429. Administrators are not counted here and
+    /// in the next three
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().reads_in_flight)]
     max_requests_inflight: usize,
-    /// Writes that are made at a time; administrators are not counted
+    /// Most writes under way at a time; one more gets 429
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().writes_in_flight)]
     max_mutating_requests_inflight: usize,
-    /// Requests that a user who is no administrator may make in a second
+    /// Most requests of one user per second, in the long run; one more gets 429
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().user_requests_per_sec)]
     max_user_requests_per_second: f64,
-    /// Requests that such a user may make at once after a pause
+    /// Most requests of one user at once, after a pause
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().user_burst)]
     max_user_burst: f64,
-    /// Length of a request's body in MiB
+    /// Longest body of a request, in MiB; a longer one gets 413
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().body_bytes / MIB)]
     max_body_mib: u64,
-    /// Length of the bodies of all requests under way, in MiB
+    /// Most that the bodies of all requests under way take together, in MiB; one more gets 429
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().bodies_bytes / MIB)]
     max_bodies_mib: u64,
 }
