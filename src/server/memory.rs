@@ -9,22 +9,27 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(1);
 /// How many pages of memory that was taken are a change.
 const CHANGE: u64 = 256;
+/// How many seconds a burst goes on before memory is given back in the middle of it: whoever needs memory waits meanwhile.
+const LONG: u32 = 30;
 
-/// The allocator keeps what many lists at once have taken. After each second in which much was taken, and once more when it is
-/// quiet again, what is free goes back to the kernel, and then the code that ran. The start is such a burst; a server that
-/// rests does nothing.
+/// The allocator keeps what many lists at once have taken. After each burst, which is a number of seconds in which much was
+/// taken, and now and then in a long one, what is free goes back to the kernel, and after it the code that ran. The start is
+/// such a burst; a server that rests does nothing.
 pub(super) async fn give_back_after_bursts(stop: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
-    let (mut before, mut moved) = (taken(), true);
+    let (mut before, mut burst) = (taken(), 1);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let moves = taken().abs_diff(before) > CHANGE;
-        if moves || moved {
+        let goes_on = taken().abs_diff(before) > CHANGE;
+        let is_over = burst > 0 && !goes_on;
+        burst = if goes_on { burst + 1 } else { 0 };
+        if is_over || burst >= LONG {
             tokio::task::spawn_blocking(fairlead_kernel::give_memory_back).await?;
+            burst = burst.min(1);
         }
-        if moved && !moves {
+        if is_over {
             tokio::task::spawn_blocking(fairlead_kernel::let_go_of_code).await?;
         }
-        (before, moved) = (taken(), moves);
+        before = taken();
     }
     Ok(())
 }
