@@ -1,7 +1,7 @@
 //! The kubelet's HTTPS server, for the API server: logs and health. Every client shows a certificate of the cluster's
 //! authority.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -27,6 +27,8 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Parts of a log on their way to a client.
 const LOG_QUEUE_LEN_MAX: usize = 64;
+/// How long a request for a log waits for a pod's worker to look at a container that was started earlier.
+const WORKER_BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A bound server.
 pub(crate) struct Server {
@@ -123,7 +125,9 @@ impl Routes {
             (&Method::GET, ["pods"]) => self.pods(),
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {
                 match log_options(request.uri().query().unwrap_or("")) {
-                    Ok((options, previous)) => self.logs([namespace, pod, container], options, previous),
+                    Ok((options, previous)) => {
+                        self.logs([namespace, pod, container], options, previous).await
+                    }
                     Err(message) => text(StatusCode::BAD_REQUEST, message),
                 }
             }
@@ -144,15 +148,20 @@ impl Routes {
         response
     }
 
-    fn logs(
+    async fn logs(
         &self,
         [namespace, name, container]: [&str; 3],
         options: LogOptions,
         previous: bool,
     ) -> Response<Body> {
-        let Some(handle) = self.registry.find(namespace, name) else {
+        let Some(mut handle) = self.registry.find(namespace, name) else {
             return text(StatusCode::NOT_FOUND, format!("pod {namespace}/{name} is not on this node"));
         };
+        // When a kubelet starts, the object says that something runs before the pod's worker has looked what.
+        let is_known = |summary: &Summary| {
+            !summary.containers.is_empty() || !logs::absent::has_started(&summary.pod, container)
+        };
+        drop(tokio::time::timeout(WORKER_BEGINS_WITHIN, handle.summary.wait_for(is_known)).await);
         let Summary { pod, containers } = handle.summary.borrow().clone();
         let Some(role) = logs::absent::role(&pod, container) else {
             return text(

@@ -42,6 +42,12 @@ impl Role {
     }
 }
 
+/// Whether the object says that a container has been started.
+pub(crate) fn has_started(pod: &Pod, container: &str) -> bool {
+    let state = status(pod, container).and_then(|status| status.state.as_ref());
+    state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+}
+
 /// That a container has not been started twice.
 pub(crate) fn previous(pod: &Pod, container: &str) -> String {
     format!("previous terminated container {container:?} in pod {:?} not found", name(pod))
@@ -95,6 +101,7 @@ mod tests {
             assert_eq!(text, expected);
         }
         assert_eq!(role(&pod(&["i"], None), "x"), None);
+        assert!(!has_started(&pod(&[], Some("CrashLoopBackOff")), "c"));
         let before = previous(&pod(&[], None), "c");
         assert_eq!(before, "previous terminated container \"c\" in pod \"p\" not found");
     }
