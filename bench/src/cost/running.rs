@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -95,7 +96,8 @@ impl Running {
     pub(crate) fn stop(&self) -> Result<()> {
         let Some(Process(child)) = &self.process else { return Ok(()) };
         let pid = Pid::from_raw(i32::try_from(child.id()).context("a strange process id")?);
-        kill(pid, Signal::SIGSTOP).context("cannot stop the agent")
+        kill(pid, Signal::SIGSTOP).context("cannot stop the agent")?;
+        settle()
     }
 }
 
@@ -109,6 +111,36 @@ impl Drop for Running {
         }
         let _left = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// How long a look is whether the kernel rests; the machine waits at no cost.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many ticks of the processor's time (`USER_HZ`, a hundred a second) it may work meanwhile.
+const AT_REST: u64 = 2;
+/// How often it is looked.
+const LOOKS_MAX: u32 = 600;
+
+/// Waits until the kernel has done what it had put off, such as freeing the rules of a former case: it would be counted along.
+fn settle() -> Result<()> {
+    for _ in 0..LOOKS_MAX {
+        let before = busy_ticks()?;
+        thread::sleep(LOOK);
+        if busy_ticks()? - before <= AT_REST {
+            return Ok(());
+        }
+    }
+    bail!("the kernel still works for something after {LOOKS_MAX} s")
+}
+
+/// How long the processor has not been idle since the machine started (`proc_stat(5)`).
+fn busy_ticks() -> Result<u64> {
+    let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let [user, nice, system, _idle, _waiting, hard, soft, ..] = ticks[..] else {
+        bail!("/proc/stat begins with {line:?}");
+    };
+    Ok(user + nice + system + hard + soft)
 }
 
 /// Where a node's things are; under the name of the directory, which nobody else has.

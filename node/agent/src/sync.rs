@@ -163,9 +163,9 @@ impl<S: State> SyncLoop<S> {
                     None => return,
                 },
                 life = next_life(&mut life) => {
-                    self.outputs.stats.update(|stats| stats.resolver.turn(life));
                     let changed = self.outputs.cluster.turn(life, &self.node);
                     self.queue(changed, Instant::now());
+                    self.outputs.stats.update(|stats| stats.resolver.turn(life));
                 }
                 () = self.addresses.notified() => self.local = None,
                 _ = audit.tick() => (self.routes, self.local, self.audit) = (None, None, true),

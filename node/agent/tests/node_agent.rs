@@ -23,7 +23,7 @@ use fairlead_testkit::{
 use crate::{
     cluster::{VIP4, VIP6, endpoints, node, pod, service},
     feed::Feed,
-    running::{RunningAgent, runtime_in},
+    running::RunningAgent,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -40,11 +40,8 @@ fn a_cluster_of_two_agents_serves_tells_and_survives() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let topology = TwoNodes::new();
-    let feed_runtime = runtime_in(&topology.a.netns.path());
-    let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
     let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service()];
-    let mut feed =
-        feed_runtime.block_on(feed_runtime.spawn(Feed::start(feed_address, nodes))).expect("the feed starts");
+    let mut feed = Feed::start(&topology.a, nodes);
     let mut a = RunningAgent::start("a", &topology.a, feed.endpoint.clone(), directory.path());
     let b = RunningAgent::start("b", &topology.b, feed.endpoint.clone(), directory.path());
     a.wait_ready();

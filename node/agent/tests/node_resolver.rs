@@ -4,12 +4,12 @@
 use std::{
     fs,
     io::{self, Write as _},
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -30,7 +30,7 @@ use fairlead_testkit::{
 use crate::{
     cluster::{VIP4, node, pod},
     feed::Feed,
-    running::{RunningAgent, runtime_in},
+    running::RunningAgent,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -45,6 +45,9 @@ mod running;
 
 const DNS: u16 = 53;
 const MODES: [ProxyMode; 3] = [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ebpf];
+/// From where the look-ups by UDP come, each from a port of its own: with rules, one from the port of a former one goes where
+/// that one went, as long as the kernel remembers it and that server serves. They are none that the kernel would choose.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
 /// Look-ups that must all go the same way.
 const LOOK_UPS: usize = 20;
 
@@ -56,13 +59,9 @@ fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let topology = TwoNodes::new();
-    let feed_runtime = runtime_in(&topology.a.netns.path());
-    let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
     let mut changes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
     changes.extend(resolvers(&[("a", topology.a.addresses[0]), ("b", topology.b.addresses[0])]));
-    let mut feed = feed_runtime
-        .block_on(feed_runtime.spawn(Feed::start(feed_address, changes)))
-        .expect("the feed starts");
+    let mut feed = Feed::start(&topology.a, changes);
     let mut a = RunningAgent::start("a", &topology.a, feed.endpoint.clone(), directory.path());
     let b = RunningAgent::start("b", &topology.b, feed.endpoint.clone(), directory.path());
     a.wait_ready();
@@ -85,18 +84,18 @@ fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
         eventually("the mode takes over", || {
             (fs::read_to_string(&modes).ok()? == format!("{mode}\n")).then_some(())
         });
-        until(&a, "fairlead_dns_resolver_alive 1");
+        until_alive_is(&a, true);
         all_go_to(&client.netns, "own", mode);
         let (held, before) = (Held::open(&client.netns), fallbacks(&a));
 
         resolver.end();
-        until(&a, "fairlead_dns_resolver_alive 0");
+        until_alive_is(&a, false);
         all_go_to(&client.netns, "other", mode);
         assert_eq!(fallbacks(&a), before + 1, "{mode}");
         held.is_not_left_waiting(mode);
 
         let _resolver = SignsOfLife::start(signs.clone());
-        until(&a, "fairlead_dns_resolver_alive 1");
+        until_alive_is(&a, true);
         all_go_to(&client.netns, "own", mode);
         assert_eq!(fallbacks(&a), before + 1, "{mode}: a return is no fallback");
     }
@@ -140,8 +139,8 @@ fn ask_by_datagram(socket: &UdpSocket) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&name[..length]).into_owned())
 }
 
-fn open() -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+fn open(port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
     socket.set_read_timeout(Some(ANSWER_WAIT))?;
     socket.connect(dns())?;
     Ok(socket)
@@ -149,12 +148,15 @@ fn open() -> io::Result<UdpSocket> {
 
 /// Waits until a server answers, and sees that no other one does any more.
 fn all_go_to(client: &Path, server: &str, mode: ProxyMode) {
-    let by_datagram = || open().and_then(|socket| ask_by_datagram(&socket));
+    let by_datagram =
+        || open(NEXT_PORT.fetch_add(1, Ordering::Relaxed)).and_then(|socket| ask_by_datagram(&socket));
     let by_connection = || connect(dns()).and_then(|mut stream| ask(&mut stream));
     let ways: [(&str, &(dyn Fn() -> io::Result<String> + Sync)); 2] =
         [("UDP", &by_datagram), ("TCP", &by_connection)];
     for (way, look_up) in ways {
-        eventually("the server answers", || run_in(client, || look_up().ok().filter(|name| name == server)));
+        eventually(&format!("{mode}: {server} answers by {way}"), || {
+            run_in(client, || look_up().ok().filter(|name| name == server))
+        });
         for _ in 0..LOOK_UPS {
             let answer = run_in(client, look_up).unwrap_or_else(|error| panic!("{mode}, {way}: {error}"));
             assert_eq!(answer, server, "{mode}, {way}");
@@ -171,7 +173,7 @@ struct Held {
 impl Held {
     fn open(client: &Path) -> Self {
         let socket = run_in(client, || {
-            let socket = open()?;
+            let socket = open(0)?;
             assert_eq!(ask_by_datagram(&socket)?, "own");
             io::Result::Ok(socket)
         });
@@ -192,15 +194,25 @@ impl Held {
     }
 }
 
-/// Waits for a line of the agent's metrics.
-fn until(agent: &RunningAgent, line: &str) {
-    eventually(line, || agent.metrics("/metrics").1.lines().any(|found| found == line).then_some(()));
+/// Waits until the agent knows how the resolver is, and what follows from that is in the kernel.
+fn until_alive_is(agent: &RunningAgent, alive: bool) {
+    let wanted = f64::from(u8::from(alive));
+    eventually("the agent has seen how the resolver is", || {
+        let text = agent.metrics("/metrics").1;
+        let of_rules =
+            |which| value(&text, &format!("kubeproxy_sync_proxy_rules_last_{which}timestamp_seconds"));
+        let is_known = value(&text, "fairlead_dns_resolver_alive") == Some(wanted);
+        (is_known && of_rules("") >= of_rules("queued_")).then_some(())
+    });
 }
 
 fn fallbacks(agent: &RunningAgent) -> u64 {
-    let text = agent.metrics("/metrics").1;
-    let value = text.lines().find_map(|line| line.strip_prefix("fairlead_dns_fallbacks_total "));
-    value.and_then(|value| value.parse().ok()).expect("a number")
+    value(&agent.metrics("/metrics").1, "fairlead_dns_fallbacks_total").expect("a number") as u64
+}
+
+/// The value of a metric without labels.
+fn value(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// What a resolver's heart does.

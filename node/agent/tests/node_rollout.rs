@@ -26,7 +26,7 @@ use fairlead_testkit::{
 use crate::{
     cluster::{VIP4, VIP6, node, slices},
     feed::Feed,
-    running::{RunningAgent, runtime_in},
+    running::RunningAgent,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -83,11 +83,8 @@ struct World {
 fn whoever_asks_is_answered_whatever_becomes_of_the_backends() {
     let directory = tempfile::tempdir().expect("a directory");
     let topology = TwoNodes::new();
-    let feed_runtime = runtime_in(&topology.a.netns.path());
-    let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
     let begin = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service()];
-    let feed =
-        feed_runtime.block_on(feed_runtime.spawn(Feed::start(feed_address, begin))).expect("the feed starts");
+    let feed = Feed::start(&topology.a, begin);
     let agent = |name, node| RunningAgent::start(name, node, feed.endpoint.clone(), directory.path());
     let agents = [agent("a", &topology.a), agent("b", &topology.b)];
     agents.iter().for_each(RunningAgent::wait_ready);

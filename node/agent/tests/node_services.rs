@@ -21,7 +21,7 @@ use fairlead_testkit::{
 use crate::{
     cluster::{node, slices},
     feed::Feed,
-    running::{RunningAgent, runtime_in},
+    running::RunningAgent,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -210,11 +210,8 @@ fn pod(place: usize, addresses: &[IpAddr]) -> Change {
 fn every_kind_of_service_serves_everybody() {
     let directory = tempfile::tempdir().expect("a directory");
     let topology = NodesAndClient::new();
-    let feed_runtime = runtime_in(&topology.a.netns.path());
-    let feed_address = SocketAddr::new(topology.a.addresses[0], 6444);
     let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
-    let mut feed =
-        feed_runtime.block_on(feed_runtime.spawn(Feed::start(feed_address, nodes))).expect("the feed starts");
+    let mut feed = Feed::start(&topology.a, nodes);
     let world = World::new(directory.path(), &mut feed, topology);
     let mut changes = Vec::new();
     for (place, backend) in world.backends.iter().enumerate() {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, pin::Pin};
 
 use fairlead_model::{Change, Revision, Update, View};
+use fairlead_testkit::Node;
 use fairlead_wire::{
     FeedEndpoint,
     proto::{WatchRequest, WatchResponse, feed_server},
@@ -10,20 +11,25 @@ use fairlead_wire::{
 };
 use futures::{Stream, StreamExt, stream};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::sync::watch;
+use tokio::{runtime::Runtime, sync::watch};
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
 use tonic::{
     Request, Response, Status,
     transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
 
+use crate::running::runtime_in;
+
 const SERVER_NAME: &str = "feed.test";
 
-/// The cluster, and the feed that tells of it.
+const PORT: u16 = 6444;
+
+/// The cluster, and the feed that tells of it. It ends when it is dropped.
 pub(crate) struct Feed {
     view: View,
     updates: watch::Sender<Vec<Update>>,
     pub(crate) endpoint: FeedEndpoint,
+    _runtime: Runtime,
 }
 
 struct Service {
@@ -32,20 +38,18 @@ struct Service {
 }
 
 impl Feed {
-    /// Listens at `address` on the current runtime.
-    pub(crate) async fn start(address: SocketAddr, changes: Vec<Change>) -> Self {
-        let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
-        let url = format!("https://{}", listener.local_addr().expect("bound"));
-        let (server_tls, endpoint) = credentials(url);
+    /// Listens in a node's namespace, at its first address.
+    pub(crate) fn start(node: &Node, changes: Vec<Change>) -> Self {
         let revision = Revision { epoch: 1, sequence: 1 };
         let first = Update { revision, snapshot: true, changes };
         let mut view = View::default();
         view.apply(first.clone());
         let (updates, receiver) = watch::channel(vec![first]);
-        let service = feed_server::FeedServer::new(Service { updates: receiver });
-        let mut server = Server::builder().tls_config(server_tls).expect("good certificates");
-        tokio::spawn(server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { view, updates, endpoint }
+        let runtime = runtime_in(&node.netns.path());
+        let address = SocketAddr::new(node.addresses[0], PORT);
+        let serving = runtime.spawn(serve(address, Service { updates: receiver }));
+        let endpoint = runtime.block_on(serving).expect("the feed starts");
+        Self { view, updates, endpoint, _runtime: runtime }
     }
 
     /// Tells of changes.
@@ -59,6 +63,17 @@ impl Feed {
     pub(crate) fn sequence(&self) -> u64 {
         self.view.revision().sequence
     }
+}
+
+/// Serves at `address` on the current runtime.
+async fn serve(address: SocketAddr, service: Service) -> FeedEndpoint {
+    let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
+    let url = format!("https://{}", listener.local_addr().expect("bound"));
+    let (server_tls, endpoint) = credentials(url);
+    let service = feed_server::FeedServer::new(service);
+    let mut server = Server::builder().tls_config(server_tls).expect("good certificates");
+    tokio::spawn(server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+    endpoint
 }
 
 #[tonic::async_trait]

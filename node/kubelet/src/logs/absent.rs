@@ -42,10 +42,11 @@ impl Role {
     }
 }
 
-/// Whether the object says that a container has been started.
+/// Whether the object says that a container has been started, now or before.
 pub(crate) fn has_started(pod: &Pod, container: &str) -> bool {
-    let state = status(pod, container).and_then(|status| status.state.as_ref());
-    state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    let Some(status) = status(pod, container) else { return false };
+    let states = [&status.state, &status.last_state];
+    states.into_iter().flatten().any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
 /// That a container has not been started twice.
@@ -101,8 +102,32 @@ mod tests {
             assert_eq!(text, expected);
         }
         assert_eq!(role(&pod(&["i"], None), "x"), None);
-        assert!(!has_started(&pod(&[], Some("CrashLoopBackOff")), "c"));
         let before = previous(&pod(&[], None), "c");
         assert_eq!(before, "previous terminated container \"c\" in pod \"p\" not found");
+    }
+    #[test]
+    fn a_container_that_runs_or_has_run_has_been_started() {
+        let rows = [
+            (json!({}), false),
+            (json!({ "state": { "waiting": { "reason": "ContainerCreating" } } }), false),
+            (json!({ "state": { "running": {} } }), true),
+            (json!({ "state": { "terminated": { "exitCode": 0 } } }), true),
+            (
+                json!({
+                    "state": { "waiting": { "reason": "CrashLoopBackOff" } },
+                    "lastState": { "terminated": { "exitCode": 1 } },
+                }),
+                true,
+            ),
+        ];
+        for (states, expected) in rows {
+            let mut status =
+                json!({ "name": "c", "ready": false, "restartCount": 0, "image": "", "imageID": "" });
+            status.as_object_mut().unwrap().extend(states.as_object().unwrap().clone());
+            let mut object = pod(&[], None);
+            object.status.as_mut().unwrap().container_statuses =
+                Some(vec![serde_json::from_value(status).unwrap()]);
+            assert_eq!(has_started(&object, "c"), expected, "{states}");
+        }
     }
 }
