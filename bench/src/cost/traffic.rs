@@ -77,10 +77,10 @@ impl Op {
     /// after a grace period, and for its clock, which ticks every four million instructions (`CONFIG_HZ=250`).
     pub(crate) fn times(self) -> u32 {
         match self {
-            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 60,
+            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 100,
             Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => 150,
-            Self::Udp | Self::UdpUnconnected => 150,
-            Self::Bulk => 8,
+            Self::Udp | Self::UdpUnconnected => 75,
+            Self::Bulk => 6,
         }
     }
 
