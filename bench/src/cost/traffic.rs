@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -145,8 +145,10 @@ fn count<S>(
     mut act: impl FnMut(&mut S) -> io::Result<()>,
 ) -> io::Result<Measured> {
     let mut counts = Vec::new();
+    let mut kept = Kept::new()?;
     for _ in 0..SOCKETS {
         let mut socket = open()?;
+        kept.more()?;
         for run in 0..BEFORE + COUNTS {
             let started = Instant::now();
             (0..times).try_for_each(|_| act(&mut socket))?;
@@ -157,6 +159,33 @@ fn count<S>(
     }
     let done = times * u32::try_from(SOCKETS * (BEFORE + COUNTS)).expect("it is small");
     Ok(Measured { kinsn: middle_half(counts), done })
+}
+
+/// Connections of this thread's network namespace with itself, each with a byte that nobody reads. Whether the kernel's
+/// allocator takes a packet from the slab to which it gave the last one back, or every time from another, which costs more,
+/// depends on how many there are, and stays so for long.
+struct Kept {
+    listener: TcpListener,
+    pairs: Vec<(TcpStream, TcpStream)>,
+}
+
+impl Kept {
+    /// How many more at once: with [`SOCKETS`] of them, a slab of 16 or 32 is filled in many ways.
+    const MORE: usize = 3;
+
+    fn new() -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, pairs: Vec::new() })
+    }
+
+    fn more(&mut self) -> io::Result<()> {
+        for _ in 0..Self::MORE {
+            let mut near = TcpStream::connect(self.listener.local_addr()?)?;
+            let (far, _) = self.listener.accept()?;
+            near.write_all(&[ASK])?;
+            self.pairs.push((near, far));
+        }
+        Ok(())
+    }
 }
 
 /// The mean of those numbers that are in the middle half of them.
