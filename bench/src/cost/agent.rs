@@ -104,7 +104,7 @@ fn in_namespace(netns: &Path, future: impl Future<Output = Result<()>> + Send + 
 
 async fn serve(args: AgentArgs) -> Result<()> {
     let first = *args.address.first().context("the node has no address")?;
-    let feed = Feed::start(SocketAddr::new(first, FEED_PORT), [&args.address, &args.other]).await?;
+    let mut feed = Feed::start(SocketAddr::new(first, FEED_PORT), [&args.address, &args.other]).await?;
     let mut node = Node::start(config(&args, 0, feed.endpoint.clone()), &["client", "server"]).await?;
     let mut other = match &args.other_netns {
         Some(netns) => Some(start_other(netns.clone(), config(&args, 1, feed.endpoint.clone())).await?),
@@ -112,17 +112,36 @@ async fn serve(args: AgentArgs) -> Result<()> {
     };
     let server = node.pods.pop().context("no pod")?;
     let remote = other.as_mut().and_then(|other| other.pods.pop());
-    let remote_addresses = remote.as_ref().map(|server| &server.addresses[..]);
-    let sequence = feed.tell_services(args.services, &server.addresses, remote_addresses);
-    for node in std::iter::once(&node).chain(&other) {
-        let applied = tokio::time::timeout(PATIENCE, applied(&node.admin, sequence)).await;
-        applied.context("the services were not applied")??;
-    }
+    let admins: Vec<PathBuf> = std::iter::once(&node).chain(&other).map(|node| node.admin.clone()).collect();
+    let behind = server.addresses.clone();
+    tell(&mut feed, args.services, &behind, remote.as_ref(), &admins).await?;
     let remote = remote.zip(other).map(|(server, other)| Remote { cgroup: other.cgroup, server });
     let client = node.pods.pop().context("no pod")?;
     let ready = Ready { cgroup: node.cgroup, client, server, remote };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&ready)?)?;
+    // From here on it is told how many services there are to be.
+    while let Some(number) = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await? {
+        tell(&mut feed, number?.parse()?, &behind, None, &admins).await?;
+        writeln!(std::io::stdout(), "null")?;
+    }
     std::future::pending().await
+}
+
+/// Tells of services, with the server behind some and perhaps one on the other node behind others; returns when they are in
+/// the kernel of all nodes.
+async fn tell(
+    feed: &mut Feed,
+    services: u32,
+    server: &[IpAddr],
+    remote: Option<&Spot>,
+    nodes: &[PathBuf],
+) -> Result<()> {
+    let sequence = feed.tell_services(services, server, remote.map(|server| &server.addresses[..]));
+    for admin in nodes {
+        let applied = tokio::time::timeout(PATIENCE, applied(admin, sequence)).await;
+        applied.context("the services were not applied")??;
+    }
+    Ok(())
 }
 
 /// A node with an agent and pods.

@@ -35,6 +35,10 @@ const EPOCH: u64 = 1;
 pub(crate) struct Feed {
     pub(crate) endpoint: FeedEndpoint,
     updates: watch::Sender<Vec<Update>>,
+    /// The last update's.
+    sequence: u64,
+    /// How many services it was told of.
+    told: u32,
 }
 
 impl Feed {
@@ -44,27 +48,33 @@ impl Feed {
         let (tls, endpoint) = credentials(format!("https://{address}"))?;
         let nodes =
             NODES.iter().zip(1..).zip(uplinks).map(|((name, octet), addresses)| node(name, octet, addresses));
-        let revision = Revision { epoch: EPOCH, sequence: 1 };
+        let sequence = 1;
+        let revision = Revision { epoch: EPOCH, sequence };
         let first = Update { revision, snapshot: true, changes: nodes.collect() };
         let (updates, receiver) = watch::channel(vec![first]);
         let service = feed_server::FeedServer::new(Told { updates: receiver });
         let mut server = Server::builder().tls_config(tls)?;
         tokio::spawn(server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
-        Ok(Self { endpoint, updates })
+        Ok(Self { endpoint, updates, sequence, told: 0 })
     }
 
-    /// Tells of `count` services; the last one and a random one have `server` behind them. With a server on the other
-    /// node as well there are node ports. Returns the revision.
-    pub(crate) fn tell_services(&self, count: u32, server: &[IpAddr], remote: Option<&[IpAddr]>) -> u64 {
-        let random = random_target(count);
-        let behind = |index| (index + 1 == count || Some(index) == random).then_some((NODES[0], server));
-        let mut changes: Vec<_> = (0..count).flat_map(|index| service(index, behind(index), 0)).collect();
+    /// Tells of `count` services, which are more than before; the last one and a random one have `server` behind them. With a
+    /// server on the other node as well there are node ports. Returns the revision.
+    pub(crate) fn tell_services(&mut self, count: u32, server: &[IpAddr], remote: Option<&[IpAddr]>) -> u64 {
+        let targets = |count: u32| [count.checked_sub(1), random_target(count)];
+        let asked = targets(count);
+        let behind = |index| asked.contains(&Some(index)).then_some((NODES[0], server));
+        let no_longer = targets(self.told).into_iter().flatten().filter(|index| *index < self.told);
+        let mut changes: Vec<_> =
+            no_longer.chain(self.told..count).flat_map(|index| service(index, behind(index), 0)).collect();
+        self.told = count;
         if let Some(remote) = remote {
             let servers = [(NODES[0], server), (NODES[1], remote)];
             let more = servers.into_iter().zip(NODE_PORTS).zip(count..);
             changes.extend(more.flat_map(|((behind, port), index)| service(index, Some(behind), port)));
         }
-        let sequence = 2;
+        self.sequence += 1;
+        let sequence = self.sequence;
         let update = Update { revision: Revision { epoch: EPOCH, sequence }, snapshot: false, changes };
         self.updates.send_modify(|updates| updates.push(update));
         sequence

@@ -44,15 +44,16 @@ pub fn run(args: &GuestArgs) -> Result<()> {
     let cases: Vec<Case> =
         if args.brief { wanted.filter_map(Case::in_brief).collect() } else { wanted.copied().collect() };
     take_turns()?;
+    let mut numbers = args.services.clone();
+    numbers.sort_unstable();
     for case in &cases {
         match case.way {
             Way::Pair(make) => pair(case, &make())?,
             Way::Agent => {
-                for (index, services) in case.sizes.of(&args.services).into_iter().enumerate() {
-                    node(case, services, index == 0)?;
-                    if index == 0 && case.closer {
-                        outside(case, services)?;
-                    }
+                let sizes = case.sizes.of(&numbers);
+                node(case, &sizes)?;
+                if let Some(first) = sizes.first().filter(|_| case.closer) {
+                    outside(case, *first)?;
                 }
             }
         }
@@ -77,28 +78,35 @@ fn pair(case: &Case, pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-/// Client and server as pods of a node with an agent.
-fn node(case: &Case, services: u32, first: bool) -> Result<()> {
+/// Client and server as pods of a node with an agent, with more and more services.
+fn node(case: &Case, sizes: &[u32]) -> Result<()> {
+    let Some(&first) = sizes.first() else { return Ok(()) };
     let machines = Machines::new();
-    let running = Running::start(case, services, false, &machines)?;
-    let Ready { cgroup, client, server, .. } = &running.ready;
+    let mut running = Running::start(case, first, false, &machines)?;
+    let Ready { cgroup, client, server, .. } = running.ready.clone();
     let inside = InCgroup::enter(&cgroup.join("pods"));
     run_in(&server.netns, || serve(&server.addresses))?;
     running.stop()?;
-    let place = Place { case, path: case.path, services, client };
-    let service =
-        |index| service_addresses(index).map(|address| SocketAddr::new(address, SERVICE_PORT)).to_vec();
-    let last = service(services - 1);
-    measure(&place, last.clone(), Op::ALL)?;
-    if let Some(index) = random_target(services) {
-        let path =
-            [case.path, "random-target"].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
-        measure(&Place { path: &path.join("-"), ..place }, service(index), &[Op::Connect])?;
-    }
-    if first && case.closer {
-        hooks::measure(&client.netns, last[0], case)?;
-        let path = format!("{} {DIRECT}", case.path);
-        measure(&Place { path: path.trim_start(), services: 0, ..place }, at(server, SERVER_PORT), Op::ALL)?;
+    for &services in sizes {
+        if services != first {
+            running.grow(services)?;
+        }
+        let place = Place { case, path: case.path, services, client: &client };
+        let service =
+            |index| service_addresses(index).map(|address| SocketAddr::new(address, SERVICE_PORT)).to_vec();
+        let last = service(services - 1);
+        measure(&place, last.clone(), Op::ALL)?;
+        if let Some(index) = random_target(services) {
+            let path = format!("{}-random-target", case.path);
+            let place = Place { path: path.trim_start_matches('-'), ..place };
+            measure(&place, service(index), &[Op::Connect])?;
+        }
+        if services == first && case.closer {
+            hooks::measure(&client.netns, last[0], case)?;
+            let path = format!("{} {DIRECT}", case.path);
+            let place = Place { path: path.trim_start(), services: 0, ..place };
+            measure(&place, at(&server, SERVER_PORT), Op::ALL)?;
+        }
     }
     drop(inside);
     Ok(())

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::IpAddr,
     path::{Path, PathBuf},
-    process::{self, Child, Command, Stdio},
+    process::{self, Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -29,33 +29,54 @@ use super::{
 };
 
 /// A process of this program; killed when it is dropped, also when it is stopped.
-struct Process(Child);
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
 
 impl Process {
     /// Starts it and reads the line of JSON with which it says that it is ready.
     fn start<T: DeserializeOwned>(arguments: &[String]) -> Result<(Self, T)> {
         let mut child = Command::new(std::env::current_exe().context("cannot find this program's file")?)
             .args(arguments)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot start this program again")?;
-        let output = child.stdout.take().expect("it is piped");
-        let mut process = Self(child);
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line).context("cannot read what it says")?;
-        if line.is_empty() {
-            let status = process.0.wait().context("cannot wait for it")?;
-            bail!("`{}` ended before it was ready ({status})", arguments.join(" "));
-        }
-        let ready = serde_json::from_str(&line).with_context(|| format!("it says {line}"))?;
+            .with_context(|| format!("cannot start `{}`", arguments.join(" ")))?;
+        let input = child.stdin.take().expect("it is piped");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut process = Self { child, input, output };
+        let ready = process.answer().with_context(|| format!("`{}`", arguments.join(" ")))?;
         Ok((process, ready))
+    }
+
+    /// Says a line and reads the answer.
+    fn ask<T: DeserializeOwned>(&mut self, line: &str) -> Result<T> {
+        writeln!(self.input, "{line}").context("cannot write to it")?;
+        self.answer()
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let mut line = String::new();
+        self.output.read_line(&mut line).context("cannot read what it says")?;
+        if line.is_empty() {
+            let status = self.child.wait().context("cannot wait for it")?;
+            bail!("it ended before it was ready ({status})");
+        }
+        serde_json::from_str(&line).with_context(|| format!("it says {line}"))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).context("a strange process id")?);
+        kill(pid, signal).with_context(|| format!("cannot send {signal}"))
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _status = self.0.wait();
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
     }
 }
 
@@ -92,12 +113,19 @@ impl Running {
         Ok(Self { process: Some(process), ready, directory })
     }
 
-    /// Stops it for good, so that only the kernel is measured.
+    /// Stops it, so that only the kernel is measured.
     pub(crate) fn stop(&self) -> Result<()> {
-        let Some(Process(child)) = &self.process else { return Ok(()) };
-        let pid = Pid::from_raw(i32::try_from(child.id()).context("a strange process id")?);
-        kill(pid, Signal::SIGSTOP).context("cannot stop the agent")?;
+        let Some(process) = &self.process else { return Ok(()) };
+        process.signal(Signal::SIGSTOP)?;
         settle()
+    }
+
+    /// Lets it go on until there are so many services, which are more than before, and stops it again.
+    pub(crate) fn grow(&mut self, services: u32) -> Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        process.signal(Signal::SIGCONT)?;
+        let () = process.ask(&services.to_string())?;
+        self.stop()
     }
 }
 

@@ -77,32 +77,39 @@ impl Op {
     pub(crate) fn times(self) -> u32 {
         match self {
             Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 80,
-            Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => 100,
-            Self::Udp | Self::UdpUnconnected => 75,
+            Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => 60,
+            Self::Udp | Self::UdpUnconnected => 60,
             Self::Bulk => 4,
+        }
+    }
+
+    /// How many counts with each socket are thrown away first, while caches fill and windows open.
+    fn warm_ups(self) -> usize {
+        match self {
+            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 0,
+            _ => 1,
         }
     }
 
     /// What one costs, in the network namespace of this thread.
     pub(crate) fn measure(self, to: SocketAddr) -> Result<Measured> {
-        let times = self.times();
         let connect = || TcpStream::connect(to);
         let measured = match self {
             Self::Connect | Self::NodePortLocal | Self::NodePortRemote => {
-                count(times, || Ok(()), |()| connect_once(to))
+                count(self, || Ok(()), |()| connect_once(to))
             }
             Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => {
-                count(times, connect, exchange)
+                count(self, connect, exchange)
             }
             Self::Udp => {
                 let connected = || udp(to).and_then(|socket| socket.connect(to).map(|()| socket));
-                count(times, connected, |socket| {
+                count(self, connected, |socket| {
                     socket.send(&[ASK])?;
                     socket.recv(&mut [0; 8]).map(drop)
                 })
             }
             Self::UdpUnconnected => count(
-                times,
+                self,
                 || udp(to),
                 |socket| {
                     socket.send_to(&[ASK], to)?;
@@ -112,7 +119,7 @@ impl Op {
             Self::Bulk => {
                 let chunk = vec![BULK; CHUNK];
                 let kibs = (BULK_LEN / 1_024) as f64;
-                count(times, connect, |stream| bulk(stream, &chunk))
+                count(self, connect, |stream| bulk(stream, &chunk))
                     .map(|all| Measured { kinsn: all.kinsn / kibs, ..all })
             }
         };
@@ -121,12 +128,9 @@ impl Op {
 }
 
 /// With how many sockets an operation is done: where a socket's ports put it in the kernel's tables is a matter of luck.
-const SOCKETS: usize = 8;
+const SOCKETS: usize = 16;
 /// How often an operation is counted with each.
 const COUNTS: usize = 2;
-/// How many counts with each are thrown away first, while caches fill and windows open.
-const BEFORE: usize = 1;
-
 /// What an operation costs.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Measured {
@@ -138,26 +142,28 @@ pub(crate) struct Measured {
     pub(crate) done: u32,
 }
 
-/// What one `act` costs, counted `times` at once by the clock, where a nanosecond is an instruction.
+/// What one `act` costs, counted by the clock, where a nanosecond is an instruction.
 fn count<S>(
-    times: u32,
+    op: Op,
     mut open: impl FnMut() -> io::Result<S>,
     mut act: impl FnMut(&mut S) -> io::Result<()>,
 ) -> io::Result<Measured> {
+    let times = op.times();
+    let runs = op.warm_ups() + COUNTS;
     let mut counts = Vec::new();
     let mut kept = Kept::new()?;
     for _ in 0..SOCKETS {
         let mut socket = open()?;
         kept.more()?;
-        for run in 0..BEFORE + COUNTS {
+        for run in 0..runs {
             let started = Instant::now();
             (0..times).try_for_each(|_| act(&mut socket))?;
-            if run >= BEFORE {
+            if run >= op.warm_ups() {
                 counts.push(started.elapsed().as_nanos() as f64 / f64::from(times) / 1e3);
             }
         }
     }
-    let done = times * u32::try_from(SOCKETS * (BEFORE + COUNTS)).expect("it is small");
+    let done = times * u32::try_from(SOCKETS * runs).expect("it is small");
     Ok(Measured { kinsn: middle_half(counts), done })
 }
 
