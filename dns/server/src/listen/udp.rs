@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BATCH, Batch,
-    batch::{Origin, send, watch},
+    batch::{Origin, watch},
     is_transient,
+    send::send,
     waiting::{Ticket, Waiting},
 };
 use crate::{
