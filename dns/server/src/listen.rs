@@ -24,6 +24,7 @@ use crate::{
 mod batch;
 mod connection;
 mod https;
+mod pace;
 mod quic;
 mod send;
 mod tcp;
