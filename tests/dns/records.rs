@@ -405,6 +405,15 @@ fn a_zone_is_transferred_whole_in_several_messages_to_whom_it_may_concern() {
     ] {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
+    // Who has this serial or a later one gets the SOA alone, who has an earlier one the whole zone.
+    let serial: u32 = server.short("cluster.local SOA")[0].split(' ').nth(2).unwrap().parse().unwrap();
+    let bytes_for = |serial: u32| -> usize {
+        let text = server.dig_text(&format!("cluster.local IXFR={serial} +tcp"));
+        let bytes = text.split("bytes ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+        bytes.unwrap_or_else(|| panic!("{text}"))
+    };
+    assert!(bytes_for(serial) < 200 && bytes_for(serial + 1) < 200);
+    assert!(bytes_for(serial - 1) > 2000);
     assert_eq!(server.ask("closed.test AXFR +tcp"), "REFUSED:");
     assert_eq!(server.ask("plain.test AXFR +tcp"), "REFUSED:");
 }
