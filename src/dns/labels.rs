@@ -6,7 +6,7 @@ use fairlead_apiserver::selector::LabelSelector;
 use fairlead_dns::{Labelled, Labels, Selected};
 use fairlead_model::ObjectName;
 use futures::{FutureExt as _, StreamExt as _, future};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::{
     Api, Resource, ResourceExt as _,
     core::PartialObjectMeta,
@@ -39,6 +39,7 @@ impl Labels for InCluster {
         Ok(match kind {
             Labelled::Services => watch::<Service>(self.0.clone(), selector.to_owned()),
             Labelled::Namespaces => watch::<Namespace>(self.0.clone(), selector.to_owned()),
+            Labelled::Pods => watch::<Pod>(self.0.clone(), selector.to_owned()),
         })
     }
 }
@@ -108,6 +109,7 @@ impl Labels for InFile {
         let kind = match kind {
             Labelled::Services => "Service",
             Labelled::Namespaces => "Namespace",
+            Labelled::Pods => "Pod",
         };
         let read = move |text: &str| {
             let objects = objects::read(text)?;

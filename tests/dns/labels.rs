@@ -55,6 +55,37 @@ fn only_services_that_match_have_names() {
 }
 
 #[test]
+fn only_pods_that_match_are_verified() {
+    let objects = labelled("front", "blue").replace(
+        "metadata: { name: client, namespace: demo }",
+        "metadata: { name: client, namespace: demo, labels: { tier: front } }",
+    );
+    let client = "NOERROR aa: 10-244-1-60.demo.pod.cluster.local. A 10.244.1.60";
+    let rows = [
+        ("labels tier=front\n  pods verified", client, ABSENT),
+        (
+            "pods verified\n  labels !tier",
+            ABSENT,
+            "NOERROR aa: 127-0-0-1.demo.pod.cluster.local. A 127.0.0.1",
+        ),
+        // Nobody looks at pods where every address has a name.
+        (
+            "pods insecure\n  labels !tier",
+            client,
+            "NOERROR aa: 127-0-0-1.demo.pod.cluster.local. A 127.0.0.1",
+        ),
+    ];
+    for (options, labelled, other) in rows {
+        let server = Server::start(&corefile(options), &objects);
+        server.eventually("none.demo.svc.cluster.local A", ABSENT);
+        server.check(&[
+            (options, "10-244-1-60.demo.pod.cluster.local A", labelled),
+            (options, "127-0-0-1.demo.pod.cluster.local A", other),
+        ]);
+    }
+}
+
+#[test]
 fn only_namespaces_that_match_have_names() {
     let corefile = corefile("namespace_labels team=blue");
     let server = Server::start(&corefile, &labelled("front", "blue"));
@@ -86,7 +117,6 @@ fn a_selector_that_is_none_stops_the_start() {
             "Corefile:2: kubernetes: takes either namespaces or namespace_labels, not both",
         ),
         ("multicluster clusterset.local", "Corefile:3: kubernetes: multicluster is not supported"),
-        ("zonal", "Corefile:3: kubernetes: zonal is not supported"),
     ];
     for (option, expected) in rows {
         let said = refuses_with(&corefile(option), CLUSTER);

@@ -300,6 +300,58 @@ fn options_of_the_kubernetes_plugin() {
 }
 
 #[test]
+fn a_headless_service_has_names_for_its_endpoints_in_a_topology_zone() {
+    let in_zone = |zone: &str, hostname: &str| {
+        (format!("hostname: {hostname},"), format!("zone: {zone}, hostname: {hostname},"))
+    };
+    let objects = [in_zone("west-a", "db-0"), in_zone("west-b", "twin")]
+        .iter()
+        .fold(CLUSTER.to_owned(), |objects, (old, new)| objects.replace(old, new));
+    let corefile = ".:53 {\n kubernetes cluster.local {\n  zonal\n }\n}\n";
+    let server = Server::start(corefile, &objects);
+    let denied = "NXDOMAIN aa:  | cluster.local. SOA";
+    server.check(&[
+        (
+            "pin: the endpoints of the zone",
+            "west-a.pin._zone.db.demo.svc.cluster.local A",
+            "NOERROR aa: west-a.pin._zone.db.demo.svc.cluster.local. A 10.244.1.5",
+        ),
+        (
+            "of the family asked for",
+            "west-a.pin._zone.db.demo.svc.cluster.local AAAA",
+            "NOERROR aa: west-a.pin._zone.db.demo.svc.cluster.local. AAAA fd00:244:0:1::5",
+        ),
+        (
+            "SRV with the names they have",
+            "west-b.pin._zone.db.demo.svc.cluster.local SRV",
+            "NOERROR aa: west-b.pin._zone.db.demo.svc.cluster.local. SRV 0 50 5432 twin.db.demo.svc.cluster.local. \
+             |  | twin.db.demo.svc.cluster.local. A 10.244.1.6; twin.db.demo.svc.cluster.local. A 10.244.2.5",
+        ),
+        (
+            "pin: an empty zone is empty",
+            "west-c.pin._zone.db.demo.svc.cluster.local A",
+            "NOERROR aa:  | cluster.local. SOA",
+        ),
+        (
+            "prefer: then it is everybody",
+            "west-c.prefer._zone.web.demo.svc.cluster.local A",
+            "NOERROR aa: west-c.prefer._zone.web.demo.svc.cluster.local. A 10.244.1.30",
+        ),
+        ("only of headless services", "west-a.pin._zone.echo.demo.svc.cluster.local A", denied),
+        ("in these two ways", "west-a.near._zone.db.demo.svc.cluster.local A", denied),
+    ]);
+    // The zone of an endpoint changes, and nothing else does.
+    server.write("objects.yaml", &objects.replace("west-b", "west-c"));
+    server.eventually(
+        "west-c.pin._zone.db.demo.svc.cluster.local A",
+        "NOERROR aa: west-c.pin._zone.db.demo.svc.cluster.local. A 10.244.1.6; \
+         west-c.pin._zone.db.demo.svc.cluster.local. A 10.244.2.5",
+    );
+    let off = Server::start(".:53 {\n kubernetes cluster.local\n}\n", &objects);
+    off.check(&[("without the option", "west-a.pin._zone.db.demo.svc.cluster.local A", denied)]);
+}
+
+#[test]
 fn a_change_of_the_cluster_is_answered_at_once() {
     let server = Server::start(COREFILE, CLUSTER);
     let (question, own) = ("front.demo.svc.cluster.local A", "front.demo.svc.cluster.local.");
@@ -353,6 +405,15 @@ fn a_zone_is_transferred_whole_in_several_messages_to_whom_it_may_concern() {
     ] {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
+    // Who has this serial or a later one gets the SOA alone, who has an earlier one the whole zone.
+    let serial: u32 = server.short("cluster.local SOA")[0].split(' ').nth(2).unwrap().parse().unwrap();
+    let bytes_for = |serial: u32| -> usize {
+        let text = server.dig_text(&format!("cluster.local IXFR={serial} +tcp"));
+        let bytes = text.split("bytes ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+        bytes.unwrap_or_else(|| panic!("{text}"))
+    };
+    assert!(bytes_for(serial) < 200 && bytes_for(serial + 1) < 200);
+    assert!(bytes_for(serial - 1) > 2000);
     assert_eq!(server.ask("closed.test AXFR +tcp"), "REFUSED:");
     assert_eq!(server.ask("plain.test AXFR +tcp"), "REFUSED:");
 }

@@ -41,6 +41,7 @@ fn a_bad_corefile_is_named_by_file_line_and_directive() {
         ),
         (".:53 {\n log \"a\n}", "Corefile:2: the quote that begins here has no end"),
         (".:99999 {\n whoami\n}", "Corefile:1: \".:99999\": \"99999\" is not a port"),
+        ("a.test {{{\n", "Corefile:1: \"{{{\" is not a zone: a brace stands by itself"),
         ("a..b:53 {\n whoami\n}", "Corefile:1: \"a..b\" is not a zone: a label is empty"),
         ("{$NOT_SET} {\n whoami\n}", "Corefile:1: expected a zone before {"),
         (".:53 {\n whoami {\n  x\n }\n}", "Corefile:3: whoami: takes no block"),

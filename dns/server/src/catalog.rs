@@ -150,7 +150,6 @@ fn object_name(key: &str) -> ObjectName {
 fn lean(mut slice: EndpointSlice) -> EndpointSlice {
     for endpoint in &mut slice.endpoints {
         endpoint.node = Arc::default();
-        endpoint.zone = Arc::default();
         endpoint.hint_nodes = Box::default();
         endpoint.hint_zones = Box::default();
     }

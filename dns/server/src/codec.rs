@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) checking_disabled: bool,
     pub(crate) question: Question,
     pub(crate) edns: Option<Edns>,
+    /// The serial of an SOA that came along: what who asks for a transfer has already (RFC 1995 §3).
+    pub(crate) serial: Option<u32>,
 }
 
 /// What the client said in its OPT record.
@@ -84,16 +86,24 @@ pub(crate) fn decode(bytes: &[u8]) -> Incoming {
     if opcode != 0 {
         return reject(Rcode::NOT_IMP);
     }
-    let Some((question, edns)) = read_body(bytes) else {
+    let Some((question, edns, serial)) = read_body(bytes) else {
         return reject(Rcode::FORM_ERR);
     };
     let authentic_data = more_flags & 0x20 != 0;
     let checking_disabled = more_flags & 0x10 != 0;
-    Incoming::Request(Request { id, recursion_desired, authentic_data, checking_disabled, question, edns })
+    Incoming::Request(Request {
+        id,
+        recursion_desired,
+        authentic_data,
+        checking_disabled,
+        question,
+        edns,
+        serial,
+    })
 }
 
-/// Reads the one question and the OPT record; nothing may follow.
-fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>)> {
+/// Reads the one question, the OPT record and the serial of an SOA; nothing may follow.
+fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>, Option<u32>)> {
     let [questions, answers, authorities, additionals] = counts(bytes)?;
     let records = answers + authorities + additionals;
     if questions != 1 || records > EXTRA_RECORDS_MAX {
@@ -104,7 +114,7 @@ fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>)> {
     let rtype = RecordType(u16_at(bytes, at)?);
     let class = Class(u16_at(bytes, at + 2)?);
     at += 4;
-    let mut edns = None;
+    let (mut edns, mut serial) = (None, None);
     for index in 0..records {
         let record = RawRecord::read(bytes, at)?;
         if record.rtype == RecordType::OPT {
@@ -119,10 +129,14 @@ fn read_body(bytes: &[u8]) -> Option<(Question, Option<Edns>)> {
                 dnssec_ok: flags & 0x80 != 0,
                 options: bytes[record.value..record.end].to_vec(),
             });
+        } else if record.rtype == RecordType::SOA {
+            // Behind two names there are five numbers, the serial first (RFC 1035 §3.3.13).
+            let numbers = bytes.get(record.value..record.end)?.last_chunk::<20>()?;
+            serial = numbers.first_chunk().copied().map(u32::from_be_bytes);
         }
         at = record.end;
     }
-    (at == bytes.len()).then_some((Question { name, rtype, class }, edns))
+    (at == bytes.len()).then_some((Question { name, rtype, class }, edns, serial))
 }
 
 /// A record in a message: where its parts are.

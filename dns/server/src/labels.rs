@@ -12,6 +12,8 @@ pub enum Labelled {
     Services,
     /// Namespaces; their names have no namespace.
     Namespaces,
+    /// Pods, where their addresses have names.
+    Pods,
 }
 
 /// The names of the objects that match a selector: all of them, and again after each change.

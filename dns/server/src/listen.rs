@@ -24,12 +24,16 @@ use crate::{
 mod batch;
 mod connection;
 mod https;
+mod pace;
 mod quic;
+mod send;
 mod tcp;
+mod train;
 mod udp;
 mod waiting;
 
-pub(crate) use batch::{BATCH, Batch, give_back_memory, send, set_receive_queue, watch};
+pub(crate) use batch::{BATCH, Batch, give_back_memory, set_receive_queue, watch};
+pub(crate) use send::send;
 
 const KERNEL_DROPS: Family = Family {
     name: "fairlead_dns_kernel_dropped_total",

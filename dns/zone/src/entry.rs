@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) slice_ports: Box<[Arc<[Port]>]>,
     /// Names of endpoints, one behind the other: a hundred thousand allocations less in a large cluster.
     names: Box<str>,
+    /// Topology zones that its endpoints are in; [`Endpoint::zone`] points into it.
+    zones: Box<[Arc<str>]>,
 }
 
 /// What the service's own name means.
@@ -49,6 +51,8 @@ pub(crate) struct Port {
 pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
     pub(crate) slice: u16,
+    /// Past the end when its zone is not known.
+    zone: u16,
     /// Where its name is in the names of the entry.
     name_at: u32,
     name_len: u8,
@@ -69,6 +73,9 @@ enum Named {
 /// Lists that are remembered.
 const LISTS_MAX: usize = 16;
 
+/// The place of a zone that is not known.
+const NO_ZONE: u16 = u16::MAX;
+
 /// Longest label (RFC 1035 §2.3.4).
 const LABEL_MAX: usize = 63;
 
@@ -88,12 +95,16 @@ impl Entry {
             }
         };
         let (mut endpoints, mut names) = (Vec::new(), String::new());
-        let mut slice_ports = Vec::new();
+        let (mut slice_ports, mut zones) = (Vec::new(), Vec::new());
         for (slice, index) in slices.zip(0u16..) {
             let ports = slice.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
             slice_ports.push(lists.share(ports.collect()));
             let ready = slice.endpoints.iter().filter(|end| end.ready || service.publish_not_ready);
-            endpoints.extend(ready.map(|end| Endpoint::new(end, index, &mut names)));
+            endpoints.extend(ready.map(|end| Endpoint {
+                slice: index,
+                zone: place_of(&end.zone, &mut zones),
+                ..Endpoint::new(end, &mut names)
+            }));
         }
         let ports = service.ports.iter().map(|port| Port::new(&port.name, port.protocol, port.port));
         Self {
@@ -103,7 +114,14 @@ impl Entry {
             endpoints: endpoints.into(),
             slice_ports: slice_ports.into(),
             names: names.into(),
+            zones: zones.into(),
         }
+    }
+
+    /// Whether an endpoint is in a topology zone, by its label in any case; one whose zone is not known is in none.
+    pub(crate) fn is_in_zone(&self, endpoint: &Endpoint, label: &[u8]) -> bool {
+        let zone = self.zones.get(usize::from(endpoint.zone));
+        zone.is_some_and(|zone| zone.as_bytes().eq_ignore_ascii_case(label))
     }
 
     /// The name of an endpoint; one without is called after its address.
@@ -176,15 +194,27 @@ impl Port {
 }
 
 impl Endpoint {
-    /// Its hostname comes before its pod, and what is no label is no name.
-    fn new(endpoint: &fairlead_model::Endpoint, slice: u16, names: &mut String) -> Self {
+    /// Its hostname comes before its pod, and what is no label is no name. Of the first slice, and of no zone.
+    fn new(endpoint: &fairlead_model::Endpoint, names: &mut String) -> Self {
         let choices = [(&endpoint.hostname, Named::Hostname), (&endpoint.pod, Named::Pod)];
         let chosen = choices.into_iter().find(|(name, _)| (1..=LABEL_MAX).contains(&name.len()));
         let (name, named) = chosen.map_or(("", Named::Nothing), |(name, named)| (&**name, named));
         let (name_at, name_len) = (names.len() as u32, name.len() as u8);
         names.push_str(name);
-        Self { address: endpoint.address, slice, name_at, name_len, named }
+        Self { address: endpoint.address, slice: 0, zone: NO_ZONE, name_at, name_len, named }
     }
+}
+
+/// Where a zone is in a list, which grows by it when it is new.
+fn place_of(zone: &Arc<str>, zones: &mut Vec<Arc<str>>) -> u16 {
+    if zone.is_empty() {
+        return NO_ZONE;
+    }
+    let place = zones.iter().position(|known| known == zone).unwrap_or_else(|| {
+        zones.push(Arc::clone(zone));
+        zones.len() - 1
+    });
+    u16::try_from(place).unwrap_or(NO_ZONE)
 }
 
 /// An address as a label. The last group of an IPv6 address is written out, since a label must not end in a dash.

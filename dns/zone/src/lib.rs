@@ -24,4 +24,4 @@ pub use name::{Labels, Name, NameError};
 pub use record::{Answer, Class, Origin, Question, Rcode, Record, RecordData, RecordType, Soa};
 pub use selection::Selection;
 pub use stamp::Stamp;
-pub use zone::{Pods, Zone, ZoneConfig};
+pub use zone::{Pods, Zone, ZoneConfig, pod_key};

@@ -39,10 +39,14 @@ pub struct ZoneConfig {
     pub ignore_empty: bool,
     /// Endpoints have no records.
     pub no_endpoints: bool,
+    /// Headless services have names for their endpoints in one topology zone.
+    pub zonal: bool,
     /// The namespaces that exist.
     pub namespaces: Selection<Box<str>>,
     /// The services that exist.
     pub services: Selection<ObjectName>,
+    /// The pods that exist, as `NAMESPACE/NAME`.
+    pub pod_names: Selection<Box<str>>,
 }
 
 /// Which names `a-b-c-d.<namespace>.pod.<domain>` exist.
@@ -67,7 +71,7 @@ pub struct Zone {
     /// Services that may answer the reverse name of an address.
     owners: Owners,
     namespaces: Arc<BTreeSet<Box<[u8]>>>,
-    /// Namespaces of pods by their addresses.
+    /// Pods by their addresses, as `NAMESPACE/NAME`.
     pods: Shards<IpAddr, Box<str>>,
     pub(crate) serial: u32,
     synced: bool,
@@ -168,20 +172,22 @@ impl Zone {
         for address in addresses {
             let shard = self.pods.shard_mut(&address);
             match view.pod_by_address(address) {
-                Some(pod) => shard.insert(address, (&*pod.name.namespace).into()),
+                Some(pod) => shard.insert(address, pod_key(&pod.name)),
                 None => shard.remove(&address),
             };
         }
     }
 
-    /// The namespace of the pod with an address.
+    /// The namespace of the pod with an address, when it is one of those that exist.
     pub fn namespace_of(&self, address: IpAddr) -> Option<&str> {
-        self.pods.get(&address).map(|namespace| &**namespace)
+        let pod = self.pods.get(&address).filter(|pod| self.config.pod_names.has(&***pod))?;
+        pod.split_once('/').map(|(namespace, _)| namespace)
     }
 
     /// Whether a complete view has been applied, and it is known what of it to show.
     pub fn is_synced(&self) -> bool {
-        self.synced && self.config.namespaces.is_known() && self.config.services.is_known()
+        let ZoneConfig { namespaces, services, pod_names, .. } = &*self.config;
+        self.synced && namespaces.is_known() && services.is_known() && pod_names.is_known()
     }
 
     /// The zone's configuration.
@@ -259,8 +265,10 @@ impl ZoneConfig {
             endpoint_pod_names: false,
             ignore_empty: false,
             no_endpoints: false,
+            zonal: false,
             namespaces: Selection::All,
             services: Selection::All,
+            pod_names: Selection::All,
         }
     }
 
@@ -292,6 +300,11 @@ fn hash_of(key: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(key);
     hasher.finish()
+}
+
+/// A pod as [`ZoneConfig::pod_names`] has it; a namespace has no slash in its name.
+pub fn pod_key(name: &ObjectName) -> Box<str> {
+    format!("{}/{}", name.namespace, name.name).into()
 }
 
 fn key_of(name: &ObjectName) -> Box<[u8]> {

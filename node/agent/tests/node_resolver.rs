@@ -1,11 +1,11 @@
-//! A node whose DNS server dies while a pod looks names up: another node's answers, in every proxy mode. Needs root, the
-//! eBPF object, iptables, nftables and conntrack.
+//! A node whose DNS server dies while a pod looks names up: another node's answers, in every proxy mode; and answers that
+//! a server sends together. Needs root, the eBPF object, iptables, nftables and conntrack.
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::{self, IoSlice, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -26,6 +26,7 @@ use fairlead_testkit::{
     eventually,
     netns::run_in,
 };
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 use crate::{
     cluster::{VIP4, node, pod},
@@ -44,6 +45,11 @@ mod feed;
 mod running;
 
 const DNS: u16 = 53;
+/// Of the service, and of the servers, where two questions get their answers in one packet: what a resolver does with A and
+/// AAAA. The kernel takes it apart.
+const PAIRS: u16 = 54;
+const PAIRS_UDP: u16 = 5454;
+const PAIR: [&str; 2] = ["longer", "short"];
 const MODES: [ProxyMode; 3] = [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ebpf];
 /// From where the look-ups by UDP come, each from a port of its own: with rules, one from the port of a former one goes where
 /// that one went, as long as the kernel remembers it and that server serves. They are none that the kernel would choose.
@@ -71,6 +77,8 @@ fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
     let _inside = InCgroup::enter(&a.cgroup().join("client"));
     serve(&topology.a.netns.path(), &topology.a.addresses[..1], "own");
     serve(&topology.b.netns.path(), &topology.b.addresses[..1], "other");
+    serve_pairs(&topology.a.netns.path(), topology.a.addresses[0]);
+    serve_pairs(&topology.b.netns.path(), topology.b.addresses[0]);
     let signs = directory.path().join("dns.sock");
     a.config.dns_heartbeat = Some(signs.clone());
     a.config.services.addresses = topology.a.addresses.clone();
@@ -86,11 +94,13 @@ fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
         });
         until_alive_is(&a, true);
         all_go_to(&client.netns, "own", mode);
+        pairs_arrive(&client.netns, mode);
         let (held, before) = (Held::open(&client.netns), fallbacks(&a));
 
         resolver.end();
         until_alive_is(&a, false);
         all_go_to(&client.netns, "other", mode);
+        pairs_arrive(&client.netns, mode);
         assert_eq!(fallbacks(&a), before + 1, "{mode}");
         held.is_not_left_waiting(mode);
 
@@ -103,12 +113,16 @@ fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
 
 /// Cluster DNS with one server on each node.
 fn resolvers(servers: &[(&str, IpAddr)]) -> Vec<Change> {
-    let ports = [("dns", Protocol::Udp, UDP_PORT), ("dns-tcp", Protocol::Tcp, TCP_PORT)];
+    let ports = [
+        ("dns", Protocol::Udp, DNS, UDP_PORT),
+        ("dns-tcp", Protocol::Tcp, DNS, TCP_PORT),
+        ("pairs", Protocol::Udp, PAIRS, PAIRS_UDP),
+    ];
     let service = Service {
         name: ObjectName::new("kube-system", "kube-dns"),
         addresses: vec![VIP4],
         ports: ports
-            .map(|(name, protocol, _)| ServicePort { name: name.into(), protocol, port: DNS, node_port: 0 })
+            .map(|(name, protocol, port, _)| ServicePort { name: name.into(), protocol, port, node_port: 0 })
             .into(),
         distribution: TrafficDistribution::SameNode,
         ..Service::default()
@@ -120,11 +134,48 @@ fn resolvers(servers: &[(&str, IpAddr)]) -> Vec<Change> {
     let slice = EndpointSlice {
         name: ObjectName::new("kube-system", "kube-dns-4"),
         service: "kube-dns".into(),
-        ports: ports.map(|(name, protocol, port)| EndpointPort { name: name.into(), protocol, port }).into(),
+        ports: ports
+            .map(|(name, protocol, _, port)| EndpointPort { name: name.into(), protocol, port })
+            .into(),
         endpoints: servers.iter().map(endpoint).collect(),
         triggered_unix_ns: 0,
     };
     vec![Change::PutService(service), Change::PutSlice(slice)]
+}
+
+/// Answers every two datagrams with one packet; the thread ends with the process.
+fn serve_pairs(netns: &Path, address: IpAddr) {
+    let socket = run_in(netns, || UdpSocket::bind((address, PAIRS_UDP)).expect("a free port"));
+    let answer = PAIR.concat();
+    let size = u16::try_from(PAIR[0].len()).expect("it is short");
+    thread::spawn(move || {
+        let next = || socket.recv_from(&mut [0; 64]).map(|(_, peer)| peer);
+        while let (Ok(first), Ok(second)) = (next(), next()) {
+            assert_eq!(first, second, "one client at a time");
+            let together = [ControlMessage::UdpGsoSegments(&size)];
+            let to = SockaddrStorage::from(first);
+            let parts = [IoSlice::new(answer.as_bytes())];
+            sendmsg(socket.as_raw_fd(), &parts, &together, MsgFlags::empty(), Some(&to)).expect("it is sent");
+        }
+    });
+}
+
+/// Both answers arrive, each by itself.
+fn pairs_arrive(client: &Path, mode: ProxyMode) {
+    let ask = || {
+        let socket = open(NEXT_PORT.fetch_add(1, Ordering::Relaxed))?;
+        socket.connect((VIP4, PAIRS))?;
+        PAIR.iter().try_for_each(|question| socket.send(question.as_bytes()).map(drop))?;
+        let mut answers = Vec::new();
+        for _ in PAIR {
+            let mut answer = [0; 64];
+            let length = socket.recv(&mut answer)?;
+            answers.push(String::from_utf8_lossy(&answer[..length]).into_owned());
+        }
+        io::Result::Ok(answers)
+    };
+    let answers = run_in(client, ask).unwrap_or_else(|error| panic!("{mode}: {error}"));
+    assert_eq!(answers, PAIR, "{mode}");
 }
 
 fn dns() -> SocketAddr {

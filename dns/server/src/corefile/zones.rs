@@ -80,5 +80,9 @@ pub(crate) fn parse_zone(text: &str) -> Result<Vec<Name>, String> {
         return Ok(reverse_zones(Prefix { address, length }));
     }
     let name = Name::parse(text).map_err(|e| format!("{text:?} is not a zone: {e}"))?;
+    // No zone is called so, but a block that lost its form reads like one.
+    if text.contains(['{', '}']) {
+        return Err(format!("{text:?} is not a zone: a brace stands by itself, at the end of its line"));
+    }
     Ok(vec![name])
 }

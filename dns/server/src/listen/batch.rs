@@ -1,8 +1,8 @@
-//! Datagrams by the batch: one system call reads up to [`BATCH`] of them, one sends the answers.
+//! Questions by the batch: one system call reads up to [`BATCH`] of them.
 //!
 //! Each datagram comes with the address it was sent to (`IP_PKTINFO`), and its answer leaves from there, so that a
 //! socket may be bound to a wildcard address. Buffers are made once; a round of reading and answering allocates nothing.
-#![expect(unsafe_code, reason = "recvmmsg and sendmmsg take pointers to what they fill and read")]
+#![expect(unsafe_code, reason = "recvmmsg takes pointers to what it fills")]
 
 use std::{
     io, mem,
@@ -16,9 +16,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// Most datagrams in one system call. More gains nothing and makes the first of them wait.
 pub(crate) const BATCH: usize = 32;
 /// Room for one control message: a header and the larger of the two `pktinfo` structures, both aligned.
-const CONTROL_LEN: usize = 48;
+pub(super) const CONTROL_LEN: usize = 48;
 /// Where the data of the first control message begins.
-const CONTROL_DATA: usize = mem::size_of::<libc::cmsghdr>();
+pub(super) const CONTROL_DATA: usize = mem::size_of::<libc::cmsghdr>();
 
 /// `SO_MEMINFO` of Linux, the number of its values, and which of them is drops (linux/sock_diag.h).
 const SO_MEMINFO: libc::c_int = 55;
@@ -28,16 +28,16 @@ const MEMINFO_DROPS: usize = 8;
 /// Where a datagram came from and which of our addresses it was sent to: what its answer needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
-    name: libc::sockaddr_storage,
-    name_len: libc::socklen_t,
-    control: Control,
-    control_len: usize,
+    pub(super) name: libc::sockaddr_storage,
+    pub(super) name_len: libc::socklen_t,
+    pub(super) control: Control,
+    pub(super) control_len: usize,
 }
 
 /// Memory for control messages, aligned as the kernel wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_LEN]);
+pub(super) struct Control(pub(super) [u8; CONTROL_LEN]);
 
 /// Datagrams that were read, of at most `LEN` bytes each.
 pub(crate) struct Batch<const LEN: usize> {
@@ -151,6 +151,12 @@ impl Origin {
         }
     }
 
+    /// Whether its answers leave from the same address as those to another origin.
+    pub(super) fn leaves_as(&self, other: &Self) -> bool {
+        let control = |origin: &Self| origin.control_len.min(CONTROL_LEN);
+        self.control.0[..control(self)] == other.control.0[..control(other)]
+    }
+
     /// Which of our addresses was asked; none when the socket does not tell.
     pub(crate) fn local(&self) -> Option<IpAddr> {
         let data = self.control.0.get(CONTROL_DATA..self.control_len)?;
@@ -188,54 +194,6 @@ impl Origin {
     }
 }
 
-/// Sends messages, each to an origin or to the peer of a connected socket; says how many the kernel took. Never waits:
-/// what does not fit into the queue is lost, as it would be on the wire.
-pub(crate) fn send<'a>(
-    socket: BorrowedFd<'_>,
-    messages: impl Iterator<Item = (Option<&'a Origin>, &'a [u8])>,
-) -> usize {
-    let mut vectors = [const { libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 } }; BATCH];
-    // SAFETY: as in `receive`.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-    let mut count = 0;
-    for ((header, vector), (origin, bytes)) in headers.iter_mut().zip(&mut vectors).zip(messages) {
-        *vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        header.msg_hdr.msg_iov = vector;
-        header.msg_hdr.msg_iovlen = 1;
-        if let Some(origin) = origin {
-            header.msg_hdr.msg_name = (&raw const origin.name).cast_mut().cast();
-            header.msg_hdr.msg_namelen = origin.name_len;
-            header.msg_hdr.msg_control = origin.control.0.as_ptr().cast_mut().cast();
-            header.msg_hdr.msg_controllen = origin.control_len as _;
-        }
-        count += 1;
-    }
-    let (mut at, mut sent, mut told) = (0, 0, 0);
-    while at < count {
-        // SAFETY: the headers from `at` to `count` point to origins, vectors and messages that outlive the call; sending
-        // reads them and writes only `msg_len`.
-        let taken = unsafe {
-            libc::sendmmsg(
-                socket.as_raw_fd(),
-                headers[at..].as_mut_ptr(),
-                (count - at) as u32,
-                libc::MSG_DONTWAIT as _,
-            )
-        };
-        match usize::try_from(taken) {
-            Ok(taken) if taken > 0 => {
-                at += taken;
-                sent += taken;
-            }
-            // A connected socket tells what became of an earlier message; this one was not sent yet.
-            Err(_) if told != at + 1 && is_refused() => told = at + 1,
-            // The first of them cannot be sent; the others are none the worse.
-            _ => at += 1,
-        }
-    }
-    sent
-}
-
 /// Datagrams that a socket's queue in the kernel had no room for.
 pub(crate) fn kernel_drops(socket: BorrowedFd<'_>) -> u64 {
     let mut info = [0_u32; MEMINFO_VARS];
@@ -260,10 +218,6 @@ pub(crate) fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-fn is_refused() -> bool {
-    io::Error::last_os_error().kind() == io::ErrorKind::ConnectionRefused
 }
 
 /// Has the runtime watch a socket for what arrives, and for errors: a host that says that nobody listens.
@@ -292,7 +246,7 @@ pub(crate) fn set_receive_queue(socket: BorrowedFd<'_>, bytes: i32) {
     }
 }
 
-fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<()> {
+pub(super) fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<()> {
     set_number(socket, level, name, 1)
 }
 
@@ -314,6 +268,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::listen::send;
 
     fn exchange(server: &str, asked: &str) -> (SocketAddr, SocketAddr, IpAddr) {
         let socket = UdpSocket::bind(server).unwrap();

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BATCH, Batch,
-    batch::{Origin, send, watch},
+    batch::{Origin, watch},
     is_transient,
+    pace::{NAP, Pace},
+    send::send,
     waiting::{Ticket, Waiting},
 };
 use crate::{
@@ -64,6 +66,7 @@ struct Worker {
     handler: Arc<Handler>,
     batch: Batch<QUESTION_MAX>,
     memo: Memo<Line>,
+    pace: Pace,
     /// Answers out of the memo, until they are sent.
     ledger: Ledger,
     key: Key,
@@ -88,6 +91,7 @@ pub(super) fn run(
         batch: Batch::new(),
         memo: Memo::new(workers),
         key: Key::new(),
+        pace: Pace::new(Instant::now()),
         ledger: Ledger::default(),
         answers: Vec::with_capacity(BATCH),
         written: vec![Vec::new(); BATCH],
@@ -117,7 +121,11 @@ impl Worker {
         for _ in 0..ROUNDS_MAX {
             match ready.try_io(|socket| self.batch.receive(socket.get_ref().as_fd())) {
                 Ok(Ok(count)) => {
-                    self.answer(ready.get_inner(), count);
+                    let received = Instant::now();
+                    self.answer(ready.get_inner(), count, received);
+                    if self.pace.note(received, count) {
+                        std::thread::sleep(NAP);
+                    }
                     if count < BATCH {
                         ready.clear_ready();
                         return Ok(());
@@ -132,8 +140,7 @@ impl Worker {
     }
 
     /// Answers a batch: what can be answered at once leaves in one system call, the rest waits.
-    fn answer(&mut self, socket: &UdpSocket, count: usize) {
-        let received = Instant::now();
+    fn answer(&mut self, socket: &UdpSocket, count: usize, received: Instant) {
         if self.memo.follow(self.handler.routes_id()) {
             self.ledger.close();
         }

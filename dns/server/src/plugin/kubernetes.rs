@@ -6,7 +6,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fairlead_model::ObjectName;
-use fairlead_zone::{Answer, Class, Name, Pods, Question, Rcode, Record, RecordType, Selection, ZoneConfig};
+use fairlead_zone::{
+    Answer, Class, Name, Pods, Question, Rcode, Record, RecordType, Selection, ZoneConfig, pod_key,
+};
 use futures::{FutureExt, StreamExt};
 
 use super::{Plugins, Setup};
@@ -32,8 +34,6 @@ const ABOUT_THE_API: [&str; 7] = [
     "apiserver_max_inflight",
     "startup_timeout",
 ];
-/// Options that need what the feed does not carry.
-const NOT_IN_THE_FEED: [&str; 2] = ["multicluster", "zonal"];
 /// Options that select objects by label.
 const BY_LABEL: [(&str, Labelled); 2] =
     [("labels", Labelled::Services), ("namespace_labels", Labelled::Namespaces)];
@@ -46,6 +46,7 @@ struct Options<'a> {
 }
 
 /// Objects of a kind by their labels.
+#[derive(Clone)]
 struct Selector<'a> {
     kind: Labelled,
     text: String,
@@ -125,6 +126,10 @@ fn show(config: &mut ZoneConfig, kind: Labelled, objects: Option<BTreeSet<Object
                 objects.map(|objects| objects.iter().map(|object| Box::from(&*object.name)).collect());
             config.namespaces = namespaces.unwrap_or(Selection::Unknown);
         }
+        Labelled::Pods => {
+            let pods = objects.map(|objects| objects.iter().map(pod_key).collect());
+            config.pod_names = pods.unwrap_or(Selection::Unknown);
+        }
     }
 }
 
@@ -158,6 +163,13 @@ impl<'a> Options<'a> {
         if by_label && !namespaces.is_empty() {
             return Err(directive.fault(None, "takes either namespaces or namespace_labels, not both"));
         }
+        // One selector is for everything that has a name by itself.
+        if self.config.pods == Pods::Verified {
+            let services = self.selectors.iter().filter(|selector| selector.kind == Labelled::Services);
+            let pods: Vec<Selector<'a>> =
+                services.map(|selector| Selector { kind: Labelled::Pods, ..selector.clone() }).collect();
+            self.selectors.extend(pods);
+        }
         Ok(())
     }
 
@@ -177,6 +189,7 @@ impl<'a> Options<'a> {
             "ttl" => config.ttl_secs = words.number("a TTL", 0..=3600)?,
             "endpoint_pod_names" => config.endpoint_pod_names = true,
             "noendpoints" => config.no_endpoints = true,
+            "zonal" => config.zonal = true,
             "ignore" => match words.next() {
                 Some("empty_service") => config.ignore_empty = true,
                 _ => return Err(words.fault("only `ignore empty_service` is known")),
@@ -185,8 +198,10 @@ impl<'a> Options<'a> {
                 tracing::info!("kubernetes: {option} has no effect: the cluster's names come from the feed");
                 words.all();
             }
-            _ if NOT_IN_THE_FEED.contains(&option) => {
-                return Err(words.fault(format!("{option} is not supported: the feed does not carry it")));
+            "multicluster" => {
+                return Err(words.fault(
+                    "multicluster is not supported: the API has no ServiceImports (multicluster.x-k8s.io) to serve",
+                ));
             }
             _ => {
                 let Some((_, kind)) = BY_LABEL.iter().find(|(name, _)| *name == option) else {

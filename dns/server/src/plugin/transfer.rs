@@ -9,7 +9,7 @@ use std::{
 };
 
 use fairlead_model::Prefix;
-use fairlead_zone::{Rcode, Record, RecordType};
+use fairlead_zone::{Rcode, Record, RecordData, RecordType};
 
 use super::{Plugins, Setup};
 use crate::{
@@ -110,11 +110,23 @@ impl Plugin for Transfer {
         };
         let stream = query.client.transport.base() == 1;
         match (stream, query.rtype(), records.first()) {
+            // Who has it all is told that (RFC 1995 §2).
+            (true, RecordType::IXFR, Some(soa)) if is_held(soa, query.request.serial) => {
+                ready(Message::found(vec![soa.clone()]))
+            }
             (true, _, _) => ready(Body::Transfer(messages(records))),
             // Over UDP the SOA says that it does not fit (RFC 1995 §4).
             (false, RecordType::IXFR, Some(soa)) => ready(Message::found(vec![soa.clone()])),
             (false, ..) => ready(Response::status(Rcode::REFUSED)),
         }
+    }
+}
+
+/// Whether somebody with a serial has a zone already, or a newer one (RFC 1982).
+fn is_held(soa: &Record, held: Option<u32>) -> bool {
+    match (&soa.data, held) {
+        (RecordData::Soa(soa), Some(held)) => held.wrapping_sub(soa.serial).cast_signed() >= 0,
+        _ => false,
     }
 }
 
@@ -126,7 +138,7 @@ fn messages(mut records: Vec<Record>) -> Vec<Message> {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_zone::{Name, RecordData};
+    use fairlead_zone::Name;
 
     use super::*;
 

@@ -23,6 +23,11 @@ enum Ports<'a> {
     Named { port: &'a [u8], protocol: &'a [u8] },
 }
 
+/// The label above which names of topology zones are.
+const ZONAL: &[u8] = b"_zone";
+/// How a zone is asked for, and whether others do when there is nothing in it.
+const WAYS: [(&[u8], bool); 2] = [(b"pin", false), (b"prefer", true)];
+
 impl Zone {
     /// Answers at and below the name of a service that is no alias.
     pub(super) fn service(&self, query: &Query<'_>, entry: &Entry, below: &[&[u8]]) -> Answer {
@@ -32,6 +37,13 @@ impl Zone {
             [_] if self.config.no_endpoints => return self.missing(query),
             [] => own_targets(entry),
             [protocol] if owns_protocol(entry, protocol) => return self.no_data(query),
+            [above @ .., marker]
+                if self.config.zonal
+                    && marker.eq_ignore_ascii_case(ZONAL)
+                    && entry.kind == Kind::Headless =>
+            {
+                return self.zonal(query, entry, above);
+            }
             [host] => {
                 let address = undashed(host);
                 endpoints(entry, |end| self.is_named(entry, end, host, address))
@@ -48,12 +60,42 @@ impl Zone {
         if targets.is_empty() && !named {
             return self.missing(query);
         }
+        self.records_for(query, entry, &targets, ports)
+    }
+
+    /// Answers `<zone>.<pin|prefer>._zone.<service>`: endpoints of one topology zone, or of all when it is only
+    /// preferred and has none. What nothing is in exists all the same (CoreDNS's option `zonal`).
+    fn zonal(&self, query: &Query<'_>, entry: &Entry, above: &[&[u8]]) -> Answer {
+        let prefers =
+            |way: &[u8]| WAYS.iter().find(|(name, _)| way.eq_ignore_ascii_case(name)).map(|(_, all)| *all);
+        let (zone, prefers) = match above {
+            [] => return self.no_data(query),
+            [way] if prefers(way).is_some() => return self.no_data(query),
+            [zone, way] => (zone, prefers(way)),
+            _ => return self.missing(query),
+        };
+        let Some(prefers) = prefers else { return self.missing(query) };
+        let mut targets = endpoints(entry, |end| entry.is_in_zone(end, zone));
+        if targets.is_empty() && prefers {
+            targets = own_targets(entry);
+        }
+        self.records_for(query, entry, &targets, Ports::All)
+    }
+
+    /// The records of a type that say what a name stands for.
+    fn records_for(
+        &self,
+        query: &Query<'_>,
+        entry: &Entry,
+        targets: &[Target<'_>],
+        ports: Ports<'_>,
+    ) -> Answer {
         match query.rtype {
             RecordType::A | RecordType::AAAA => {
                 let addresses = targets.iter().map(|target| target.address).collect::<BTreeSet<_>>();
                 self.addresses(query, &addresses.into_iter().collect::<Vec<_>>())
             }
-            RecordType::SRV => self.locations(query, entry, &targets, ports),
+            RecordType::SRV => self.locations(query, entry, targets, ports),
             _ => self.no_data(query),
         }
     }

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use crate::support::{self, ask, cluster, config, question, show, unsynced};
 
 /// A rule in words, a question, and the answer as [`show`] writes it.
-type Row = (&'static str, &'static str, &'static str);
+pub(crate) type Row<'a> = (&'a str, &'a str, &'a str);
 
-fn check(zone: &Zone, rows: &[Row]) {
+pub(crate) fn check(zone: &Zone, rows: &[Row<'_>]) {
     let wrong: Vec<String> = rows
         .iter()
         .filter_map(|(rule, question, expected)| {

@@ -90,7 +90,7 @@ impl Authority {
                 // A DNAME made an alias of it.
                 match chain.last().and_then(target).cloned() {
                     Some(target) if chain.len() < LINKS_MAX => name = target,
-                    _ => return self.denial(Rcode::SERV_FAIL, chain).into(),
+                    _ => return self.denial(Rcode::SERV_FAIL, Vec::new()).into(),
                 }
                 continue;
             };
@@ -110,7 +110,8 @@ impl Authority {
             };
             chain.push(as_asked(alias));
             let next = target(alias).cloned().filter(|_| chain.len() < LINKS_MAX);
-            let Some(next) = next else { return self.denial(Rcode::SERV_FAIL, chain).into() };
+            // A loop, or as bad as one: none of it is worth sending.
+            let Some(next) = next else { return self.denial(Rcode::SERV_FAIL, Vec::new()).into() };
             name = next;
         }
     }
