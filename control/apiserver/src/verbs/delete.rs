@@ -75,9 +75,9 @@ pub(crate) async fn delete_one(call: &Call<'_>, options: &Options) -> Result<Del
 /// Answers a delete of everything that is selected.
 pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let options = Options::parse(call)?;
-    let page = list::page(call).await?;
-    let mut items = Vec::with_capacity(page.entries.len());
-    for entry in page.entries {
+    let (entries, revision) = list::all(call).await?;
+    let mut items = Vec::with_capacity(entries.len());
+    for entry in entries {
         let mut entry = Some(entry);
         // An object that somebody else changed is read again; one that is gone is done.
         while let Some(current) = entry.take() {
@@ -87,7 +87,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>,
             }
         }
     }
-    let metadata = json!({ "resourceVersion": page.revision.to_string() });
+    let metadata = json!({ "resourceVersion": revision.to_string() });
     call.respond_other(StatusCode::OK, &list::list_value(call, items, metadata))
 }
 
