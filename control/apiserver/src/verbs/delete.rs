@@ -197,7 +197,11 @@ fn grace_secs(resource: &Resource, options: &Options, object: &Value) -> i64 {
         return 0;
     }
     let own = object["spec"]["terminationGracePeriodSeconds"].as_i64();
-    options.grace_secs.or(own).unwrap_or(GRACE_SECS).max(0)
+    // No time that is less than none: upstream takes it for the least that is still graceful.
+    match options.grace_secs.or(own).unwrap_or(GRACE_SECS) {
+        ..0 => 1,
+        secs => secs,
+    }
 }
 
 impl Options {
