@@ -17,6 +17,7 @@ const MOUNTS: &[(&str, &str)] = &[
     ("tmpfs", "/var"),
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
+    ("debugfs", "/sys/kernel/debug"),
 ];
 
 pub(crate) fn mount_all() -> anyhow::Result<()> {

@@ -22,9 +22,9 @@ pub mod socket;
 pub use addr::{Addr16, Be16};
 pub use reason::DropReason;
 
-/// Version of every layout in this crate. A pinned map directory of another version is migrated or refused,
-/// never reinterpreted.
-pub const LAYOUT_VERSION: u32 = 2;
+/// Version of every layout in this crate. Of pinned maps of another version those are used again whose layout has not changed
+/// since ([`names::MapSpec::since`]); no entry is ever taken for what it is not.
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Marks types as safe to copy to and from maps for aya.
 #[cfg(feature = "user")]

@@ -2,70 +2,73 @@
 
 use crate::pod::NearPod;
 
-/// One map: its name in the object (and under the pin directory) and how many entries it holds.
+/// One map: its name in the object (and under the pin directory), how many entries it holds, and how old its layout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSpec {
     /// Name in the object file; the pin is `<bpffs>/maps/<name>`.
     pub name: &'static str,
     /// Maximum number of entries (bytes for a ring buffer).
     pub capacity: u32,
+    /// The [`crate::LAYOUT_VERSION`] since which its entries have looked, and meant, what they do now. A map that an older
+    /// version has left, but not an older one than this, is used again.
+    pub since: u32,
 }
 
 /// Frontends: [`crate::service::ServiceKey`] to [`crate::service::ServiceValue`]. `HASH`, memory as needed.
-pub const SERVICES: MapSpec = MapSpec { name: "SERVICES", capacity: 131_072 };
+pub const SERVICES: MapSpec = MapSpec { name: "SERVICES", capacity: 131_072, since: 2 };
 /// Which backends a frontend may choose: [`crate::service::SlotValue`]. `ARRAY`.
-pub const SLOTS: MapSpec = MapSpec { name: "SLOTS", capacity: 262_144 };
+pub const SLOTS: MapSpec = MapSpec { name: "SLOTS", capacity: 262_144, since: 2 };
 /// Backends: [`crate::service::BackendValue`]. `ARRAY`.
-pub const BACKENDS: MapSpec = MapSpec { name: "BACKENDS", capacity: 262_144 };
+pub const BACKENDS: MapSpec = MapSpec { name: "BACKENDS", capacity: 262_144, since: 2 };
 /// Which backend a client stays with: [`crate::service::AffinityKey`] to [`crate::service::AffinityValue`]. `HASH`, memory
 /// as needed; the agent removes what has expired.
-pub const AFFINITY: MapSpec = MapSpec { name: "AFFINITY", capacity: 65_536 };
+pub const AFFINITY: MapSpec = MapSpec { name: "AFFINITY", capacity: 65_536, since: 2 };
 /// Who may use a load balancer's address: `Key<[u8; 20]>` of a [`crate::service::SourceRange`] to a `u8`. `LPM_TRIE`.
-pub const SOURCE_RANGES: MapSpec = MapSpec { name: "SOURCE_RANGES", capacity: 16_384 };
+pub const SOURCE_RANGES: MapSpec = MapSpec { name: "SOURCE_RANGES", capacity: 16_384, since: 2 };
 /// What an address is: [`crate::Addr16`] to [`crate::node::AddressValue`]. `HASH`, memory as needed.
-pub const ADDRESSES: MapSpec = MapSpec { name: "ADDRESSES", capacity: 131_072 };
+pub const ADDRESSES: MapSpec = MapSpec { name: "ADDRESSES", capacity: 131_072, since: 2 };
 /// This node: [`crate::node::NodeValue`]. `ARRAY`.
-pub const NODE: MapSpec = MapSpec { name: "NODE", capacity: 1 };
+pub const NODE: MapSpec = MapSpec { name: "NODE", capacity: 1, since: 2 };
 /// Connected sockets: [`crate::socket::SocketValue`], in the socket. `SK_STORAGE`.
-pub const SOCKETS: MapSpec = MapSpec { name: "SOCKETS", capacity: 0 };
+pub const SOCKETS: MapSpec = MapSpec { name: "SOCKETS", capacity: 0, since: 2 };
 /// Unconnected sockets: [`crate::socket::OriginKey`] to [`crate::socket::OriginValue`]. `LRU_HASH`.
-pub const ORIGINS: MapSpec = MapSpec { name: "ORIGINS", capacity: 16_384 };
+pub const ORIGINS: MapSpec = MapSpec { name: "ORIGINS", capacity: 16_384, since: 2 };
 /// Connections that the link programs translate: [`crate::conntrack::ConntrackKey`] to
 /// [`crate::conntrack::ConntrackValue`], two entries each. `HASH`, memory as needed; the agent removes what has expired, and
 /// a full table refuses what is new.
-pub const CONNTRACK: MapSpec = MapSpec { name: "CONNTRACK", capacity: 262_144 };
+pub const CONNTRACK: MapSpec = MapSpec { name: "CONNTRACK", capacity: 262_144, since: 2 };
 /// Ports of fragmented packets: [`crate::conntrack::FragmentKey`] to [`crate::conntrack::FragmentValue`]. `LRU_HASH`.
-pub const FRAGMENTS: MapSpec = MapSpec { name: "FRAGMENTS", capacity: 4_096 };
+pub const FRAGMENTS: MapSpec = MapSpec { name: "FRAGMENTS", capacity: 4_096, since: 2 };
 /// Pods of this node by address: [`crate::Addr16`] to [`crate::pod::PodValue`]. `HASH`.
-pub const PODS: MapSpec = MapSpec { name: "PODS", capacity: 2_048 };
+pub const PODS: MapSpec = MapSpec { name: "PODS", capacity: 2_048, since: 2 };
 /// The same pods where they are found without hashing: [`crate::pod::NearPod`] at [`crate::pod::NearPod::index`] of their
 /// address. `ARRAY`.
-pub const NEAR_PODS: MapSpec = MapSpec { name: "NEAR_PODS", capacity: 2 * NearPod::PER_FAMILY };
+pub const NEAR_PODS: MapSpec = MapSpec { name: "NEAR_PODS", capacity: 2 * NearPod::PER_FAMILY, since: 3 };
 /// Which pod a network namespace is: netns cookie (`u64`, `SO_NETNS_COOKIE` of any socket in it) to
 /// [`crate::pod::InterfaceValue`]. It attributes what the socket hooks see; a namespace without an entry counts as
 /// the host, slot 0. `HASH`.
-pub const POD_NETNS: MapSpec = MapSpec { name: "POD_NETNS", capacity: 1_024 };
+pub const POD_NETNS: MapSpec = MapSpec { name: "POD_NETNS", capacity: 1_024, since: 2 };
 /// Which pod a host-side interface belongs to: ifindex (`u32`) to [`crate::pod::InterfaceValue`]. `HASH`.
-pub const INTERFACES: MapSpec = MapSpec { name: "INTERFACES", capacity: 1_024 };
+pub const INTERFACES: MapSpec = MapSpec { name: "INTERFACES", capacity: 1_024, since: 2 };
 /// Pod networks of other nodes: prefix to [`crate::route::RouteValue`]. `LPM_TRIE`, key `Key<[u8; 16]>` with the
 /// prefix length counted over the 128-bit mapped form.
-pub const ROUTES: MapSpec = MapSpec { name: "ROUTES", capacity: 16_384 };
+pub const ROUTES: MapSpec = MapSpec { name: "ROUTES", capacity: 16_384, since: 2 };
 /// Whether a connection of the pod in a slot was ever translated by the link programs (`u32`, 0 or 1; slot 0 is the host):
 /// packets of other pods are not looked up. `ARRAY`.
-pub const TRACKED: MapSpec = MapSpec { name: "TRACKED", capacity: 1_024 };
+pub const TRACKED: MapSpec = MapSpec { name: "TRACKED", capacity: 1_024, since: 3 };
 /// How many ICMP errors the node may still answer with: [`crate::node::AnswersValue`]. `PERCPU_ARRAY`.
-pub const ANSWERS: MapSpec = MapSpec { name: "ANSWERS", capacity: 1 };
+pub const ANSWERS: MapSpec = MapSpec { name: "ANSWERS", capacity: 1, since: 3 };
 /// Counters per pod slot: [`crate::pod::PodCounters`]. `PERCPU_ARRAY`.
-pub const POD_COUNTERS: MapSpec = MapSpec { name: "POD_COUNTERS", capacity: 1_024 };
+pub const POD_COUNTERS: MapSpec = MapSpec { name: "POD_COUNTERS", capacity: 1_024, since: 2 };
 /// Drops: [`crate::pod::DropKey`] to a `u64` count. `PERCPU_HASH`.
-pub const DROPS: MapSpec = MapSpec { name: "DROPS", capacity: 8_192 };
+pub const DROPS: MapSpec = MapSpec { name: "DROPS", capacity: 8_192, since: 2 };
 /// Event records ([`crate::event::FlowEvent`]). `RINGBUF`, capacity in bytes.
-pub const EVENTS: MapSpec = MapSpec { name: "EVENTS", capacity: 1 << 20 };
+pub const EVENTS: MapSpec = MapSpec { name: "EVENTS", capacity: 1 << 20, since: 2 };
 /// Events that found [`EVENTS`] full, as one `u64`. `PERCPU_ARRAY`.
-pub const EVENTS_LOST: MapSpec = MapSpec { name: "EVENTS_LOST", capacity: 1 };
+pub const EVENTS_LOST: MapSpec = MapSpec { name: "EVENTS_LOST", capacity: 1, since: 2 };
 
 /// Packets that the driver's program has sent to other machines, as one `u64`. `PERCPU_ARRAY`.
-pub const CARRIED: MapSpec = MapSpec { name: "CARRIED", capacity: 1 };
+pub const CARRIED: MapSpec = MapSpec { name: "CARRIED", capacity: 1, since: 3 };
 
 /// Every map that is pinned.
 pub const MAPS: &[MapSpec] = &[

@@ -10,4 +10,5 @@ pub mod load;
 pub mod object;
 pub(crate) mod pins;
 pub(crate) mod programs;
+mod renumber;
 mod syscall;

@@ -49,12 +49,15 @@ const MORE_CONNECTIONS: Capacities = Capacities { conntrack: 2 * names::CONNTRAC
 const FEWER_BACKENDS: Capacities = Capacities { backends: 1_024, ..DEFAULT };
 
 /// In this order: each begins with the maps that the one before has left.
-const CHANGES: [Change; 6] = [
+const CHANGES: [Change; 9] = [
     Change { what: "larger", act: |a| a.restart_with(MORE_CONNECTIONS), stays: true, hooks: true },
     Change { what: "smaller", act: |a| a.restart_with(DEFAULT), stays: true, hooks: false },
     Change { what: "larger", act: |a| a.restart_with(MORE_CONNECTIONS), stays: true, hooks: false },
-    Change { what: "fewer backends", act: |a| a.restart_with(FEWER_BACKENDS), stays: false, hooks: true },
-    Change { what: "a version", act: |a| a.restart_from_layout("1"), stays: false, hooks: true },
+    Change { what: "fewer backends", act: |a| a.restart_with(FEWER_BACKENDS), stays: false, hooks: false },
+    Change { what: "former version", act: |a| a.restart_from_layout("2"), stays: true, hooks: false },
+    Change { what: "former version", act: |a| a.restart_from_layout("2"), stays: true, hooks: true },
+    Change { what: "unknown version", act: |a| a.restart_from_layout("1"), stays: false, hooks: true },
+    Change { what: "later version", act: |a| a.restart_from_layout("99"), stays: false, hooks: true },
     Change { what: "no longer fewer", act: |a| a.restart_with(DEFAULT), stays: false, hooks: true },
 ];
 

@@ -19,21 +19,22 @@ use crate::KernelError;
 pub(crate) enum Difference {
     /// They do not, or there are none.
     None,
-    /// Some have another capacity.
-    Capacities,
-    /// They are of another version.
-    Version,
+    /// They are of this version, or of this build's but of other capacities; 0 is one that this build knows nothing of.
+    Layout(u32),
 }
 
 impl Difference {
     /// A layout begins with the version; what follows are capacities.
     fn between(pinned: Option<&Path>, layout: &str) -> Self {
-        let version = |layout: &str| layout.split('-').next().map(str::to_owned);
+        let version = |layout: &str| layout.split('-').next().and_then(|version| version.parse::<u32>().ok());
         match pinned.map(Path::to_string_lossy) {
             None => Self::None,
             Some(pinned) if pinned == layout => Self::None,
-            Some(pinned) if version(&pinned) == version(layout) => Self::Capacities,
-            Some(_) => Self::Version,
+            Some(pinned) => {
+                let known =
+                    version(&pinned).filter(|pinned| version(layout).is_some_and(|own| *pinned <= own));
+                Self::Layout(known.unwrap_or(0))
+            }
         }
     }
 }
@@ -193,10 +194,12 @@ mod tests {
             (None, "2", Difference::None),
             (Some("2"), "2", Difference::None),
             (Some("2-conntrack-9"), "2-conntrack-9", Difference::None),
-            (Some("2"), "2-conntrack-9", Difference::Capacities),
-            (Some("2-slots-9"), "2", Difference::Capacities),
-            (Some("1"), "2", Difference::Version),
-            (Some("20"), "2", Difference::Version),
+            (Some("2"), "2-conntrack-9", Difference::Layout(2)),
+            (Some("2-slots-9"), "2", Difference::Layout(2)),
+            (Some("1"), "2", Difference::Layout(1)),
+            (Some("1-slots-9"), "2", Difference::Layout(1)),
+            (Some("20"), "2", Difference::Layout(0)),
+            (Some("x"), "2", Difference::Layout(0)),
         ];
         for (pinned, layout, expected) in table {
             assert_eq!(Difference::between(pinned.map(Path::new), layout), expected, "{pinned:?}, {layout}");

@@ -105,8 +105,8 @@ impl Programs {
         }
         let options = place.options;
         let carried = match difference {
-            Difference::Capacities => Carried::keep(&pins, &options.capacities.chosen())?,
-            Difference::None | Difference::Version => Carried::default(),
+            Difference::Layout(version) => Carried::keep(&pins, &options.capacities.chosen(), version)?,
+            Difference::None => Carried::default(),
         };
         let numbers = [
             (globals::UPLINK_IFINDEX, place.uplink),
