@@ -47,11 +47,11 @@ const PATH: &str = "/api/v1/namespaces/default/pods";
 /// Creates `pods` pods. Answers are read and not decoded: the client shares the processors with the server, and is not
 /// what is measured.
 pub(super) async fn creates(server: &Server, pods: usize) -> Result<Operation> {
-    let create = |n| send("POST", PATH.to_owned(), "application/json", pod(&format!("pod-{n}")));
+    let create = |n| send("POST", PATH.to_owned(), "application/json", &pod(&format!("pod-{n}")));
     measure("create", pods, CLIENTS, server, create).await
 }
 
-fn send(method: &str, path: String, media: &'static str, body: Value) -> http::Result<Request<Vec<u8>>> {
+fn send(method: &str, path: String, media: &'static str, body: &Value) -> http::Result<Request<Vec<u8>>> {
     Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body.to_string().into())
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn others(server: &Server, pods: usize) -> Result<Vec<Operation
             .await?,
         measure("patch", CHANGES, CLIENTS, server, move |n| {
             let patch = json!({ "metadata": { "annotations": { "n": n.to_string() } } });
-            send("PATCH", format!("{PATH}/{}", name(n)), "application/merge-patch+json", patch)
+            send("PATCH", format!("{PATH}/{}", name(n)), "application/merge-patch+json", &patch)
         })
         .await?,
         measure("apply", CHANGES, CLIENTS, server, move |n| {
@@ -76,7 +76,7 @@ pub(super) async fn others(server: &Server, pods: usize) -> Result<Vec<Operation
                 "metadata": { "name": name(n), "labels": { "applied": n.to_string() } },
             });
             let path = format!("{PATH}/{}?fieldManager=bench&force=true", name(n));
-            send("PATCH", path, "application/apply-patch+yaml", object)
+            send("PATCH", path, "application/apply-patch+yaml", &object)
         })
         .await?,
     ])

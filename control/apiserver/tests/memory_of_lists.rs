@@ -26,9 +26,9 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const CLIENTS: usize = 16;
 const OBJECTS: usize = 24;
 const OBJECT_BYTES: usize = 512 << 10;
-/// What the lists of a row may cost together: half of what they are long. Before they were sent while they are read,
-/// they cost more than twice what they are long.
-const BOUND_MIB: u64 = (CLIENTS * OBJECTS * OBJECT_BYTES >> 20) as u64 / 2;
+/// What the lists of a row may cost together: half of what they are long. When they are read in one piece
+/// they cost more than they are long.
+const BOUND_MIB: u64 = ((CLIENTS * OBJECTS * OBJECT_BYTES) >> 20) as u64 / 2;
 
 /// How a list is asked for, in headers and query.
 const ROWS: &[(&str, &str, &str)] = &[
