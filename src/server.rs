@@ -54,7 +54,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, default_value = "/var/lib/fairlead", value_name = "DIR", value_parser = absolute_path)]
     state_dir: PathBuf,
     /// Address of the API; may be repeated [default: 0.0.0.0:6443, unless a socket is inherited]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, visible_alias = "bind", value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
     /// Address of the feed; may be repeated [default: 0.0.0.0:6444, unless a socket is inherited]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -85,7 +85,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "SECS", default_value_t = NODE_MONITOR_GRACE_SECS, value_parser = node_monitor_grace())]
     node_monitor_grace: u32,
     /// Where to write an administrator's kubeconfig [default: admin.kubeconfig in the state directory]
-    #[arg(long, value_name = "FILE", value_parser = absolute_path)]
+    #[arg(long, visible_alias = "kubeconfig-out", value_name = "FILE", value_parser = absolute_path)]
     kubeconfig: Option<PathBuf>,
     /// The server's URL in that kubeconfig [default: the first advertised address]
     #[arg(long, value_name = "URL")]

@@ -3,6 +3,7 @@
 //! The server is the release binary in a process of its own; everything here is a client over TLS on the loopback. etcd
 //! runs on the same disk in the same run, so that the two stores can be compared.
 
+mod disk;
 mod fanout;
 mod load;
 mod process;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::screen::{human, human_bytes};
+use disk::Disk;
 use fanout::Fanout;
 use load::Operation;
 use process::{Etcd, Server};
@@ -32,6 +34,8 @@ pub struct Report {
     pub idle_bytes: u64,
     /// Resident memory with `PODS` pods.
     pub loaded_bytes: u64,
+    /// What the disk alone can do, under both stores.
+    pub disk: Disk,
     /// Operations on the embedded store.
     pub embedded: Vec<Operation>,
     /// The same on etcd.
@@ -40,21 +44,29 @@ pub struct Report {
     pub fanout: Vec<Fanout>,
 }
 
-/// Measures; takes a few minutes.
-pub async fn run() -> Result<Report> {
+/// Measures; takes a few minutes. When it has to be quick, it measures the start, memory, creates, and the most watchers.
+pub async fn run(quick: bool) -> Result<Report> {
+    let disk = disk::run()?;
     let server = Server::start(None).await?;
     let (ready_ms, idle_bytes) = (server.ready_in.as_secs_f64() * 1e3, server.resident().await?);
-    let embedded = load::run(&server, PODS).await?;
+    let mut embedded = vec![load::creates(&server, PODS).await?];
+    if !quick {
+        embedded.extend(load::others(&server, PODS).await?);
+    }
     let loaded_bytes = server.resident().await?;
     let mut fanout = Vec::new();
-    for watchers in WATCHERS {
-        fanout.push(fanout::run(&server, watchers).await?);
+    for watchers in if quick { &WATCHERS[2..] } else { &WATCHERS } {
+        fanout.push(fanout::run(&server, *watchers).await?);
     }
     drop(server);
+    if quick {
+        return Ok(Report { ready_ms, idle_bytes, loaded_bytes, disk, embedded, etcd: Vec::new(), fanout });
+    }
     let etcd = Etcd::start()?;
     let server = Server::start(Some(&etcd)).await?;
-    let etcd = load::run(&server, PODS_ON_ETCD).await?;
-    Ok(Report { ready_ms, idle_bytes, loaded_bytes, embedded, etcd, fanout })
+    let mut etcd = vec![load::creates(&server, PODS_ON_ETCD).await?];
+    etcd.extend(load::others(&server, PODS_ON_ETCD).await?);
+    Ok(Report { ready_ms, idle_bytes, loaded_bytes, disk, embedded, etcd, fanout })
 }
 
 /// The value below which a share of the sorted ones is.
@@ -71,13 +83,21 @@ impl Report {
         println!("| start to ready, empty embedded store | {} |", ms(self.ready_ms));
         println!("| resident memory, idle | {} |", human_bytes(self.idle_bytes));
         println!("| resident memory with {PODS} pods | {} |", human_bytes(self.loaded_bytes));
+        let Disk { p50_ms, p99_ms } = self.disk;
+        println!(
+            "| write and sync of {} by the disk | {}, p99 {} |",
+            human_bytes(disk::BYTES),
+            ms(p50_ms),
+            ms(p99_ms)
+        );
         println!(
             "\n| operation, {} clients unless it says | store | p50 | p99 | per second | CPU of the server | of the client |\n\
              |---|---|---|---|---|---|---|",
             load::CLIENTS
         );
-        for (on_embedded, on_etcd) in self.embedded.iter().zip(&self.etcd) {
-            for (store, row) in [("embedded", on_embedded), ("etcd", on_etcd)] {
+        for (index, on_embedded) in self.embedded.iter().enumerate() {
+            let rows = [("embedded", Some(on_embedded)), ("etcd", self.etcd.get(index))];
+            for (store, row) in rows.into_iter().filter_map(|(store, row)| Some((store, row?))) {
                 let (p50, p99) = (ms(row.p50_ms), ms(row.p99_ms));
                 println!(
                     "| {} | {store} | {p50} | {p99} | {:.0} | {:.0} µs | {:.0} µs |",

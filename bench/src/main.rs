@@ -45,6 +45,9 @@ enum Command {
     },
     /// The API server alone: start, memory, latency on both stores, watch fan-out
     Api {
+        /// Only creates on the embedded store and the most watchers
+        #[arg(long)]
+        quick: bool,
         /// Print JSON instead of tables
         #[arg(long)]
         json: bool,
@@ -86,7 +89,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Image { workload, to } => make_image(&workload, &to),
         Command::Demo { keep } => demo(keep).await,
-        Command::Api { json } => measure_api(json).await,
+        Command::Api { quick, json } => measure_api(quick, json).await,
         Command::Smoke { json } => measure(json).await,
         Command::Programming(args) => tokio::task::block_in_place(|| programming::run(&args)),
         Command::Throughput(args) => measure_throughput(args).await,
@@ -164,9 +167,9 @@ async fn interrupted() {
     }
 }
 
-async fn measure_api(json: bool) -> Result<()> {
+async fn measure_api(quick: bool, json: bool) -> Result<()> {
     let report = tokio::select! {
-        report = api::run() => report?,
+        report = api::run(quick) => report?,
         () = interrupted() => anyhow::bail!("interrupted"),
     };
     if json {

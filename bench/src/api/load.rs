@@ -42,28 +42,32 @@ pub struct Operation {
     pub client_cpu_us: f64,
 }
 
-/// Creates `pods` pods, and then reads and changes them. Answers are read and not decoded: the client shares the
-/// processors with the server, and is not what is measured.
-pub(super) async fn run(server: &Server, pods: usize) -> Result<Vec<Operation>> {
-    const PODS: &str = "/api/v1/namespaces/default/pods";
+const PATH: &str = "/api/v1/namespaces/default/pods";
+
+/// Creates `pods` pods. Answers are read and not decoded: the client shares the processors with the server, and is not
+/// what is measured.
+pub(super) async fn creates(server: &Server, pods: usize) -> Result<Operation> {
+    let create = |n| send("POST", PATH.to_owned(), "application/json", &pod(&format!("pod-{n}")));
+    measure("create", pods, CLIENTS, server, create).await
+}
+
+fn send(method: &str, path: String, media: &'static str, body: &Value) -> http::Result<Request<Vec<u8>>> {
+    Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body.to_string().into())
+}
+
+/// Reads and changes the `pods` pods that there are.
+pub(super) async fn others(server: &Server, pods: usize) -> Result<Vec<Operation>> {
     let name = move |n: usize| format!("pod-{}", n % pods);
     let get = |path: String| Request::get(path).body(Vec::new());
-    let send = |method: &'static str, path: String, media: &'static str, body: Value| {
-        Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body.to_string().into())
-    };
     Ok(vec![
-        measure("create", pods, CLIENTS, server, move |n| {
-            send("POST", PODS.to_owned(), "application/json", pod(&name(n)))
-        })
-        .await?,
-        measure("get", GETS, CLIENTS, server, move |n| get(format!("{PODS}/{}", name(n)))).await?,
-        measure("list(500)", LISTS, CLIENTS, server, move |_| get(format!("{PODS}?limit={LIST_LEN}")))
+        measure("get", GETS, CLIENTS, server, move |n| get(format!("{PATH}/{}", name(n)))).await?,
+        measure("list(500)", LISTS, CLIENTS, server, move |_| get(format!("{PATH}?limit={LIST_LEN}")))
             .await?,
-        measure("list(500), 1 client", LISTS, 1, server, move |_| get(format!("{PODS}?limit={LIST_LEN}")))
+        measure("list(500), 1 client", LISTS, 1, server, move |_| get(format!("{PATH}?limit={LIST_LEN}")))
             .await?,
         measure("patch", CHANGES, CLIENTS, server, move |n| {
             let patch = json!({ "metadata": { "annotations": { "n": n.to_string() } } });
-            send("PATCH", format!("{PODS}/{}", name(n)), "application/merge-patch+json", patch)
+            send("PATCH", format!("{PATH}/{}", name(n)), "application/merge-patch+json", &patch)
         })
         .await?,
         measure("apply", CHANGES, CLIENTS, server, move |n| {
@@ -71,8 +75,8 @@ pub(super) async fn run(server: &Server, pods: usize) -> Result<Vec<Operation>> 
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": { "name": name(n), "labels": { "applied": n.to_string() } },
             });
-            let path = format!("{PODS}/{}?fieldManager=bench&force=true", name(n));
-            send("PATCH", path, "application/apply-patch+yaml", object)
+            let path = format!("{PATH}/{}?fieldManager=bench&force=true", name(n));
+            send("PATCH", path, "application/apply-patch+yaml", &object)
         })
         .await?,
     ])

@@ -90,12 +90,14 @@ where
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
     let caller = identity.unwrap_or_else(Identity::anonymous);
     let call = about_object(api.clone(), info, caller, parts.headers, bytes);
+    let permit = permit.map(Arc::new);
+    let until_answered = permit.clone();
     let answer = async {
-        let _under_way = (permit, room);
+        let _under_way = (until_answered, room);
         call.await
     };
     if reads {
-        return answer.await;
+        return answer.await.map(|response| body::hold(response, permit));
     }
     let outcome = api.writes.spawn(answer).await;
     outcome.map_err(|error| ApiError::Internal(format!("the request's task ended: {error}")))?

@@ -2,11 +2,14 @@
 
 use std::fmt::Display;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,13 +26,13 @@ pub(crate) use strict::VALUES_MAX;
 /// The body of an answer.
 pub type Body = axum::body::Body;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Upstream's limit for everything but watches (`RequestTimeout`).
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const JSON: &str = "application/json";
-const YAML: &str = "application/yaml";
+pub(crate) const YAML: &str = "application/yaml";
 
 /// A request's body, and the room that it takes until it is dropped.
 #[derive(Debug)]
@@ -162,4 +165,15 @@ pub(crate) fn with_type(code: StatusCode, media_type: &'static str, body: Body) 
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
+}
+
+/// An answer that keeps what it is let in with until it is sent. One whose length is known is as good as sent.
+pub(crate) fn hold(response: Response<Body>, permit: Option<Arc<OwnedSemaphorePermit>>) -> Response<Body> {
+    match permit {
+        Some(permit) if response.body().size_hint().exact().is_none() => response.map(|body| {
+            let pieces = body.into_data_stream();
+            Body::from_stream(pieces.inspect(move |_| _ = &permit))
+        }),
+        _ => response,
+    }
 }

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 pub use self::encode::encode;
-pub(crate) use self::encode::{WATCH_MEDIA_TYPE, encode_partial, put_watch_event};
+pub(crate) use self::encode::{ListWriter, WATCH_MEDIA_TYPE, encode_partial, put_watch_event};
 use self::table::{Field, Form, KINDS, Label, MESSAGES, Message};
 use self::wire::{Raw, Reader};
 use crate::body::VALUES_MAX;

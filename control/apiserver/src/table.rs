@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::resource::Resource;
+use crate::resource::{Column, Resource};
 
 mod cells;
 pub(crate) mod columns;
@@ -51,30 +51,32 @@ pub enum Cell {
 
 /// The `Table` of some objects of one kind. The caller sets `metadata` (`resourceVersion`, `continue`).
 pub fn table(resource: &Resource, objects: &[Value], now: Timestamp, include: IncludeObject) -> Value {
-    let definitions: Vec<Value> = resource
-        .columns
-        .iter()
-        .map(|column| {
-            json!({
-                "name": column.name,
-                "type": column.kind,
-                "format": column.format,
-                "description": column.description,
-                "priority": column.priority,
-            })
-        })
-        .collect();
     let rows: Vec<Value> = objects.iter().map(|object| row(resource, object, now, include)).collect();
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {},
-        "columnDefinitions": definitions,
+        "columnDefinitions": headings(resource),
         "rows": rows,
     })
 }
 
-fn row(resource: &Resource, object: &Value, now: Timestamp, include: IncludeObject) -> Value {
+/// The `columnDefinitions` of a kind.
+pub(crate) fn headings(resource: &Resource) -> Value {
+    let describe = |column: &Column| {
+        json!({
+            "name": column.name,
+            "type": column.kind,
+            "format": column.format,
+            "description": column.description,
+            "priority": column.priority,
+        })
+    };
+    resource.columns.iter().map(describe).collect()
+}
+
+/// One row of a kind's table.
+pub(crate) fn row(resource: &Resource, object: &Value, now: Timestamp, include: IncludeObject) -> Value {
     let cells: Vec<Value> = resource.columns.iter().map(|column| column.cell.value(object, now)).collect();
     let mut row = json!({ "cells": cells });
     match include {

@@ -11,6 +11,7 @@
 mod import;
 mod keys;
 mod lock;
+mod pace;
 mod partition;
 mod reader;
 mod schema;

@@ -108,6 +108,8 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How many entries one request to etcd asks for.
 const PAGE_LEN: usize = 10_000;
+/// How many keys are read at first for a page that is bounded in bytes.
+const FIRST_LEN: usize = 8;
 
 impl EtcdStore {
     /// Connects, waiting for etcd up to the configured patience.
@@ -258,10 +260,17 @@ impl Store for EtcdStore {
             start.push(0);
         }
         let limit = request.limit.unwrap_or(usize::MAX);
+        let bytes_max = request.bytes_max.unwrap_or(usize::MAX);
         let mut at = request.at;
-        let mut entries = Vec::new();
+        let (mut entries, mut bytes) = (Vec::<Entry>::new(), 0);
         loop {
             let page = PAGE_LEN.min(limit - entries.len());
+            // etcd counts keys and not bytes, so that it is asked for few until it is known how long they are.
+            let page = match (request.bytes_max, bytes / entries.len().max(1)) {
+                (None, _) => page,
+                (Some(_), 0) => page.min(FIRST_LEN),
+                (Some(_), average) => page.min((bytes_max - bytes).div_ceil(average)),
+            };
             let mut options = GetOptions::new().with_range(end.clone()).with_limit(page as i64);
             // Revision 0 means "the newest" to etcd; its empty store is revision 1.
             options = at.map_or(options.clone(), |at| options.with_revision(signed(at.max(1))));
@@ -276,7 +285,8 @@ impl Store for EtcdStore {
                 start = [last.key(), &[0]].concat();
             }
             entries.extend(kvs.into_iter().filter_map(|found| self.entry(found)));
-            if remaining == 0 || entries.len() >= limit {
+            bytes = entries.iter().map(|entry| entry.value.len()).sum();
+            if remaining == 0 || entries.len() >= limit || bytes >= bytes_max {
                 return Ok(Listing { entries, revision, remaining });
             }
         }

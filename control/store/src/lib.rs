@@ -112,6 +112,8 @@ pub struct ListRequest {
     pub limit: Option<usize>,
     /// The state at this revision; the newest one when absent.
     pub at: Option<Revision>,
+    /// The page ends with the entry that makes its values so long together. It has at least one entry, if there is one.
+    pub bytes_max: Option<usize>,
 }
 
 impl ListRequest {
@@ -129,7 +131,8 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// The revision of which this is the state.
     pub revision: Revision,
-    /// How many entries follow after this page.
+    /// How many entries follow after this page. When it ended for its length in bytes, they are not counted, and this is
+    /// at least 1.
     pub remaining: usize,
 }
 

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::BufMut;
 use serde_json::{Map, Value};
 
 use super::table::{Field, Form, Label, MESSAGES, Message};
@@ -17,7 +18,10 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, ProtobufError> {
     let raw =
         match (find(api_version, kind), kind.strip_suffix("List").and_then(|kind| find(api_version, kind))) {
             (Some(message), _) => message.write(object)?,
-            (None, Some(message)) => list(object, |item| message.write(item))?,
+            (None, Some(message)) => {
+                let writer = ListWriter { api_version: api_version.to_owned(), kind, item: Some(message) };
+                return writer.whole(object);
+            }
             (None, None) => {
                 let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
                 return Err(ProtobufError::UnknownKind { api_version, kind });
@@ -26,20 +30,20 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, ProtobufError> {
     Ok(envelope(api_version, kind, &raw))
 }
 
-/// The whole body for a `PartialObjectMetadata` or a list of such.
+/// The whole body for a `PartialObjectMetadata`.
 pub(crate) fn encode_partial(object: &Value) -> Result<Vec<u8>, ProtobufError> {
-    let partial = |object: &Value| {
-        let metadata = message_at(find("v1", "ConfigMap"), "metadata");
-        let mut out = Vec::new();
-        put_bytes(&mut out, 1, &metadata.write(&object["metadata"])?);
-        Ok(out)
-    };
-    let raw = if object["items"].is_array() { list(object, partial)? } else { partial(object)? };
-    Ok(envelope(META, object["kind"].as_str().unwrap_or_default(), &raw))
+    Ok(envelope(META, object["kind"].as_str().unwrap_or_default(), &partial(object)?))
+}
+
+fn partial(object: &Value) -> Result<Vec<u8>, ProtobufError> {
+    let metadata = message_at(find("v1", "ConfigMap"), "metadata");
+    let mut out = Vec::new();
+    put_bytes(&mut out, 1, &metadata.write(&object["metadata"])?);
+    Ok(out)
 }
 
 /// One event of a watch: its length and a `WatchEvent` without an envelope, whose object is a whole body.
-pub(crate) fn put_watch_event(out: &mut impl bytes::BufMut, kind: &str, object: &[u8]) {
+pub(crate) fn put_watch_event(out: &mut impl BufMut, kind: &str, object: &[u8]) {
     let mut raw = Vec::with_capacity(object.len() + 8);
     put_bytes(&mut raw, 1, object);
     let mut event = Vec::with_capacity(raw.len() + 16);
@@ -50,28 +54,77 @@ pub(crate) fn put_watch_event(out: &mut impl bytes::BufMut, kind: &str, object: 
 }
 
 fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let mut meta = Vec::new();
-    put_bytes(&mut meta, 1, api_version.as_bytes());
-    put_bytes(&mut meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + meta.len() + 16);
-    out.extend_from_slice(MAGIC);
-    put_bytes(&mut out, 1, &meta);
-    put_bytes(&mut out, 2, raw);
+    let mut out = Vec::with_capacity(raw.len() + 64);
+    put_envelope(&mut out, api_version, kind, raw.len());
+    out.extend_from_slice(raw);
     out
 }
 
-/// Every list of the API has its metadata and its items under the same numbers.
-fn list(
-    object: &Value,
-    item: impl Fn(&Value) -> Result<Vec<u8>, ProtobufError>,
-) -> Result<Vec<u8>, ProtobufError> {
-    let metadata = message_at(find(META, "Status"), "metadata");
-    let mut out = Vec::new();
-    put_bytes(&mut out, 1, &metadata.write(&object["metadata"])?);
-    for one in object["items"].as_array().into_iter().flatten() {
-        put_bytes(&mut out, 2, &item(one)?);
+/// What stands before the object, which is so long.
+fn put_envelope(out: &mut Vec<u8>, api_version: &str, kind: &str, raw_len: usize) {
+    let mut meta = Vec::new();
+    put_bytes(&mut meta, 1, api_version.as_bytes());
+    put_bytes(&mut meta, 2, kind.as_bytes());
+    out.extend_from_slice(MAGIC);
+    put_bytes(out, 1, &meta);
+    put_varint(out, 2 << 3 | 2);
+    put_varint(out, raw_len as u64);
+}
+
+/// Writes a list whose items are not there all at once. Every list of the API has its metadata and its items under the
+/// same numbers.
+#[derive(Debug)]
+pub(crate) struct ListWriter<'k> {
+    api_version: String,
+    kind: &'k str,
+    /// What its items are; `PartialObjectMetadata` when absent.
+    item: Option<&'static Message>,
+}
+
+impl<'k> ListWriter<'k> {
+    /// A list of a kind, by the name of the list.
+    pub(crate) fn of(api_version: String, kind: &'k str) -> Result<Self, ProtobufError> {
+        match kind.strip_suffix("List").and_then(|kind| find(&api_version, kind)) {
+            Some(message) => Ok(Self { api_version, kind, item: Some(message) }),
+            None => Err(ProtobufError::UnknownKind { api_version, kind: kind.to_owned() }),
+        }
     }
-    Ok(out)
+
+    /// A list of metadata.
+    pub(crate) fn partial(kind: &'k str) -> Self {
+        Self { api_version: META.to_owned(), kind, item: None }
+    }
+
+    /// What stands before the items, which are so long together.
+    pub(crate) fn head(&self, metadata: &Value, items_len: usize) -> Result<Vec<u8>, ProtobufError> {
+        let mut first = Vec::new();
+        put_bytes(&mut first, 1, &message_at(find(META, "Status"), "metadata").write(metadata)?);
+        let mut out = Vec::with_capacity(first.len() + 64);
+        put_envelope(&mut out, &self.api_version, self.kind, first.len() + items_len);
+        out.extend_from_slice(&first);
+        Ok(out)
+    }
+
+    /// The next item.
+    pub(crate) fn put_item(&self, out: &mut impl BufMut, item: &Value) -> Result<(), ProtobufError> {
+        let message = self.item.map_or_else(|| partial(item), |message| message.write(item))?;
+        let mut head = Vec::with_capacity(8);
+        put_varint(&mut head, 2 << 3 | 2);
+        put_varint(&mut head, message.len() as u64);
+        out.put_slice(&head);
+        out.put_slice(&message);
+        Ok(())
+    }
+
+    fn whole(&self, list: &Value) -> Result<Vec<u8>, ProtobufError> {
+        let mut items = Vec::new();
+        for item in list["items"].as_array().into_iter().flatten() {
+            self.put_item(&mut items, item)?;
+        }
+        let mut out = self.head(&list["metadata"], items.len())?;
+        out.append(&mut items);
+        Ok(out)
+    }
 }
 
 /// The message in a field of one that is known to have it.

@@ -10,12 +10,13 @@ use crate::error::ApiError;
 use crate::object;
 use crate::request::Target;
 use crate::resource::find;
-use crate::verbs::admit::Ownership;
+use crate::verbs::admit::{self, Ownership};
 use crate::verbs::{delete, update};
 
 /// Answers a POST of a `Binding` (upstream `registry/core/pod/storage`, `assignPod`).
 pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let binding = body::parse(call.headers, &call.body)?;
+    admit::about_same(call, "Binding", &binding)?;
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default();
     if node.is_empty() || !matches!(target["kind"].as_str(), None | Some("" | "Node")) {

@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use crate::object;
 use crate::resource::find;
 use crate::selector::LabelSelector;
-use crate::verbs::delete;
+use crate::verbs::{admit, delete};
 
 /// How often a budget that somebody else changes is tried again.
 const ATTEMPTS: usize = 20;
@@ -33,6 +33,7 @@ enum Verdict {
 /// Answers a POST of an `Eviction`.
 pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let eviction = body::parse(call.headers, &call.body)?;
+    admit::about_same(call, "Eviction", &eviction)?;
     let options = delete::Options::from_value(call, &eviction["deleteOptions"])?;
     for _ in 0..ATTEMPTS {
         let entry = call.entry().await?;

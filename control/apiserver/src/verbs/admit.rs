@@ -87,10 +87,7 @@ fn place(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     let written = object::meta(object, "namespace").to_owned();
     let expected = call.target.namespace.as_deref().unwrap_or_default();
     if !written.is_empty() && written != expected {
-        return Err(ApiError::BadRequest(
-            "the namespace of the provided object does not match the namespace sent on the request"
-                .to_owned(),
-        ));
+        return Err(ApiError::BadRequest(OTHER_NAMESPACE.to_owned()));
     }
     if !expected.is_empty() {
         object["metadata"]["namespace"] = json!(expected);
@@ -107,6 +104,25 @@ fn place(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     }
     Ok(())
 }
+
+/// What is posted to a subresource, such as an `Eviction`, must be about the object that the path names, if it says what
+/// it is about.
+pub(crate) fn about_same(call: &Call<'_>, kind: &str, posted: &Value) -> Result<(), ApiError> {
+    let says_other = |field: &str, expected: &str| {
+        let written = object::meta(posted, field);
+        !written.is_empty() && written != expected
+    };
+    if says_other("name", call.name()?) {
+        return Err(ApiError::BadRequest(format!("name in URL does not match name in {kind} object")));
+    }
+    if says_other("namespace", call.target.namespace.as_deref().unwrap_or_default()) {
+        return Err(ApiError::BadRequest(OTHER_NAMESPACE.to_owned()));
+    }
+    Ok(())
+}
+
+const OTHER_NAMESPACE: &str =
+    "the namespace of the provided object does not match the namespace sent on the request";
 
 /// How the fields that a write changes come to their owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

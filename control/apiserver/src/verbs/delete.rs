@@ -75,9 +75,9 @@ pub(crate) async fn delete_one(call: &Call<'_>, options: &Options) -> Result<Del
 /// Answers a delete of everything that is selected.
 pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let options = Options::parse(call)?;
-    let page = list::page(call).await?;
-    let mut items = Vec::with_capacity(page.entries.len());
-    for entry in page.entries {
+    let (entries, revision) = list::all(call).await?;
+    let mut items = Vec::with_capacity(entries.len());
+    for entry in entries {
         let mut entry = Some(entry);
         // An object that somebody else changed is read again; one that is gone is done.
         while let Some(current) = entry.take() {
@@ -87,7 +87,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>,
             }
         }
     }
-    let metadata = json!({ "resourceVersion": page.revision.to_string() });
+    let metadata = json!({ "resourceVersion": revision.to_string() });
     call.respond_other(StatusCode::OK, &list::list_value(call, items, metadata))
 }
 
@@ -197,7 +197,11 @@ fn grace_secs(resource: &Resource, options: &Options, object: &Value) -> i64 {
         return 0;
     }
     let own = object["spec"]["terminationGracePeriodSeconds"].as_i64();
-    options.grace_secs.or(own).unwrap_or(GRACE_SECS).max(0)
+    // No time that is less than none: upstream takes it for the least that is still graceful.
+    match options.grace_secs.or(own).unwrap_or(GRACE_SECS) {
+        ..0 => 1,
+        secs => secs,
+    }
 }
 
 impl Options {

@@ -28,8 +28,8 @@ use crate::{object, protobuf, table};
 const TIMEOUT_SECS_MIN: u64 = 1_800;
 /// How often an idle watch is told the current revision (apiserver `storage/cacher`).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// How many objects are read at a time for the initial events.
-const INITIAL_PAGE_LEN: usize = 500;
+/// How long the objects are together that are read at a time for the initial events.
+const INITIAL_PAGE_BYTES: usize = 256 << 10;
 /// How many waiting events are written into one chunk.
 const CHUNK_EVENTS_MAX: usize = 128;
 /// After how many chunks in a row a watch to which there is always more to say looks whether it has to end.
@@ -160,8 +160,9 @@ impl Follower {
         let request = ListRequest {
             prefix: self.selection.prefix.clone(),
             after,
-            limit: Some(INITIAL_PAGE_LEN),
+            limit: None,
             at: Some(self.start),
+            bytes_max: Some(INITIAL_PAGE_BYTES),
         };
         let listing = self.api.store.list(request).await?;
         for entry in &listing.entries {

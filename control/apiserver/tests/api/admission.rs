@@ -299,6 +299,14 @@ async fn an_eviction_asks_the_disruption_budget() {
     assert_eq!(status["message"], "Cannot evict pod as it would violate the pod's disruption budget.");
     assert_eq!(status["details"]["causes"][0]["reason"], "DisruptionBudget");
     call(&client, "PATCH", &format!("{budgets}/b/status"), counted(1)).await;
+    // What is about another pod evicts neither.
+    for (field, value) in [("name", "other"), ("namespace", "other")] {
+        let mut mistaken = eviction.clone();
+        mistaken["metadata"][field] = json!(value);
+        let (code, status) = call(&client, "POST", &path, mistaken).await;
+        assert_eq!((code, &status["reason"]), (StatusCode::BAD_REQUEST, &json!("BadRequest")), "{field}");
+        assert_eq!(call(&client, "GET", &format!("{PODS}/a"), Value::Null).await.0, StatusCode::OK);
+    }
     let (code, _) = call(&client, "POST", &path, eviction).await;
     assert_eq!(code, StatusCode::CREATED);
     let (_, after) = call(&client, "GET", &format!("{budgets}/b"), Value::Null).await;

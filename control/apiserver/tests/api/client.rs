@@ -277,6 +277,14 @@ async fn an_assigned_pod_is_deleted_gracefully_and_an_unassigned_one_at_once() {
     assert!(stopping.deletion_timestamp.is_some());
     pods.delete("a", &DeleteParams::default().grace_period(0)).await.unwrap();
     assert!(pods.get_opt("a").await.unwrap().is_none());
+
+    // Less than no time is no reason to kill it.
+    pods.create(&PostParams::default(), &pod("d")).await.unwrap();
+    of("d").await.unwrap();
+    let body = json!({ "gracePeriodSeconds": -1 }).to_string().into_bytes();
+    let request = http::Request::delete("/api/v1/namespaces/default/pods/d").body(body).unwrap();
+    server.client().request::<Value>(request).await.unwrap();
+    assert_eq!(pods.get("d").await.unwrap().metadata.deletion_grace_period_seconds, Some(1));
 }
 
 #[tokio::test]

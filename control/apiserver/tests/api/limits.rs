@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceBuilder;
 
-use crate::http::{MAPS, config_map, get, over_tls, post, send, value};
+use crate::http::{MAPS, SECRETS, config_map, get, over_tls, post, send, value};
+use crate::lists::post_much;
 use crate::support::Server;
 
 /// A client of a user that is no administrator.
@@ -54,6 +55,25 @@ async fn a_user_that_asks_too_much_is_told_when_to_come_back() {
     let admin = over_tls(&server, true).await;
     for _ in 0..9 {
         assert_eq!(get(&admin, MAPS, "*/*").await.status(), StatusCode::OK);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_is_in_flight_until_its_client_has_read_it() {
+    let limits = Limits { reads_in_flight: 1, ..Limits::default() };
+    let server = Server::start_with(TempDir::new().unwrap(), limits).await;
+    post_much(&server.client()).await;
+    let user = as_user(&server, "somebody").await;
+    let list = get(&user, SECRETS, "*/*").await;
+    assert_eq!(list.status(), StatusCode::OK);
+    assert_eq!(get(&user, MAPS, "*/*").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    list.into_body().collect().await.unwrap();
+    // The client may have the end before the server is done with it.
+    let mut left = 500;
+    while get(&user, MAPS, "*/*").await.status() != StatusCode::OK {
+        left -= 1;
+        assert!(left > 0, "the list is still in flight");
     }
     server.stop().await;
 }

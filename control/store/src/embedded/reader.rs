@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::keys::Keys;
 use super::partition;
@@ -32,9 +32,9 @@ pub(super) fn list(database: &Database, keys: &Keys, request: &ListRequest) -> R
     let transaction = database.begin_read().during(LISTING)?;
     let newest = newest(&transaction, request.at, &request.prefix)?;
     let revision = request.at.unwrap_or(newest);
-    let changed = changed_since(&transaction, request, revision, newest)?;
-    let mut before = changed.iter().peekable();
-    let mut page = Page::new(request.limit);
+    let changed = Changed::since(&transaction, request, revision, newest)?;
+    let mut before = changed.keys.iter().peekable();
+    let mut page = Page::new(request);
 
     let current = transaction.open_table(CURRENT).during(LISTING)?;
     let start = match &request.after {
@@ -47,20 +47,25 @@ pub(super) fn list(database: &Database, keys: &Keys, request: &ListRequest) -> R
         if !key.starts_with(&request.prefix) {
             break;
         }
-        while let Some((_, entry)) = before.next_if(|(other, _)| other.as_str() < key) {
-            page.push(entry.as_ref());
+        while let Some((other, place)) = before.next_if(|(other, _)| other.as_str() < key) {
+            page.push(|| changed.entry(other, *place))?;
         }
         match before.next_if(|(other, _)| *other == key) {
-            Some((_, entry)) => page.push(entry.as_ref()),
-            None if page.is_full() => page.followed = true,
-            None => page.entries.push(CurrentRecord::decode(key, record.value())?.to_entry(key)),
+            Some((_, place)) => page.push(|| changed.entry(key, *place))?,
+            None => page.push(|| Ok(Some(CurrentRecord::decode(key, record.value())?.to_entry(key))))?,
         }
         if page.followed {
             break;
         }
     }
-    before.for_each(|(_, entry)| page.push(entry.as_ref()));
-    let remaining = if page.followed { following(&page, keys, request, &changed).max(1) } else { 0 };
+    for (key, place) in before {
+        page.push(|| changed.entry(key, *place))?;
+    }
+    let remaining = match (page.followed, page.is_long()) {
+        (false, _) => 0,
+        (true, true) => 1,
+        (true, false) => following(&page, keys, request, &changed).max(1),
+    };
     Ok(Listing { entries: page.entries, revision, remaining })
 }
 
@@ -69,9 +74,9 @@ fn following(page: &Page, keys: &Keys, request: &ListRequest, changed: &Changed)
     let last = page.entries.last().map(|entry| entry.key.as_str()).or(request.after.as_deref());
     // A page for which there is no room begins at the prefix, which is no key itself.
     let last = last.unwrap_or(&request.prefix);
-    let unchanged = keys.count_after(&request.prefix, last, |key| !changed.contains_key(key));
-    let earlier = changed.range::<str, _>((Bound::Excluded(last), Bound::Unbounded));
-    unchanged + earlier.filter(|(_, entry)| entry.is_some()).count()
+    let unchanged = keys.count_after(&request.prefix, last, |key| !changed.keys.contains_key(key));
+    let earlier = changed.keys.range::<str, _>((Bound::Excluded(last), Bound::Unbounded));
+    unchanged + earlier.filter(|(_, place)| place.is_some()).count()
 }
 
 /// The events under `prefix` with `after < revision <= until`.
@@ -118,59 +123,90 @@ fn newest(transaction: &ReadTransaction, at: Option<Revision>, prefix: &str) -> 
     }
 }
 
-/// What keys were before they changed; absent, when they were not there.
-type Changed = BTreeMap<String, Option<Entry>>;
-
-/// For each requested key that changed in `(at, newest]`: what it was at `at`.
-fn changed_since(
-    transaction: &ReadTransaction,
-    request: &ListRequest,
-    at: Revision,
-    newest: Revision,
-) -> Result<Changed, StoreError> {
-    let mut changed = BTreeMap::new();
-    if at >= newest {
-        return Ok(changed);
-    }
-    // All changes of one key are in one partition, in their order.
-    for part in partition::of_prefix(&request.prefix) {
-        let log = transaction.open_table(part.log).during(HISTORY)?;
-        for item in log.range(at + 1..=newest).during(HISTORY)? {
-            let (revision, record) = item.during(HISTORY)?;
-            let record = LogRecord::decode(revision.value(), record.value())?;
-            let wanted = record.key.starts_with(&request.prefix)
-                && request.after.as_deref().is_none_or(|after| record.key > after);
-            if wanted && !changed.contains_key(record.key) {
-                let existed = record.kind != EventKind::Created;
-                let before = existed.then(|| record.previous.to_entry(record.key));
-                changed.insert(record.key.to_owned(), before);
-            }
-        }
-    }
-    Ok(changed)
+/// The requested keys that changed after a revision, and what they were at it.
+struct Changed {
+    logs: Vec<ReadOnlyTable<u64, &'static [u8]>>,
+    /// In which log and under which revision it is written what a key was; absent, when it was not there. Values are
+    /// read when they are wanted: together they may be much longer than a page.
+    keys: BTreeMap<String, Option<Place>>,
 }
 
-/// The entries of a listing, and whether more follow beyond its limit.
+type Place = (usize, Revision);
+
+impl Changed {
+    /// The keys that changed in `(at, newest]`.
+    fn since(
+        transaction: &ReadTransaction,
+        request: &ListRequest,
+        at: Revision,
+        newest: Revision,
+    ) -> Result<Self, StoreError> {
+        let mut changed = Self { logs: Vec::new(), keys: BTreeMap::new() };
+        if at >= newest {
+            return Ok(changed);
+        }
+        // All changes of one key are in one partition, in their order.
+        for part in partition::of_prefix(&request.prefix) {
+            let log = transaction.open_table(part.log).during(HISTORY)?;
+            for item in log.range(at + 1..=newest).during(HISTORY)? {
+                let (revision, record) = item.during(HISTORY)?;
+                let revision = revision.value();
+                let record = LogRecord::decode(revision, record.value())?;
+                let wanted = record.key.starts_with(&request.prefix)
+                    && request.after.as_deref().is_none_or(|after| record.key > after);
+                if wanted && !changed.keys.contains_key(record.key) {
+                    let existed = record.kind != EventKind::Created;
+                    let place = existed.then_some((changed.logs.len(), revision));
+                    changed.keys.insert(record.key.to_owned(), place);
+                }
+            }
+            changed.logs.push(log);
+        }
+        Ok(changed)
+    }
+
+    /// What a key was.
+    fn entry(&self, key: &str, place: Option<Place>) -> Result<Option<Entry>, StoreError> {
+        let Some((log, revision)) = place else { return Ok(None) };
+        let found = self.logs[log].get(revision).during(HISTORY)?;
+        let found =
+            found.ok_or_else(|| StoreError::Damaged { table: "log", record: revision.to_string() })?;
+        Ok(Some(LogRecord::decode(revision, found.value())?.previous.to_entry(key)))
+    }
+}
+
+/// The entries of a listing, and whether more follow beyond its limits.
 struct Page {
     entries: Vec<Entry>,
+    bytes: usize,
     limit: usize,
+    bytes_max: usize,
     followed: bool,
 }
 
 impl Page {
-    fn new(limit: Option<usize>) -> Self {
-        Self { entries: Vec::new(), limit: limit.unwrap_or(usize::MAX), followed: false }
+    fn new(request: &ListRequest) -> Self {
+        let [limit, bytes_max] = [request.limit, request.bytes_max].map(|max| max.unwrap_or(usize::MAX));
+        Self { entries: Vec::new(), bytes: 0, limit, bytes_max, followed: false }
     }
 
-    fn is_full(&self) -> bool {
-        self.entries.len() >= self.limit
+    /// Whether it is as long as it may be, however few its entries are.
+    fn is_long(&self) -> bool {
+        !self.entries.is_empty() && self.entries.len() < self.limit && self.bytes >= self.bytes_max
     }
 
-    fn push(&mut self, entry: Option<&Entry>) {
-        match entry {
-            None => {}
-            Some(_) if self.is_full() => self.followed = true,
-            Some(entry) => self.entries.push(entry.clone()),
+    /// Takes the next entry in, if there is one, or notes that it follows.
+    fn push(&mut self, entry: impl FnOnce() -> Result<Option<Entry>, StoreError>) -> Result<(), StoreError> {
+        if self.followed {
+            return Ok(());
         }
+        let Some(entry) = entry()? else { return Ok(()) };
+        if self.entries.len() >= self.limit || self.is_long() {
+            self.followed = true;
+        } else {
+            self.bytes += entry.value.len();
+            self.entries.push(entry);
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use redb::{Durability, ReadableTable, ReadableTableMetadata, Table, WriteTransac
 use tokio::sync::{mpsc, oneshot};
 
 use super::keys::Keys;
+use super::pace::Pace;
 use super::partition::{self, BRIEF, LASTING, Partition};
 use super::schema::{CURRENT, CurrentRecord, LogRecord, META, META_REVISION, read_meta};
 use super::slot::Slot;
@@ -79,10 +80,6 @@ const COMPACTING: &str = "compact the history";
 
 /// At most so many commands share a commit.
 const BATCH_LEN_MAX: usize = 256;
-/// When the commit before was for so many, as many more are about to come: waiting for them a moment saves commits, and
-/// with them more time than the wait takes. Who writes alone waits for nobody.
-const GATHER_FROM: usize = 8;
-const GATHER_FOR: Duration = Duration::from_millis(1);
 /// The history is trimmed when so many writes or seconds have passed, at most `TRIM_LEN_MAX` records at a time.
 const TRIM_EVERY_WRITES: usize = 1_000;
 const TRIM_EVERY_SECS: u64 = 30;
@@ -98,18 +95,16 @@ impl Writer {
 
     /// Serves commands until the store is dropped.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let mut last_len = 0;
+        let mut pace = Pace::default();
         while let Some(first) = queue.blocking_recv() {
+            pace.gather(|| queue.len() + 1);
             let mut commands = vec![first];
-            if last_len >= GATHER_FROM {
-                thread::sleep(GATHER_FOR);
-            }
             while commands.len() < BATCH_LEN_MAX
                 && let Ok(command) = queue.try_recv()
             {
                 commands.push(command);
             }
-            last_len = commands.len();
+            pace.note(commands.len());
             let commands = self.refuse_without_space(commands);
             if let Err(error) = self.commit(commands)
                 && error.is_io()

@@ -140,6 +140,17 @@ async fn lists_are_ordered_paged_and_repeatable(store: &dyn Store) {
     assert_eq!((keys(&second.entries), second.revision), (vec!["/p/c".into()], first.revision));
     assert_eq!(second.entries[0], all.entries[2]);
 
+    // Bounded in bytes: a page holds what comes first, however long it is, and then ends as soon as it is long enough.
+    for (bytes_max, expected) in
+        [(1, &["/p/a"][..]), (5, &["/p/a", "/p/b"]), (13, &["/p/a", "/p/b", "/p/bb", "/p/c"])]
+    {
+        let at = Some(empty + 6);
+        let request = ListRequest { bytes_max: Some(bytes_max), at, ..ListRequest::prefix("/p/") };
+        let page = store.list(request).await.unwrap();
+        assert_eq!(keys(&page.entries), expected, "{bytes_max}");
+        assert_eq!(page.remaining > 0, expected.len() < 4, "{bytes_max}");
+    }
+
     let future = ListRequest { at: Some(empty + 99), ..ListRequest::prefix("/p/") };
     let error = failed(store.list(future).await);
     let expected = (empty + 99, empty + 7);

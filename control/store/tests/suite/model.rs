@@ -95,8 +95,9 @@ pub(crate) async fn check(store: &dyn Store, steps: Vec<Step>) {
     assert_eq!(store.revision().await.unwrap(), empty + model.states.len() as Revision - 1);
     for (writes, state) in model.states.iter().enumerate() {
         let revision = empty + writes as Revision;
-        for limit in [None, Some(1), Some(3)] {
-            assert_eq!(&list_all(store, revision, limit).await, state, "at {revision}");
+        for (limit, bytes_max) in [(None, None), (Some(1), None), (Some(3), None), (None, Some(2))] {
+            let request = ListRequest { limit, bytes_max, at: Some(revision), ..ListRequest::prefix(PREFIX) };
+            assert_eq!(&list_all(store, request).await, state, "at {revision}");
         }
         let mut watch = store.watch(PREFIX, revision).await.unwrap();
         for expected in &model.events[writes..] {
@@ -113,13 +114,11 @@ fn seen(event: &Event) -> (Revision, EventKind, String, Option<u8>) {
     (event.revision, event.kind, event.key.clone(), event.value.as_ref().map(|value| value[0]))
 }
 
-async fn list_all(store: &dyn Store, at: Revision, limit: Option<usize>) -> BTreeMap<String, (u8, Revision)> {
+async fn list_all(store: &dyn Store, mut request: ListRequest) -> BTreeMap<String, (u8, Revision)> {
     let mut all = BTreeMap::new();
-    let mut after = None;
     loop {
-        let request = ListRequest { prefix: PREFIX.into(), after, limit, at: Some(at) };
-        let listing = store.list(request).await.unwrap();
-        after = listing.entries.last().map(|entry| entry.key.clone());
+        let listing = store.list(request.clone()).await.unwrap();
+        request.after = listing.entries.last().map(|entry| entry.key.clone());
         for entry in listing.entries {
             all.insert(entry.key, (entry.value[0], entry.mod_revision));
         }
