@@ -25,6 +25,11 @@ impl Mode {
         [Self::Iptables, Self::Nftables].into_iter().chain(ipvs).collect()
     }
 
+    /// Whether its rules are iptables'.
+    pub(crate) fn has_iptables(self) -> bool {
+        matches!(self, Self::Iptables | Self::Ipvs)
+    }
+
     /// How programs carry services; none in a mode with rules.
     pub(crate) fn programs(self) -> Option<ServiceOptions> {
         let sockets_of_host_only = match self {
