@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Write as _},
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -24,6 +24,7 @@ use fairlead_testkit::{
 use crate::{
     cluster::{VIP4, VIP6, endpoints, node, pod, service},
     feed::Feed,
+    ipvs::possible,
     running::RunningAgent,
 };
 
@@ -32,6 +33,8 @@ mod cluster;
 #[path = "node_agent/feed.rs"]
 #[expect(dead_code, reason = "the other test of the agent uses more of it")]
 mod feed;
+#[path = "node_agent/ipvs.rs"]
+mod ipvs;
 #[path = "node_agent/running.rs"]
 #[expect(dead_code, reason = "the other test of the agent uses more of it")]
 mod running;
@@ -50,23 +53,6 @@ const MODES: &[ProxyMode] = &[
     ProxyMode::Ipvs,
     ProxyMode::Nftables,
 ];
-
-/// Set where the kernel must have IPVS: a machine that was made for it.
-const NEEDS_IPVS: &str = "FAIRLEAD_NEEDS_IPVS";
-
-/// Those that the kernel has, each once in a row.
-fn modes() -> Vec<ProxyMode> {
-    let has_ipvs = Path::new("/proc/net/ip_vs").exists();
-    if !has_ipvs {
-        assert!(std::env::var_os(NEEDS_IPVS).is_none(), "{NEEDS_IPVS} is set, but the kernel has no IPVS");
-        // Not by `eprintln`, which a test that passes does not show.
-        let _told = writeln!(std::io::stderr(), "IPVS is not tried: this kernel has it not, or not loaded");
-    }
-    let mut modes: Vec<_> =
-        MODES.iter().copied().filter(|mode| has_ipvs || *mode != ProxyMode::Ipvs).collect();
-    modes.dedup();
-    modes
-}
 
 #[test]
 fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
@@ -96,7 +82,7 @@ fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
             run_in(&client.netns, || connect(vip).and_then(|mut stream| ask(&mut stream)).ok())
         });
     }
-    for mode in modes() {
+    for mode in possible(MODES) {
         let steady: Vec<Steady> =
             [VIP4, VIP6].map(|vip| Steady::start(client.netns.clone(), SocketAddr::new(vip, 80))).into();
         let before = a.config.proxy_mode;

@@ -1,5 +1,6 @@
 //! A node whose DNS server dies while a pod looks names up: another node's answers, in every proxy mode; and answers that
-//! a server sends together. Needs root, the eBPF object, iptables, nftables and conntrack.
+//! a server sends together. Needs root, the eBPF object, iptables, nftables and conntrack; IPVS
+//! and ipset where the kernel has them.
 
 use std::{
     fs,
@@ -31,6 +32,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use crate::{
     cluster::{VIP4, node, pod},
     feed::Feed,
+    ipvs::possible,
     running::RunningAgent,
 };
 
@@ -40,6 +42,8 @@ mod cluster;
 #[path = "node_agent/feed.rs"]
 #[expect(dead_code, reason = "the other tests of the agent use more of it")]
 mod feed;
+#[path = "node_agent/ipvs.rs"]
+mod ipvs;
 #[path = "node_agent/running.rs"]
 #[expect(dead_code, reason = "the other tests of the agent use more of it")]
 mod running;
@@ -50,7 +54,7 @@ const DNS: u16 = 53;
 const PAIRS: u16 = 54;
 const PAIRS_UDP: u16 = 5454;
 const PAIR: [&str; 2] = ["longer", "short"];
-const MODES: [ProxyMode; 3] = [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ebpf];
+const MODES: [ProxyMode; 4] = [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ipvs, ProxyMode::Ebpf];
 /// From where the look-ups by UDP come, each from a port of its own: with rules, one from the port of a former one goes where
 /// that one went, as long as the kernel remembers it and that server serves. They are none that the kernel would choose.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
@@ -83,7 +87,7 @@ fn look_ups_go_to_another_node_while_the_resolver_shows_no_sign_of_life() {
     a.config.dns_heartbeat = Some(signs.clone());
     a.config.services.addresses = topology.a.addresses.clone();
 
-    for mode in MODES {
+    for mode in possible(&MODES) {
         a.config.proxy_mode = mode;
         a.kill_and_restart();
         a.wait_ready();
