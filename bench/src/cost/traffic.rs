@@ -73,21 +73,14 @@ impl Op {
         }
     }
 
-    /// How many are counted at once.
-    pub(crate) fn times(self) -> u32 {
+    fn plan(self) -> Plan {
         match self {
-            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 80,
-            Self::RoundTrip | Self::NodePortLocalRoundTrip | Self::NodePortRemoteRoundTrip => 60,
-            Self::Udp | Self::UdpUnconnected => 60,
-            Self::Bulk => 4,
-        }
-    }
-
-    /// How many counts with each socket are thrown away first, while caches fill and windows open.
-    fn warm_ups(self) -> usize {
-        match self {
-            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => 0,
-            _ => 1,
+            Self::Connect | Self::NodePortLocal | Self::NodePortRemote => {
+                Plan { warm_ups: 20, length: Length::Ticks(4), counts: 2 }
+            }
+            // What it costs falls with the window, which grows for long: of all sockets the same part counts.
+            Self::Bulk => Plan { warm_ups: 4, length: Length::Times(4), counts: 2 },
+            _ => Plan { warm_ups: 20, length: Length::Ticks(2), counts: 1 },
         }
     }
 
@@ -129,14 +122,30 @@ impl Op {
 
 /// With how many sockets an operation is done: where a socket's ports put it in the kernel's tables is a matter of luck.
 const SOCKETS: usize = 16;
-/// How often an operation is counted with each.
-const COUNTS: usize = 2;
+/// What is counted with each of them.
+struct Plan {
+    /// So many of the first operations are not counted, while caches fill.
+    warm_ups: u32,
+    length: Length,
+    counts: usize,
+}
+
+/// How many operations are counted at once.
+#[derive(Clone, Copy)]
+enum Length {
+    Times(u32),
+    /// As many as take this number of ticks of the kernel's clock, within which it does the same for that clock.
+    Ticks(u32),
+}
+
+/// Between two ticks of the kernel's clock (`CONFIG_HZ=250`), in nanoseconds.
+const TICK_NS: f64 = 4e6;
+
 /// What an operation costs.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Measured {
-    /// Thousand instructions: the mean of the counts without the lowest and the highest quarter. A count holds one tick of the
-    /// kernel's clock more or less (one in four million instructions, `CONFIG_HZ=250`), which a mean levels and a median does
-    /// not; what the kernel puts off and then does for many at a time, such as freeing memory, falls into few counts.
+    /// Thousand instructions: the mean of the counts in the middle half. What the kernel puts off and then does for many at a time,
+    /// such as freeing memory, falls into few counts; and there are sockets with which everything takes a little more.
     pub(crate) kinsn: f64,
     /// How often the operation was done for that.
     pub(crate) done: u32,
@@ -148,22 +157,34 @@ fn count<S>(
     mut open: impl FnMut() -> io::Result<S>,
     mut act: impl FnMut(&mut S) -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let times = op.times();
-    let runs = op.warm_ups() + COUNTS;
+    let plan = op.plan();
+    let mut length = plan.length;
     let mut counts = Vec::new();
     let mut kept = Kept::new()?;
+    let mut done = 0;
+    let mut many = |socket: &mut S, times: u32| {
+        let started = Instant::now();
+        (0..times).try_for_each(|_| act(socket))?;
+        done += times;
+        io::Result::Ok(started.elapsed().as_nanos() as f64 / f64::from(times))
+    };
     for _ in 0..SOCKETS {
         let mut socket = open()?;
         kept.more()?;
-        for run in 0..runs {
-            let started = Instant::now();
-            (0..times).try_for_each(|_| act(&mut socket))?;
-            if run >= op.warm_ups() {
-                counts.push(started.elapsed().as_nanos() as f64 / f64::from(times) / 1e3);
+        many(&mut socket, plan.warm_ups)?;
+        let times = match length {
+            Length::Times(times) => times,
+            Length::Ticks(ticks) => {
+                let about = many(&mut socket, plan.warm_ups)?;
+                (f64::from(ticks) * TICK_NS / about).round().max(1.0) as u32
             }
+        };
+        // The same for all.
+        length = Length::Times(times);
+        for _ in 0..plan.counts {
+            counts.push(many(&mut socket, times)? / 1e3);
         }
     }
-    let done = times * u32::try_from(SOCKETS * runs).expect("it is small");
     Ok(Measured { kinsn: middle_half(counts), done })
 }
 
@@ -194,11 +215,10 @@ impl Kept {
     }
 }
 
-/// The mean of those numbers that are in the middle half of them.
+/// The mean of those numbers that are in the middle half.
 fn middle_half(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
-    let quarter = numbers.len() / 4;
-    let middle = &numbers[quarter..numbers.len() - quarter];
+    let middle = &numbers[numbers.len() / 4..numbers.len() - numbers.len() / 4];
     middle.iter().sum::<f64>() / middle.len() as f64
 }
 
@@ -275,7 +295,7 @@ mod tests {
     #[test]
     fn the_mean_does_not_care_for_the_ends() {
         assert_eq!(middle_half(vec![900.0]), 900.0);
-        assert_eq!(middle_half(vec![900.0, 100.0, 104.0, 1.0]), 102.0);
-        assert_eq!(middle_half(vec![2.0, 1.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0]), 1.5);
+        assert_eq!(middle_half(vec![900.0, 104.0, 102.0, 1.0]), 103.0);
+        assert_eq!(middle_half(vec![9.0, 2.0, 3.0, 4.0, 1.0, 8.0, 7.0, 6.0]), 5.0);
     }
 }
