@@ -280,12 +280,20 @@ impl Store for EtcdStore {
             at = Some(revision);
             let count = usize::try_from(found.count()).unwrap_or(0);
             let kvs = found.take_kvs();
-            let remaining = count.saturating_sub(kvs.len());
+            let beyond = count.saturating_sub(kvs.len());
             if let Some(last) = kvs.last() {
                 start = [last.key(), &[0]].concat();
             }
-            entries.extend(kvs.into_iter().filter_map(|found| self.entry(found)));
-            bytes = entries.iter().map(|entry| entry.value.len()).sum();
+            let mut kvs = kvs.into_iter();
+            while bytes < bytes_max
+                && let Some(found) = kvs.next()
+            {
+                if let Some(entry) = self.entry(found) {
+                    bytes += entry.value.len();
+                    entries.push(entry);
+                }
+            }
+            let remaining = beyond + kvs.len();
             if remaining == 0 || entries.len() >= limit || bytes >= bytes_max {
                 return Ok(Listing { entries, revision, remaining });
             }
