@@ -34,8 +34,6 @@ const TARGETS: &[Target] = &[
     Target { package: "fairlead-kernel", name: "node", only: None },
     Target { package: "fairlead-agent", name: "node_agent", only: None },
     Target { package: "fairlead-kernel", name: "node_modes", only: Some("6.1") },
-    Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
-    Target { package: "fairlead-agent", name: "node_resolver", only: Some("6.1") },
 ];
 const PROGRAMS: &str = "vm_programs";
 /// Programs of this machine that the tests call, beside those of the modes with rules.
