@@ -122,6 +122,7 @@ impl Op {
 
 /// With how many sockets an operation is done: where a socket's ports put it in the kernel's tables is a matter of luck.
 const SOCKETS: usize = 16;
+
 /// What is counted with each of them.
 struct Plan {
     /// So many of the first operations are not counted, while caches fill.
@@ -144,8 +145,9 @@ const TICK_NS: f64 = 4e6;
 /// What an operation costs.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Measured {
-    /// Thousand instructions: the mean of the counts in the middle half. What the kernel puts off and then does for many at a time,
-    /// such as freeing memory, falls into few counts; and there are sockets with which everything takes a little more.
+    /// Thousand instructions: the mean of the counts in the middle half. What the kernel puts off and then does for many at
+    /// a time, such as freeing memory, falls into few counts; and there are sockets with which everything takes a little
+    /// more.
     pub(crate) kinsn: f64,
     /// How often the operation was done for that.
     pub(crate) done: u32,

@@ -43,7 +43,7 @@ const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge"
 const OBJECT: &str = "/fairlead.bpf.o";
 const MEMORY_MIB: u32 = 2_048;
 /// A machine needs about three minutes; the one that is asked for every mode, some more.
-const PATIENCE: Duration = Duration::from_secs(1_800);
+const PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// Tests that cannot pass on a kernel: its version, the test, why.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
