@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use fairlead_agent::{Agent, Config, FeedSource, ProxyMode};
+use fairlead_agent::{Agent, Config, FeedSource, Forwarding, ProxyMode, ServiceConfig, Xdp};
 use fairlead_feed::{Feed, Pods};
 use fairlead_kernel::{NodeFootprint, remove_node};
 
@@ -90,6 +90,7 @@ pub(crate) fn run(args: &ProxyArgs) -> anyhow::Result<()> {
     if args.cleanup {
         return clean_up(args);
     }
+    refuse_flags(args)?;
     daemon::run(async |shutdown| {
         let mut parts = Parts::new(shutdown);
         let (place, socket) = match &args.feed_socket {
@@ -124,6 +125,36 @@ fn wanted(args: &ProxyArgs) -> Wanted {
     }
 }
 
+/// Flags that only serve where the pods' links are ours, and why they do not here.
+fn refuse_flags(args: &ProxyArgs) -> anyhow::Result<()> {
+    let flags = &args.services;
+    let rows = [
+        (
+            flags.forwarding.is_some(),
+            "--forwarding is for Fairlead's own pod network; here the host's stack forwards by the routes of yours",
+        ),
+        (
+            flags.socket_lb_host_only,
+            "--socket-lb-host-only would leave pods without services: only Fairlead's own pod network has programs on their links",
+        ),
+        (
+            matches!(flags.xdp, Xdp::Native | Xdp::Generic),
+            "--xdp sends packets past the host's stack, which alone knows the way to the pods of your network",
+        ),
+    ];
+    match rows.iter().find(|(given, _)| *given && args.proxy_mode == ProxyMode::Ebpf) {
+        Some((_, why)) => bail!("{why}; leave it out"),
+        None => Ok(()),
+    }
+}
+
+/// How services are carried: pods are somebody else's, and so is the way to them.
+fn services(args: &ProxyArgs, addresses: &[IpAddr]) -> ServiceConfig {
+    let mut services = args.services.config(addresses);
+    (services.options.forwarding, services.options.xdp) = (Forwarding::Stack, Xdp::Off);
+    services
+}
+
 fn agent_config(args: &ProxyArgs, place: &Place, feed: PathBuf) -> Config {
     Config {
         node_name: place.name.clone(),
@@ -136,7 +167,7 @@ fn agent_config(args: &ProxyArgs, place: &Place, feed: PathBuf) -> Config {
         uplink: place.uplink.clone(),
         state_dir: place.state.join("agent"),
         proxy_mode: args.proxy_mode,
-        services: args.services.config(&place.addresses),
+        services: services(args, &place.addresses),
         flow_events: true,
         admin_socket: place.run.join("admin.sock"),
         // Cluster DNS is somebody else's.

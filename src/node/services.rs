@@ -14,20 +14,21 @@ use ipnet::IpNet;
 #[command(next_help_heading = "Services")]
 pub(crate) struct ServiceArgs {
     /// How connections from outside reach pods on other nodes: encapsulated (the pod sees the client, replies come back
-    /// by this node), direct (the pod's node answers the client), masquerade (the pod sees this node)
-    #[arg(long, value_name = "HOW", default_value = "encapsulated", value_parser = forwarding)]
-    forwarding: Forwarding,
+    /// by this node), direct (the pod's node answers the client), masquerade (the pod sees this node) [default: encapsulated;
+    /// not with `fairlead proxy`, where the stack forwards and pods elsewhere see this node]
+    #[arg(long, value_name = "HOW", value_parser = forwarding)]
+    pub(crate) forwarding: Option<Forwarding>,
     /// UDP port of the VXLAN between nodes; not used with --forwarding=masquerade
     #[arg(long, value_name = "PORT", default_value_t = 4789)]
     overlay_port: u16,
     /// Send packets on to other nodes before the kernel has made anything of them: auto (in the uplink's driver where that
     /// serves, else not), native (in the driver), generic (without one; saves nothing), off
     #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = xdp)]
-    xdp: Xdp,
+    pub(crate) xdp: Xdp,
     /// Translate connections at the socket for the node's own processes only; a service mesh or a virtual machine in a pod
     /// then sees the service's address
     #[arg(long)]
-    socket_lb_host_only: bool,
+    pub(crate) socket_lb_host_only: bool,
     /// Where node ports are; no socket is given such a port by chance
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = ports)]
     service_node_port_range: RangeInclusive<u16>,
@@ -68,7 +69,7 @@ pub(crate) struct ServiceArgs {
     /// Networks of cluster addresses; what is sent to one that nobody has is dropped (nftables mode)
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<Prefix>,
-    /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes)
+    /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes, and `fairlead proxy`)
     #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..=31))]
     masquerade_bit: u8,
     /// Serve node ports on 127.0.0.1 in iptables mode; the other two never do
@@ -108,12 +109,13 @@ impl ServiceArgs {
         let networks: Vec<Prefix> = networks.flatten().collect();
         ServiceConfig {
             options: ServiceOptions {
-                forwarding: self.forwarding,
+                forwarding: self.forwarding.unwrap_or_default(),
                 overlay_port: self.overlay_port,
                 xdp: self.xdp,
                 sockets_of_host_only: self.socket_lb_host_only,
                 node_ports: self.service_node_port_range.clone(),
                 masquerade_ports: self.masquerade_ports.clone(),
+                masquerade_mark: 1 << self.masquerade_bit,
                 capacities,
                 ..ServiceOptions::default()
             },

@@ -71,6 +71,8 @@ pub const CT_BACKEND_FIN: u16 = 1 << 3;
 pub const CT_RESET: u16 = 1 << 4;
 /// [`ConntrackValue::flags`]: the client's address was replaced with the node's and a port of its reserved range.
 pub const CT_MASQUERADED: u16 = 1 << 5;
+/// [`ConntrackValue::flags`]: the host's stack replaces the client's address on the packet's way to the backend.
+pub const CT_STACK_MASQUERADES: u16 = 1 << 6;
 
 /// Which packet a fragment without a transport header belongs to.
 #[repr(C)]

@@ -179,6 +179,8 @@ pub mod globals {
     pub const OVERLAY_PORT: &str = "OVERLAY_PORT";
     /// `u32`: how connections from outside reach backends on other nodes, a `FORWARD_*`.
     pub const FORWARDING: &str = "FORWARDING";
+    /// `u32`: with [`FORWARD_BY_STACK`], the bits of a packet's mark that ask the host's stack to masquerade it.
+    pub const MASQUERADE_MARK: &str = "MASQUERADE_MARK";
     /// `u64`: cookie of the host's network namespace.
     pub const HOST_NETNS: &str = "HOST_NETNS";
     /// `u32`: 1 when the socket hooks translate for the host's namespace only, else 0.
@@ -198,4 +200,7 @@ pub mod globals {
     pub const FORWARD_DIRECT_RETURN: u32 = 1;
     /// [`FORWARDING`]: with this node's address in place of the client's.
     pub const FORWARD_MASQUERADED: u32 = 2;
+    /// [`FORWARDING`]: the pods' network is somebody else's. Whatever is translated goes on through the host's stack, which knows
+    /// the way to pods and masquerades what goes to other nodes.
+    pub const FORWARD_BY_STACK: u32 = 3;
 }

@@ -43,8 +43,10 @@ pub enum Hook {
     ToPod,
     /// Ingress of the uplink.
     FromUplink,
-    /// Egress of the uplink.
+    /// Egress of the uplink, from the host itself.
     ToUplink,
+    /// The same, from another interface of the host.
+    ThroughToUplink,
     /// Ingress of the overlay, from the node with this address.
     FromOverlay(Addr16),
 }
@@ -98,7 +100,8 @@ impl Case {
             Hook::FromPod => from_pod(&mut packet, &tables, TEST_IFINDEX, work),
             Hook::ToPod => to_pod(&mut packet, &tables, TEST_IFINDEX, work),
             Hook::FromUplink => from_uplink(&mut packet, &tables, work),
-            Hook::ToUplink => to_uplink(&mut packet, &tables, work),
+            Hook::ToUplink => to_uplink(&mut packet, &tables, false, work),
+            Hook::ThroughToUplink => to_uplink(&mut packet, &tables, true, work),
             Hook::FromOverlay(via) => from_overlay(&mut packet, &tables, &via, work),
         };
         let outcome = Outcome {

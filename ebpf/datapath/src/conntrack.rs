@@ -6,10 +6,10 @@
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     conntrack::{
-        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey,
-        ConntrackValue, FragmentKey, FragmentValue,
+        CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, CT_STACK_MASQUERADES,
+        ConntrackKey, ConntrackValue, FragmentKey, FragmentValue,
     },
-    names::globals::{FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
+    names::globals::{FORWARD_BY_STACK, FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
     node::NodeValue,
     service::{
         BACKEND_HERE, BACKEND_HOST, BACKEND_SERVING, BackendValue, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL,
@@ -262,6 +262,7 @@ pub(crate) fn begin<C: Connections>(
     let backend = &choice.backend;
     let node = way_to(connections, place, &choice);
     let direct = !is_unspecified(&node) && connections.forwarding() == FORWARD_DIRECT_RETURN;
+    let by_stack = connections.forwarding() == FORWARD_BY_STACK;
     let (key, value) = (&work.key, &mut work.value);
     *value = ConntrackValue {
         seen_ns: connections.now_ns(),
@@ -285,6 +286,9 @@ pub(crate) fn begin<C: Connections>(
         let own = connections.node();
         value.src = if key.src.is_v4() { own.v4 } else { own.v6 };
         value.flags = CT_MASQUERADED;
+    } else if by_stack && !place.host && backend.flags & BACKEND_HERE == 0 {
+        // Its answers would go past this node.
+        value.flags = CT_STACK_MASQUERADES;
     }
     if !direct {
         add_reply(connections, work)?;
@@ -327,7 +331,8 @@ const fn is_process_here(backend: &BackendValue) -> bool {
 #[inline(always)]
 fn way_to<C: Connections>(connections: &C, place: Place, choice: &Choice) -> Addr16 {
     let backend = &choice.backend;
-    if place.here || backend.flags & BACKEND_HERE != 0 || connections.forwarding() == FORWARD_MASQUERADED {
+    let keeps_to_itself = matches!(connections.forwarding(), FORWARD_MASQUERADED | FORWARD_BY_STACK);
+    if place.here || backend.flags & BACKEND_HERE != 0 || keeps_to_itself {
         return Addr16::UNSPECIFIED;
     }
     if backend.flags & BACKEND_HOST != 0 {
@@ -344,11 +349,13 @@ fn add_reply<C: Connections>(connections: &C, work: &mut Work) -> Result<(), Ref
     let Work { key, value, other_key, other, .. } = work;
     let refused = |reason| Err(Refusal { reason, service_id: value.service_id });
     *other_key = reverse(value, key.proto);
-    // Replies of this client's own former connection to the same frontend are what this one replaces.
+    // Replies of this client's own former connection to the same frontend are what this one replaces, or those of one that has
+    // ended.
     let own_port = value.flags & CT_MASQUERADED == 0;
     let mut replace = own_port && connections.connection(other_key, other) && {
         let same_addresses = same(&other.src, &key.dst) && same(&other.dst, &key.src);
-        same_addresses && other.src_port.0 == key.dst_port.0 && other.dst_port.0 == key.src_port.0
+        let same_ports = other.src_port.0 == key.dst_port.0 && other.dst_port.0 == key.src_port.0;
+        same_addresses && same_ports || has_ended(other.flags)
     };
     *other = *value;
     (other.src, other.dst) = (key.dst, key.src);
@@ -372,6 +379,13 @@ fn add_reply<C: Connections>(connections: &C, work: &mut Work) -> Result<(), Ref
         }
     }
     refused(DropReason::PortsExhausted)
+}
+
+/// Whether both sides of a TCP connection have said that it is over, or one has reset it.
+#[inline(always)]
+const fn has_ended(flags: u16) -> bool {
+    const CLOSED: u16 = CT_BACKEND_FIN | CT_CLIENT_FIN;
+    flags & CT_RESET != 0 || flags & CLOSED == CLOSED
 }
 
 /// Follows a connection that another node handed over: its packets stay what they are, and its replies go back to that

@@ -8,6 +8,7 @@
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     conntrack::ConntrackKey,
+    names::globals::FORWARD_BY_STACK,
     node::{ADDRESS_LOCAL, OVERLAY_VNI},
     service::{SCTP, UDP},
 };
@@ -82,6 +83,9 @@ pub fn from_wire<'a, P: Headroom + ?Sized, T: Tables, W: Wire>(
     wire: &W,
     work: impl FnOnce() -> Option<&'a mut Work>,
 ) -> Carried {
+    if tables.forwarding() == FORWARD_BY_STACK {
+        return Carried::Left;
+    }
     let Parsed::Ip(network) = parse(packet) else { return Carried::Left };
     if tables.address(&network.dst) == 0 || network.hops <= 1 {
         return Carried::Left;

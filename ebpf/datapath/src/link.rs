@@ -56,6 +56,8 @@ pub trait Tables: Connections {
 pub enum Verdict {
     /// The host's stack takes it.
     Pass,
+    /// The host's stack takes it, and replaces the source address with that of the interface that it leaves by.
+    PassMasqueraded,
     /// The host's stack takes it in order to answer with an ICMP error; the reason is counted.
     Refuse(DropReason),
     /// It has become an ICMP error and leaves by the interface it came from; the reason is counted.
@@ -206,15 +208,17 @@ pub fn from_uplink<'a, P: Resizable + ?Sized, T: Tables>(
 }
 
 /// What the host's own stack sends: egress of the uplink. Its replies to clients that a service brought to it, and its own
-/// connections to services that no socket hook saw.
+/// connections to services that no socket hook saw. Where pods' interfaces are somebody else's it also sends what pods have
+/// `forwarded` to it: their replies.
 #[inline(always)]
 pub fn to_uplink<'a, P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
+    forwarded: bool,
     work: impl FnOnce() -> Option<&'a mut Work>,
 ) -> Verdict {
     let Parsed::Ip(network) = parse(packet) else { return Verdict::Pass };
-    let begins = tables.address(&network.dst) & ADDRESS_SERVICE != 0;
+    let begins = !forwarded && tables.address(&network.dst) & ADDRESS_SERVICE != 0;
     if !begins && !tables.is_tracked(0) {
         return Verdict::Pass;
     }

@@ -12,11 +12,11 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use fairlead_abi::{Addr16, node::OVERLAY_VNI};
+use fairlead_abi::{Addr16, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
 use fairlead_datapath::{Verdict, link};
 
 use crate::{
-    maps::{Maps, overlay_ifindex, uplink_ifindex, work},
+    maps::{Maps, forwarding, masquerade_mark, overlay_ifindex, uplink_ifindex, work},
     skb::Skb,
 };
 
@@ -51,16 +51,18 @@ pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
     act(&ctx, link::from_uplink(&mut skb, &Maps, work))
 }
 
-/// Egress of the uplink. What came in by another interface has been looked at there.
+/// Egress of the uplink. What came in by another interface has been looked at there, unless the pods' interfaces are somebody
+/// else's.
 #[classifier]
 #[inline(always)]
 pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
     // SAFETY: the kernel passes a valid context.
-    if unsafe { (*ctx.skb.skb).ingress_ifindex } != 0 {
+    let forwarded = unsafe { (*ctx.skb.skb).ingress_ifindex } != 0;
+    if forwarded && forwarding() != FORWARD_BY_STACK {
         return TC_ACT_OK as i32;
     }
     let mut skb = Skb::new(&ctx);
-    match link::to_uplink(&mut skb, &Maps, work) {
+    match link::to_uplink(&mut skb, &Maps, forwarded, work) {
         // On the way out there is no other end of a veth to go to directly.
         // SAFETY: the helper takes two numbers.
         Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect(ifindex, 0) as i32 },
@@ -88,6 +90,11 @@ pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
 fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass | Verdict::Refuse(_) => TC_ACT_OK as i32,
+        Verdict::PassMasqueraded => {
+            // SAFETY: the context is valid, and a classifier may write the mark.
+            unsafe { (*ctx.skb.skb).mark |= masquerade_mark() };
+            TC_ACT_OK as i32
+        }
         Verdict::Drop(_) => TC_ACT_SHOT as i32,
         // SAFETY: the helpers take numbers.
         Verdict::Answer(_) => unsafe { bpf_redirect(ifindex(ctx), 0) as i32 },

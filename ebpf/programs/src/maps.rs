@@ -112,6 +112,8 @@ globals! {
     SOCK_OPS_NETNS sock_ops_netns u32 = 1;
     /// A `FORWARD_*`.
     FORWARDING forwarding u32 = 0;
+    /// The mark that asks the host's stack to masquerade.
+    MASQUERADE_MARK masquerade_mark u32 = 0x4000;
     /// Cookie of the host's network namespace.
     HOST_NETNS host_netns u64 = 0;
     /// Whether the socket hooks translate for the host's namespace only.

@@ -302,7 +302,7 @@ impl Client for Call {
 
     #[inline(always)]
     fn is_host(&self) -> bool {
-        Maps.pod_of_netns(self.netns_cookie()).is_none()
+        self.netns_cookie() == host_netns()
     }
 
     #[inline(always)]
@@ -310,7 +310,8 @@ impl Client for Call {
         false
     }
 
-    /// The pod's; the kernel chooses a source address only after it knows the destination.
+    /// The pod's; the kernel chooses a source address only after it knows the destination. None is known of a pod that is not
+    /// ours, which no source range therefore lets in.
     #[inline(always)]
     fn address(&self) -> Addr16 {
         let pod = Maps.pod_of_netns(self.netns_cookie()).unwrap_or_default();

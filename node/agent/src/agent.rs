@@ -118,6 +118,7 @@ impl Agent {
         };
         let (garbage_totals, garbage) = watch::channel(Totals::default());
         let sockets_ended = Arc::new(AtomicU64::default());
+        let strangers = (!config.pod_network).then(|| dataplane.cgroup.clone());
         let reporter = Reporter {
             node: config.node_name.clone(),
             mode: config.proxy_mode,
@@ -149,7 +150,7 @@ impl Agent {
                 totals: garbage_totals,
             },
             node_ports_everywhere: config.services.node_port_addresses == NodePortAddresses::All,
-            sockets: SocketEnder { stopped, network: Arc::clone(&network), ended: sockets_ended },
+            sockets: SocketEnder { stopped, network: Arc::clone(&network), strangers, ended: sockets_ended },
             heartbeats,
             flows,
             logs: dataplane.logs,

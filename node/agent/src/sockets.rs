@@ -4,13 +4,17 @@ use std::{
     collections::BTreeSet,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use fairlead_kernel::net::{Namespace, sockets::end_udp_sockets};
+use fairlead_kernel::{
+    cgroup::network_namespaces,
+    net::{Namespace, sockets::end_udp_sockets},
+};
 use fairlead_model::Protocol;
 use fairlead_plan::select::Target;
 use tokio::sync::mpsc;
@@ -25,6 +29,8 @@ pub(crate) type Stopped = Vec<(Protocol, Target)>;
 pub(crate) struct SocketEnder {
     pub(crate) stopped: mpsc::UnboundedReceiver<Stopped>,
     pub(crate) network: Arc<Network>,
+    /// The cgroup whose sockets are translated, where pods are not ours.
+    pub(crate) strangers: Option<PathBuf>,
     /// How many were ended.
     pub(crate) ended: Arc<AtomicU64>,
 }
@@ -46,9 +52,17 @@ impl SocketEnder {
             }
             let udp = all.into_iter().filter(|(protocol, _)| *protocol == Protocol::Udp);
             let gone: BTreeSet<_> = udp.map(|(_, to)| SocketAddr::new(to.address, to.port)).collect();
-            let pods =
+            if gone.is_empty() {
+                continue;
+            }
+            let mut pods: Vec<_> =
                 self.network.records().into_values().map(|record| Namespace::at(record.netns)).collect();
-            match tokio::task::spawn_blocking(move || end_everywhere(&gone, pods)).await {
+            let strangers = self.strangers.clone();
+            let end = move || {
+                pods.extend(strangers.iter().flat_map(|cgroup| network_namespaces(cgroup)));
+                end_everywhere(&gone, pods)
+            };
+            match tokio::task::spawn_blocking(end).await {
                 Ok(count) => drop(self.ended.fetch_add(count, Ordering::Relaxed)),
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime ends.

@@ -304,6 +304,12 @@ impl<S: State> SyncLoop<S> {
         let now_ms = self.now_ms();
         if std::mem::take(&mut self.audit) {
             self.audit_maps()?;
+            if self.state.repair().await? {
+                tracing::warn!(
+                    "somebody else has changed the nftables rule that masquerades; it is put right"
+                );
+                self.outputs.stats.update(|stats| stats.repairs += 1);
+            }
         }
         let fresh = self.planner.is_none();
         let planner = match &mut self.planner {

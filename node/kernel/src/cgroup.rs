@@ -1,6 +1,7 @@
 //! The node's cgroup-v2 subtree, on hybrid and on pure v2 hosts.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::KernelError;
+use crate::{KernelError, net::Namespace};
 
 /// How long processes may take to leave a cgroup that is being removed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,13 +88,35 @@ pub fn remove(path: &Path) -> Result<(), KernelError> {
 
 /// Kills every process in the cgroup and below. One that is started meanwhile is seen by whoever removes the directory.
 fn kill_each(path: &Path) {
-    let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    for process in processes.lines().filter_map(|line| line.parse().ok()) {
+    each_process(path, &mut |process| {
         // It may have ended.
         let _gone = kill(Pid::from_raw(process), Signal::SIGKILL);
-    }
+    });
+}
+
+/// Network namespaces of the processes in the cgroup and below, other than that of the calling thread.
+pub fn network_namespaces(path: &Path) -> Vec<Namespace> {
+    let own = fs::read_link("/proc/thread-self/ns/net").ok();
+    let mut found = BTreeMap::new();
+    each_process(path, &mut |process| {
+        let namespace = PathBuf::from(format!("/proc/{process}/ns/net"));
+        // It may have ended.
+        if let Ok(name) = fs::read_link(&namespace) {
+            found.entry(name).or_insert(namespace);
+        }
+    });
+    found
+        .into_iter()
+        .filter(|(name, _)| own.as_ref() != Some(name))
+        .map(|(_, path)| Namespace::at(path))
+        .collect()
+}
+
+fn each_process(path: &Path, act: &mut impl FnMut(i32)) {
+    let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    processes.lines().filter_map(|line| line.parse().ok()).for_each(&mut *act);
     let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    entries.filter(|entry| entry.is_dir()).for_each(|directory| kill_each(&directory));
+    entries.filter(|entry| entry.is_dir()).for_each(|directory| each_process(&directory, act));
 }
 
 /// Depth first; control files cannot be removed and need not be.

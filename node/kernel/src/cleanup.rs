@@ -10,6 +10,7 @@ use crate::{
     bpf::pins::{Pins, absent_is_fine, remove_directory},
     cgroup,
     net::{Namespace, Netlink, namespace::own_cookie},
+    retire_masquerade,
 };
 
 /// Where a node left things.
@@ -48,17 +49,20 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
     for directory in pins.all_maps() {
         note(remove_directory(&directory));
     }
-    note(remove_overlay(&pins));
-    for text in [pins.layout(), pins.overlay()] {
+    note(remove_from_stack(&pins));
+    for text in [pins.layout(), pins.overlay(), pins.masquerade()] {
         note(absent_is_fine(fs::remove_file(&text), &text));
     }
     note(absent_is_fine(fs::remove_dir(pins.root()), pins.root()));
     failures
 }
 
-/// Removes the overlay if it is in the network namespace of this thread. Another namespace takes its own along.
-fn remove_overlay(pins: &Pins) -> Result<(), KernelError> {
-    if !pins.has_overlay(own_cookie()?) {
+/// Removes the overlay and what masquerades if they are in the network namespace of this thread. Another namespace takes its
+/// own along.
+fn remove_from_stack(pins: &Pins) -> Result<(), KernelError> {
+    let own = own_cookie()?;
+    let has_overlay = pins.has_overlay(own);
+    if !has_overlay && !pins.has_masquerade(own) {
         return Ok(());
     }
     // The caller may be inside a runtime.
@@ -66,7 +70,12 @@ fn remove_overlay(pins: &Pins) -> Result<(), KernelError> {
         let removed = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(KernelError::Thread)?;
-            runtime.block_on(async { Netlink::connect()?.delete_overlay().await })
+            runtime.block_on(async {
+                if has_overlay {
+                    Netlink::connect()?.delete_overlay().await?;
+                }
+                retire_masquerade(pins.root()).await
+            })
         });
         removed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

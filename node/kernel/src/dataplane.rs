@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use aya::programs::ProgramInfo;
 
 use crate::{
-    Carriage, Counters, Driver, Events, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions, Tables,
+    Carriage, Counters, Driver, Events, Forwarding, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions,
+    Tables,
     bpf::{
         pins::Pins,
         programs::{Place, Programs, SharedPrograms},
     },
     cgroup, features,
     net::{AddressChanges, Netlink, namespace::own_cookie, overlay::OVERLAY, sysctl},
+    stack::{Masquerade, retire_masquerade},
 };
 
 /// Where the node's dataplane lives.
@@ -85,7 +87,7 @@ impl Dataplane {
         features::require_features(&config.bpffs_dir)?;
         let netlink = Netlink::connect()?;
         let uplink = netlink.require_link(&config.uplink).await?;
-        sysctl::make_router(&config.uplink)?;
+        sysctl::make_router(&config.uplink, config.services.forwarding != Forwarding::Stack)?;
         let cgroup = cgroup::create(&config.cgroup_dir)?;
         let directory = cgroup::open(&cgroup)?;
 
@@ -108,6 +110,16 @@ impl Dataplane {
             options,
         };
         let mut programs = Programs::load(pins, &place)?;
+        let masquerade = Masquerade::of(options);
+        match &masquerade {
+            Some(masquerade) => {
+                masquerade.apply().await?;
+                programs.pins().write_masquerade(host_netns)?;
+            }
+            // Until rules have taken over, the programs that are there go on needing it.
+            None if options.carriage == Carriage::Rules => {}
+            None => retire_masquerade(programs.pins().root()).await?,
+        }
         if options.carriage != Carriage::Rules {
             programs.attach_cgroup(std::os::fd::AsFd::as_fd(&directory))?;
         }
@@ -124,7 +136,7 @@ impl Dataplane {
         let events = Events::new(&mut programs)?;
         let logs = ProgramLogs::new(&mut programs);
         let programs = SharedPrograms::new(programs);
-        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, uplink.index)?;
+        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, uplink.index, masquerade)?;
         let counters = Counters::open(&pins)?;
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;

@@ -299,6 +299,7 @@ fn refusal_text(reason: DropReason, told: bool) -> String {
 fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Pass => "the host's stack takes it".to_owned(),
+        Verdict::PassMasqueraded => "the host's stack takes it and masquerades it".to_owned(),
         Verdict::Refuse(reason) | Verdict::Answer(reason) => refusal_text(*reason, true),
         Verdict::RedirectPeer { ifindex } => format!("straight into the pod behind interface {ifindex}"),
         Verdict::RedirectNeigh { ifindex, next_hop } => {

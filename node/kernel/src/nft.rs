@@ -21,7 +21,12 @@ struct Listing {
 /// # Errors
 /// `nft` is missing, the kernel has no nftables, or the listing cannot be read.
 pub async fn observe(family: Family) -> Result<Observed, KernelError> {
-    let arguments = ["-j", "list", "table", fixed::protocol(family), fixed::TABLE];
+    observe_table(fixed::protocol(family), fixed::TABLE).await
+}
+
+/// A table; empty when it is not there.
+pub(crate) async fn observe_table(protocol: &str, table: &str) -> Result<Observed, KernelError> {
+    let arguments = ["-j", "list", "table", protocol, table];
     let output = tool::run("nft", &arguments, None).await?;
     if !output.success {
         let absent = output.stderr.contains("No such file or directory");
@@ -42,9 +47,14 @@ pub async fn observe(family: Family) -> Result<Observed, KernelError> {
 /// A script is refused; what it says has not happened then.
 pub async fn apply(scripts: &Scripts) -> Result<(), KernelError> {
     for script in [&scripts.cleaning, &scripts.change].into_iter().flatten() {
-        tool::expect("nft", &["-f", "-"], Some(script)).await?;
+        run(script).await?;
     }
     Ok(())
+}
+
+/// Applies a script in one transaction.
+pub(crate) async fn run(script: &str) -> Result<(), KernelError> {
+    tool::expect("nft", &["-f", "-"], Some(script)).await.map(drop)
 }
 
 /// Takes the table away.
@@ -54,8 +64,7 @@ pub async fn apply(scripts: &Scripts) -> Result<(), KernelError> {
 pub async fn remove(family: Family) -> Result<(), KernelError> {
     let table = fixed::table(family);
     // Made first, so that there is something to delete.
-    let script = format!("add table {table}\ndelete table {table}\n");
-    tool::expect("nft", &["-f", "-"], Some(&script)).await.map(drop)
+    run(&format!("add table {table}\ndelete table {table}\n")).await
 }
 
 fn summary(listing: Listing) -> Observed {

@@ -18,10 +18,13 @@ pub enum Forwarding {
     Direct,
     /// With this node's address in place of the client's; no overlay is needed.
     Masquerade,
+    /// Through the host's stack, which masquerades what goes to other nodes: the pods' network is somebody else's. Nobody chooses
+    /// it.
+    Stack,
 }
 
 impl Forwarding {
-    /// All of them by name.
+    /// Those that can be chosen, by name.
     pub const ALL: &[(&str, Self)] =
         &[("encapsulated", Self::Encapsulated), ("direct", Self::Direct), ("masquerade", Self::Masquerade)];
 
@@ -30,11 +33,12 @@ impl Forwarding {
             Self::Encapsulated => globals::FORWARD_ENCAPSULATED,
             Self::Direct => globals::FORWARD_DIRECT_RETURN,
             Self::Masquerade => globals::FORWARD_MASQUERADED,
+            Self::Stack => globals::FORWARD_BY_STACK,
         }
     }
 
     pub(crate) const fn needs_overlay(self) -> bool {
-        !matches!(self, Self::Masquerade)
+        matches!(self, Self::Encapsulated | Self::Direct)
     }
 }
 
@@ -142,6 +146,8 @@ pub struct ServiceOptions {
     pub node_ports: RangeInclusive<u16>,
     /// Ports to masquerade with. They should lie outside `net.ipv4.ip_local_port_range`, and are reserved besides.
     pub masquerade_ports: RangeInclusive<u16>,
+    /// With [`Forwarding::Stack`], the bits of a packet's mark that ask the stack to masquerade it.
+    pub masquerade_mark: u32,
     /// How large maps are.
     pub capacities: Capacities,
     /// Who carries services.
@@ -157,6 +163,8 @@ impl Default for ServiceOptions {
             sockets_of_host_only: false,
             node_ports: 30_000..=32_767,
             masquerade_ports: 61_000..=65_535,
+            // kube-proxy's.
+            masquerade_mark: 1 << 14,
             capacities: Capacities::default(),
             carriage: Carriage::default(),
         }

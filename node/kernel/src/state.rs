@@ -41,6 +41,14 @@ pub trait State: Send + 'static {
     /// What the failed operation met; those before it are applied.
     fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<(), KernelError>> + Send;
 
+    /// Puts right what others have changed beside the maps; says whether there was anything.
+    ///
+    /// # Errors
+    /// It cannot be looked at, or not be changed.
+    fn repair(&mut self) -> impl Future<Output = Result<bool, KernelError>> + Send {
+        async { Ok(false) }
+    }
+
     /// Says that everything a complete view asks for is there. Maps that replace those of another layout go into use.
     ///
     /// # Errors

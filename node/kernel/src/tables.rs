@@ -25,6 +25,7 @@ use crate::{
         programs::{SharedPrograms, open_pinned},
     },
     net::Netlink,
+    stack::Masquerade,
 };
 
 /// What the sync loop writes.
@@ -38,6 +39,7 @@ pub struct Tables {
     programs: SharedPrograms,
     netlink: Netlink,
     uplink: u32,
+    masquerade: Option<Masquerade>,
 }
 
 /// Maps that are read and written many entries at a time.
@@ -54,6 +56,7 @@ impl Tables {
         pins: &Pins,
         netlink: Netlink,
         uplink: u32,
+        masquerade: Option<Masquerade>,
     ) -> Result<Self, KernelError> {
         let whole = |spec: MapSpec| {
             MapData::from_pin(pins.map(spec.name)).map_err(KernelError::map(spec.name, "opening"))
@@ -73,6 +76,7 @@ impl Tables {
             programs,
             netlink,
             uplink,
+            masquerade,
         })
     }
 
@@ -201,6 +205,13 @@ impl State for Tables {
             rest = &rest[applied..];
         }
         Ok(())
+    }
+
+    async fn repair(&mut self) -> Result<bool, KernelError> {
+        match &self.masquerade {
+            Some(masquerade) => masquerade.repair().await,
+            None => Ok(false),
+        }
     }
 
     fn complete(&mut self) -> Result<(), KernelError> {

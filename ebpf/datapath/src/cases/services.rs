@@ -21,6 +21,8 @@ pub(super) fn table() -> Vec<Case> {
             outside::handed_over(family),
             outside::returned_directly(family),
             outside::masqueraded(family),
+            outside::by_the_stack(family),
+            outside::ports_again(family),
             outside::outside_to_host(family),
             inside::inside(family),
             inside::beside_a_service(family),

@@ -115,7 +115,7 @@ pub(crate) fn serve<P: Resizable + ?Sized, T: Tables>(
     if rewrite(packet, network, transport, value).is_none() {
         return discard(tables, from.slot, DropReason::Malformed);
     }
-    send(packet, tables, network, &value.node, from)
+    send(packet, tables, network, value, from)
 }
 
 /// Sends a translated packet on.
@@ -124,16 +124,16 @@ fn send<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
-    node: &Addr16,
+    value: &ConntrackValue,
     from: &From<'_>,
 ) -> Verdict {
     if from.leaves {
         return Verdict::Pass;
     }
-    if !is_unspecified(node) {
-        return hand_over(packet, tables, network, node, from.slot);
+    if !is_unspecified(&value.node) {
+        return hand_over(packet, tables, network, &value.node, from.slot);
     }
-    dispatch(packet, tables, network, from)
+    dispatch(packet, tables, network, from, value.flags)
 }
 
 #[inline(always)]
@@ -234,7 +234,7 @@ fn error<P: Resizable + ?Sized, T: Tables>(
         return discard(tables, from.slot, DropReason::Malformed);
     }
     forget_who_handed_over(from, value);
-    send(packet, tables, network, &value.node, from)
+    send(packet, tables, network, value, from)
 }
 
 /// What was handed over is not handed on; and of a connection that was, the node in the entry of the client's packets is

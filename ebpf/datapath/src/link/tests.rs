@@ -60,7 +60,7 @@ proptest! {
             from_pod(&mut packet.clone(), &tables, TEST_IFINDEX, || Some(a)),
             to_pod(&mut packet.clone(), &tables, TEST_IFINDEX, || Some(b)),
             from_uplink(&mut packet.clone(), &tables, || Some(c)),
-            to_uplink(&mut packet.clone(), &tables, || Some(d)),
+            to_uplink(&mut packet.clone(), &tables, false, || Some(d)),
             from_overlay(&mut packet, &tables, &via, || Some(e)),
         );
     }

@@ -1,6 +1,13 @@
 //! The ways between pods.
 
-use fairlead_abi::{Addr16, DropReason, node::ADDRESS_LOCAL, pod::PodValue, route::RouteValue};
+use fairlead_abi::{
+    Addr16, DropReason,
+    conntrack::{CT_REPLY, CT_STACK_MASQUERADES},
+    names::globals::FORWARD_BY_STACK,
+    node::ADDRESS_LOCAL,
+    pod::PodValue,
+    route::RouteValue,
+};
 
 use super::{Tables, Verdict, serve::From};
 use crate::{
@@ -63,14 +70,21 @@ pub(crate) fn forward<P: Packet + ?Sized, T: Tables>(
     }
 }
 
-/// Sends a translated packet to where its new destination is.
+/// Sends a translated packet to where its new destination is. `flags` are those of its connection.
 #[inline(always)]
 pub(crate) fn dispatch<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
     from: &From<'_>,
+    flags: u16,
 ) -> Verdict {
+    if tables.forwarding() == FORWARD_BY_STACK {
+        // Its answers leave by the uplink as the host's own do.
+        tables.track(0);
+        let masquerades = flags & (CT_STACK_MASQUERADES | CT_REPLY) == CT_STACK_MASQUERADES;
+        return if masquerades { Verdict::PassMasqueraded } else { Verdict::Pass };
+    }
     match Way::of(tables, &network.dst) {
         Way::Pod(pod) => {
             tables.track(pod.slot);

@@ -9,6 +9,7 @@ use std::{
 
 use fairlead_kernel::{
     Carriage, KernelError, iptables as kernel_iptables, ipvs as kernel_ipvs, nft, retire_ebpf_services,
+    retire_masquerade,
 };
 use fairlead_plan::{
     ProxyMode,
@@ -111,7 +112,10 @@ pub(crate) async fn remove(
         _ => false,
     };
     match mode {
-        ProxyMode::Ebpf => return retire_ebpf_services(bpffs_dir),
+        ProxyMode::Ebpf => {
+            retire_ebpf_services(bpffs_dir)?;
+            retire_masquerade(bpffs_dir).await?;
+        }
         ProxyMode::Iptables => {
             for family in Family::ALL {
                 let ours = |table: Table, chain: &str| {

@@ -101,6 +101,21 @@ impl Pins {
         fs::read_link(self.overlay()).is_ok_and(|found| found == Path::new(&cookie.to_string()))
     }
 
+    /// Notes that the host's stack masquerades for us in the network namespace with this cookie.
+    pub(crate) fn write_masquerade(&self, cookie: u64) -> Result<(), KernelError> {
+        self.write_text(&self.masquerade(), &cookie.to_string())
+    }
+
+    /// Whether it does in the network namespace with this cookie.
+    pub(crate) fn has_masquerade(&self, cookie: u64) -> bool {
+        fs::read_link(self.masquerade()).is_ok_and(|found| found == Path::new(&cookie.to_string()))
+    }
+
+    /// Where it is noted that the host's stack masquerades for us.
+    pub(crate) fn masquerade(&self) -> PathBuf {
+        self.root.join("masquerade")
+    }
+
     /// The bpf file system holds no ordinary files; a symbolic link can carry a text.
     fn write_text(&self, path: &Path, text: &str) -> Result<(), KernelError> {
         let new = self.root.join("text-next");

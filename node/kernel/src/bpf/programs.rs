@@ -120,6 +120,7 @@ impl Programs {
             (globals::NODE_PORT_LAST, (*options.node_ports.end()).into()),
             (globals::MASQUERADE_FIRST, (*options.masquerade_ports.start()).into()),
             (globals::MASQUERADE_LAST, (*options.masquerade_ports.end()).into()),
+            (globals::MASQUERADE_MARK, options.masquerade_mark),
         ];
         raise_memory_limit();
         let helpers = Helpers::of_this_kernel()?;

@@ -22,7 +22,7 @@ pub fn set(name: &str, value: &str) -> Result<(), KernelError> {
 ///
 /// # Errors
 /// A parameter cannot be set.
-pub fn make_router(uplink: &str) -> Result<(), KernelError> {
+pub fn make_router(uplink: &str, pods_are_ours: bool) -> Result<(), KernelError> {
     // Forwarding makes an interface ignore router advertisements unless it is told otherwise (2), and a host that
     // lives by them would lose its default route.
     let accept_ra = format!("ipv6/conf/{uplink}/accept_ra");
@@ -33,10 +33,8 @@ pub fn make_router(uplink: &str) -> Result<(), KernelError> {
     set("ipv4/ip_forward", "1")?;
     set("ipv6/conf/all/forwarding", "1")?;
     // Replies of pods may leave by another way than the requests came; the link programs check sources instead.
-    for interface in ["all", "default", uplink] {
-        set(&format!("ipv4/conf/{interface}/rp_filter"), "0")?;
-    }
-    Ok(())
+    let unfiltered = if pods_are_ours { &["all", "default", uplink][..] } else { &[] };
+    unfiltered.iter().try_for_each(|interface| set(&format!("ipv4/conf/{interface}/rp_filter"), "0"))
 }
 
 /// Prepares the overlay: it carries packets between programs, and from them to processes of this node. It has no addresses;

@@ -44,7 +44,7 @@ fn the_loaded_programs_agree_with_the_datapath_on_the_host() {
         let in_kernel = loaded.run(case);
         let context = format!("{:?}, near {near}: {}", case.hook, case.name);
         let expected = match on_host.verdict {
-            Verdict::Pass | Verdict::Refuse(_) => OK,
+            Verdict::Pass | Verdict::PassMasqueraded | Verdict::Refuse(_) => OK,
             Verdict::Drop(_) => SHOT,
             _ => REDIRECT,
         };
@@ -71,7 +71,7 @@ impl Loaded {
             Hook::FromPod => link::FROM_POD,
             Hook::ToPod => link::TO_POD,
             Hook::FromUplink => link::FROM_UPLINK,
-            Hook::ToUplink => link::TO_UPLINK,
+            Hook::ToUplink | Hook::ThroughToUplink => link::TO_UPLINK,
             Hook::FromOverlay(_) => unreachable!("a test run has no tunnel that a packet came by"),
         };
         let program: &mut SchedClassifier =

@@ -23,6 +23,7 @@ use crate::{
 pub(super) const SYN: u8 = 0x02;
 pub(super) const ACK: u8 = 0x10;
 pub(super) const FIN: u8 = 0x01;
+pub(super) const RST: u8 = 0x04;
 
 /// A family's addresses.
 pub(super) struct Family {

@@ -4,7 +4,7 @@ use std::{vec, vec::Vec};
 
 use fairlead_abi::{
     DropReason,
-    names::globals::{FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
+    names::globals::{FORWARD_BY_STACK, FORWARD_DIRECT_RETURN, FORWARD_MASQUERADED},
     service::{TCP, UDP},
 };
 
@@ -201,6 +201,99 @@ pub(super) fn masqueraded(family: &Family) -> Vec<Case> {
             before: before.clone(),
             verdict: Verdict::Drop(DropReason::PortsExhausted),
             after: before,
+        }],
+    ));
+    cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()
+}
+
+/// One client port, two addresses of a service, one backend: the second connection begins when the first one has ended.
+pub(super) fn ports_again(family: &Family) -> Vec<Case> {
+    let back = Verdict::RedirectPeer { ifindex: TEST_IFINDEX };
+    let to = |text, (dst, port), flags| {
+        let before = PacketBuilder::tcp(family.client, dst, flags).ports(4_000, port);
+        let after = before.clone().addresses(family.client, family.sender).ports(4_000, TARGET);
+        let after = delivered(after);
+        Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict: back, after }
+    };
+    let (balancer, node) = ((family.balancer, PORT), (family.node, NODE_PORT));
+    conversation(
+        with(family, TCP, Where::Sender, 0),
+        vec![
+            to("a client asks a load balancer's address", balancer, SYN),
+            to("and resets the connection", balancer, RST),
+            to("the node port, asked from the same port, needs no other port than the client's", node, SYN),
+        ],
+    )
+}
+
+/// With the pods of another network plugin, of whom these tables know nothing.
+pub(super) fn by_the_stack(family: &Family) -> Vec<Case> {
+    let tables = |place| {
+        let mut tables = with(family, TCP, place, 0);
+        tables.forwarding = FORWARD_BY_STACK;
+        (tables.pods, tables.interfaces, tables.routes) = Default::default();
+        tables
+    };
+    let there_and_back = |tables: Memory, pod: &str, texts: [&'static str; 3], verdict| {
+        let to_balancer = syn(family.client, family.balancer).ports(4_000, PORT);
+        let answer = PacketBuilder::tcp(pod, family.client, SYN | ACK).ports(TARGET, 4_000);
+        let again = PacketBuilder::tcp(family.client, family.balancer, ACK).ports(4_000, PORT);
+        let turn = |text, hook, before: PacketBuilder, verdict, after| Turn {
+            name: name(family, text),
+            hook,
+            before,
+            verdict,
+            after,
+        };
+        let served =
+            |before: &PacketBuilder| before.clone().addresses(family.client, pod).ports(4_000, TARGET);
+        conversation(
+            tables,
+            vec![
+                turn(texts[0], Hook::FromUplink, to_balancer.clone(), verdict, served(&to_balancer)),
+                turn(
+                    texts[1],
+                    Hook::ThroughToUplink,
+                    answer.clone(),
+                    Verdict::Pass,
+                    answer.addresses(family.balancer, family.client).ports(PORT, 4_000),
+                ),
+                turn(texts[2], Hook::FromUplink, again.clone(), verdict, served(&again)),
+            ],
+        )
+    };
+    let mut cases = there_and_back(
+        tables(Where::Here),
+        family.here,
+        [
+            "a pod that is not ours is reached through the stack with the client's address",
+            "the stack forwards its answer, which leaves from the load balancer's address",
+            "a connection to a pod that is not ours goes on",
+        ],
+        Verdict::Pass,
+    );
+    cases.extend(there_and_back(
+        tables(Where::Elsewhere),
+        family.elsewhere,
+        [
+            "the stack masquerades what goes to a pod elsewhere that is not ours",
+            "what the stack has masqueraded is answered from the load balancer's address",
+            "the stack goes on masquerading",
+        ],
+        Verdict::PassMasqueraded,
+    ));
+    let own = syn(family.here, family.cluster).ports(4_000, PORT);
+    cases.extend(conversation(
+        tables(Where::Here),
+        vec![Turn {
+            name: name(
+                family,
+                "what a pod that is not ours sends to a service begins nothing on its way out",
+            ),
+            hook: Hook::ThroughToUplink,
+            before: own.clone(),
+            verdict: Verdict::Pass,
+            after: own,
         }],
     ));
     cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()

@@ -1,0 +1,85 @@
+//! What the host's stack does for packets that the programs hand to it translated: it masquerades those that carry a mark.
+//! Needed where the pods' network is somebody else's, who alone knows by which interface and address another node's pod is
+//! reached.
+
+use std::{fs, ops::RangeInclusive, path::Path};
+
+use crate::{
+    KernelError, ServiceOptions,
+    bpf::pins::{Pins, absent_is_fine},
+    net::namespace::own_cookie,
+    nft,
+    options::{Carriage, Forwarding},
+};
+
+/// Our table in the family `inet`.
+pub(crate) const TABLE: &str = "fairlead-masquerade";
+const FAMILY: &str = "inet";
+/// How many rules it has.
+const RULES: usize = 2;
+
+/// How the stack masquerades.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Masquerade {
+    /// The bits of a packet's mark that ask for it.
+    pub(crate) mark: u32,
+    /// Ports to masquerade with: none of a node port's, or an answer would be taken for a client.
+    pub(crate) ports: RangeInclusive<u16>,
+}
+
+impl Masquerade {
+    /// What a node with these options needs; none when its programs do without.
+    pub(crate) fn of(options: &ServiceOptions) -> Option<Self> {
+        let needed = options.forwarding == Forwarding::Stack && options.carriage != Carriage::Rules;
+        needed.then(|| Self { mark: options.masquerade_mark, ports: options.masquerade_ports.clone() })
+    }
+
+    /// Makes the table, or makes it as it is to be.
+    pub(crate) async fn apply(&self) -> Result<(), KernelError> {
+        nft::run(&self.script()).await
+    }
+
+    /// Makes the table again if somebody has changed it; says whether that was so.
+    pub(crate) async fn repair(&self) -> Result<bool, KernelError> {
+        let found = nft::observe_table(FAMILY, TABLE).await?;
+        let whole = found.chains.len() == RULES && found.chains.iter().all(|chain| found.sizes[chain] == 1);
+        if !whole {
+            self.apply().await?;
+        }
+        Ok(!whole)
+    }
+
+    /// One transaction. The mark goes off again: what encapsulates the packet may inherit it.
+    fn script(&self) -> String {
+        let (mark, rest) = (self.mark, !self.mark);
+        let (first, last) = (self.ports.start(), self.ports.end());
+        format!(
+            "add table {FAMILY} {TABLE}\n\
+             delete table {FAMILY} {TABLE}\n\
+             table {FAMILY} {TABLE} {{\n\
+             chain nat-postrouting {{\n\
+             type nat hook postrouting priority srcnat;\n\
+             meta mark & {mark:#x} == {mark:#x} meta l4proto {{ tcp, udp, sctp }} counter masquerade to :{first}-{last}\n\
+             }}\n\
+             chain filter-postrouting {{\n\
+             type filter hook postrouting priority srcnat + 1;\n\
+             meta mark & {mark:#x} == {mark:#x} meta mark set meta mark & {rest:#x}\n\
+             }}\n\
+             }}\n"
+        )
+    }
+}
+
+/// Takes the table away if a node with these pins made it in the network namespace of the calling thread.
+///
+/// # Errors
+/// `nft` is missing or fails.
+pub async fn retire_masquerade(bpffs_dir: &Path) -> Result<(), KernelError> {
+    let pins = Pins::new(bpffs_dir);
+    if !pins.has_masquerade(own_cookie()?) {
+        return Ok(());
+    }
+    nft::run(&format!("add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")).await?;
+    let note = pins.masquerade();
+    absent_is_fine(fs::remove_file(&note), &note)
+}
