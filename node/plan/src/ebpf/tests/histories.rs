@@ -131,7 +131,7 @@ proptest! {
             let scope = if matches!(step, Step::Restart) {
                 // A process takes longer to come back than a reader to finish.
                 world.now_ms += GRACE_MS;
-                world.planner = Planner::adopt("here", world.limits, &world.maps.observe(), world.now_ms);
+                world.planner = Planner::adopt("here", world.limits.clone(), &world.maps.observe(), world.now_ms);
                 Scope::All
             } else {
                 Scope::Changed(&changes)
