@@ -160,9 +160,8 @@ fn a_traffic_distribution_is_a_hint_at_each_endpoint() {
 
 #[test]
 fn hints_follow_the_service_and_the_zone_of_the_node() {
-    let distribution = |wanted: &'static str| {
-        service(|service| service["spec"]["trafficDistribution"] = wanted.into())
-    };
+    let distribution =
+        |wanted: &'static str| service(|service| service["spec"]["trafficDistribution"] = wanted.into());
     let zone = |name: &str| -> k8s_openapi::api::core::v1::Node {
         let node = json!({"metadata": {"name": "n1", "resourceVersion": "9", "labels": {ZONE: name}}});
         serde_json::from_value(node).expect("a node")
@@ -222,6 +221,21 @@ fn pods_with_different_numbers_for_a_name_are_in_different_slices() {
     let mut ports: Vec<_> = world.slices().iter().map(|slice| slice["ports"][0]["port"].as_i64()).collect();
     ports.sort_unstable();
     assert_eq!(ports, [Some(8080), Some(9090)]);
+}
+
+#[test]
+fn a_named_port_may_be_a_sidecars() {
+    let rows = [("Always", json!([{"name": "http", "port": 9000, "protocol": "TCP"}])), ("Never", json!([]))];
+    for (policy, expected) in rows {
+        let sidecar = |pod: &mut Value| {
+            pod["spec"]["containers"][0]["ports"] = json!([]);
+            pod["spec"]["initContainers"] = json!([{"name": "i", "restartPolicy": policy,
+                                                    "ports": [{"name": "web", "containerPort": 9000}]}]);
+        };
+        let mut world = World::new(service(|_| ()), [pod(1, sidecar)]);
+        world.run();
+        assert_eq!(world.slices()[0]["ports"], expected, "an init container that is restarted {policy}");
+    }
 }
 
 #[test]

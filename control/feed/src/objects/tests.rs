@@ -237,6 +237,17 @@ fn a_pod_tells_the_ports_it_has_on_its_node() {
 }
 
 #[test]
+fn a_sidecar_has_ports_on_the_node_and_another_init_container_has_none() {
+    let container = |name: &str, policy: Value, port: u16| json!({"name": name, "restartPolicy": policy, "ports": [{"containerPort": 80, "hostPort": port}]});
+    let inits = [container("sidecar", json!("Always"), 8080), container("init", Value::Null, 8081)];
+    let object = json!({"metadata": {"namespace": "demo", "name": "p"},
+                        "spec": {"nodeName": "node-1", "containers": [], "initContainers": inits},
+                        "status": {"phase": "Running", "podIPs": [{"ip": "10.244.0.3"}]}});
+    let Change::PutPod(pod) = put::<Pod>(object) else { panic!("not a pod") };
+    assert_eq!(pod.host_ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8080]);
+}
+
+#[test]
 fn a_node_that_is_going_away_is_marked() {
     let leaving =
         |meta: Value, taints: Value| match put::<Node>(json!({"metadata": meta, "spec": {"taints": taints}}))
