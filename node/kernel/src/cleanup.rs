@@ -49,7 +49,7 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
         note(remove_directory(&directory));
     }
     note(remove_overlay(&pins));
-    for text in [pins.layout(), pins.overlay()] {
+    for text in [pins.layout(), pins.overlay(), pins.options()] {
         note(absent_is_fine(fs::remove_file(&text), &text));
     }
     note(absent_is_fine(fs::remove_dir(pins.root()), pins.root()));
