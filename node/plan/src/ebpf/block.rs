@@ -101,7 +101,12 @@ impl Planner {
         for entry in &gone {
             self.retire(entry, block.proto(), draft);
         }
-        block.frontends = frontends.into_iter().map(|(key, _)| key).collect();
+        let frontends: Vec<ServiceKey> = frontends.into_iter().map(|(key, _)| key).collect();
+        let before = std::mem::replace(&mut block.frontends, frontends);
+        if block.proto() == UDP {
+            let left = before.into_iter().filter(|key| !block.frontends.contains(key));
+            draft.left.extend(left.map(|key| (key, id)));
+        }
         self.blocks.insert(id, block);
         Some(id)
     }

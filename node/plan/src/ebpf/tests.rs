@@ -55,6 +55,7 @@ impl Maps {
             }
             Op::PutAddress { address, flags } => drop(self.addresses.insert(address, flags)),
             Op::DeleteAddress { address } => drop(self.addresses.remove(&address)),
+            Op::EndFlows { .. } => {}
             Op::PutNode { value } => self.node = value,
             other => panic!("not about services: {other:?}"),
         }

@@ -335,6 +335,32 @@ fn a_host_port_comes_before_a_node_port_and_that_is_said() {
 }
 
 #[test]
+fn a_frontend_of_datagrams_that_leaves_a_service_takes_its_flows_along() {
+    // What the port has been and becomes, which frontend is left.
+    let udp = |number, node_port| ServicePort { protocol: Protocol::Udp, node_port, ..port(number) };
+    let of = |frontend: ServiceKey| ServiceKey { proto: 17, ..frontend };
+    let rows = [
+        (udp(80, 30_053), udp(80, 0), Some(of(node_port(30_053)))),
+        (udp(80, 0), udp(81, 0), Some(of(key(VIP)))),
+        (udp(80, 0), udp(80, 30_053), None),
+        (port(80), port(81), None),
+    ];
+    for (before, after, left) in rows {
+        let mut world = World::new();
+        let with = |port: &ServicePort| {
+            Change::PutService(Service { ports: vec![port.clone()], ..service("echo", &[VIP]) })
+        };
+        world.change(vec![with(&before), slice("echo", &[1])]);
+        let id = world.maps.services.values().next().expect("it is served").1.service_id;
+        let plan = world.change(vec![with(&after)]);
+        let ended =
+            plan.ops.iter().filter(|op| matches!(op, Op::EndFlows { .. })).cloned().collect::<Vec<_>>();
+        let expected = left.map(|frontend| Op::EndFlows { frontends: vec![(frontend, id)] });
+        assert_eq!(ended, expected.into_iter().collect::<Vec<_>>(), "{before:?} to {after:?}");
+    }
+}
+
+#[test]
 fn a_load_balancer_needs_no_node_port() {
     let mut world = World::new();
     let balanced = Service { load_balancer_addresses: vec![ip("192.0.2.7")], ..service("echo", &[VIP]) };
