@@ -8,7 +8,6 @@ use fairlead_agent::{
     CLIENT_PORT,
     inspect::{Explanation, Names, Question, Settings, explain},
 };
-use fairlead_kernel::ServiceOptions;
 
 use crate::{
     admin, bpf,
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
             })?;
             let (destination, protocol) = args.destination;
             let question = Question { source: SocketAddr::new(source, CLIENT_PORT), destination, protocol };
-            explain(&bpffs, Settings::from(&ServiceOptions::default()), &question, &Names::default())?
+            explain(&bpffs, Settings::kept(&bpffs)?, &question, &Names::default())?
         }
     };
     output::print(args.output, &explanation, text)?;

@@ -81,13 +81,17 @@ impl Machine {
     }
 
     fn proxy(&self) -> Process {
+        self.proxy_with(&[])
+    }
+
+    fn proxy_with(&self, options: &[&str]) -> Process {
         let mut command = self.fairlead(&["proxy", "--node", "a", "--uplink", UPLINK, "--cgroup", &self.id]);
         command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--bpffs").arg(self.bpffs());
         for address in &self.topology.a.addresses {
             command.arg("--node-ip").arg(address.to_string());
         }
         command.arg("--run-dir").arg(self.path("run/nodes/a")).arg("--state-dir").arg(self.path("state"));
-        self.daemon("proxy.log", &mut command)
+        self.daemon("proxy.log", command.args(options))
     }
 
     fn kubectl(&self, arguments: &[&str], input: Option<&Value>) -> Output {
@@ -192,7 +196,54 @@ fn objects(machine: &Machine) -> Vec<Value> {
         })
     });
     let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "a" } });
-    [node, service].into_iter().chain(slices).collect()
+    [node, service].into_iter().chain(slices).chain(refusing(machine)).collect()
+}
+
+/// Services that refuse somebody: all but the first have a backend on the machine with servers.
+const REFUSING: [(&str, &str); 4] = [
+    ("empty", r#"{"clusterIP": "10.96.0.30"}"#),
+    ("inside", r#"{"clusterIP": "10.96.0.31", "internalTrafficPolicy": "Local"}"#),
+    ("edge", r#"{"clusterIP": "10.96.0.32", "type": "LoadBalancer", "externalTrafficPolicy": "Local"}"#),
+    (
+        "ranged",
+        r#"{"clusterIP": "10.96.0.33", "type": "LoadBalancer", "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["198.51.100.0/24"]}"#,
+    ),
+];
+
+/// What the services with a load balancer have at it.
+const BALANCED: [(&str, &str, u16); 2] = [("edge", "203.0.113.7", 30_080), ("ranged", "203.0.113.8", 30_081)];
+
+fn refusing(machine: &Machine) -> Vec<Value> {
+    let backend = machine.topology.b.addresses.iter().find(|address| address.is_ipv4()).unwrap();
+    let object = |(name, spec): &(&str, &str)| {
+        let mut spec: Value = serde_json::from_str(spec).unwrap();
+        spec["ports"] = json!([{ "name": "tcp", "port": 80, "targetPort": echo::TCP_PORT }]);
+        if let Some((_, _, node_port)) = BALANCED.iter().find(|(balanced, _, _)| balanced == name) {
+            spec["ports"][0]["nodePort"] = json!(node_port);
+        }
+        let service =
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": spec });
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
+            "addressType": "IPv4",
+            "ports": [{ "name": "tcp", "port": echo::TCP_PORT }],
+            "endpoints": [{ "addresses": [backend.to_string()], "conditions": { "ready": true } }],
+        });
+        if *name == "empty" { vec![service] } else { vec![service, slice] }
+    };
+    REFUSING.iter().flat_map(object).collect()
+}
+
+/// What a cloud's controller does: it says where the load balancer is.
+fn balance(machine: &Machine) {
+    for (name, address, _) in BALANCED {
+        let found = machine.kubectl(&["get", "service", name, "-o", "json"], None);
+        let mut service: Value = serde_json::from_slice(&found.stdout).unwrap();
+        service["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": address }] } });
+        let path = format!("/api/v1/namespaces/default/services/{name}/status");
+        machine.must(&["replace", "--raw", &path, "-f", "-"], Some(&service));
+    }
 }
 
 #[test]
@@ -208,9 +259,11 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     for object in objects(&machine) {
         machine.must(&["create", "-f", "-"], Some(&object));
     }
+    balance(&machine);
     serve(&machine.topology.b.netns.path(), &machine.topology.b.addresses, "far");
     let mut proxy = machine.proxy();
-    let _inside = InCgroup::enter(&mount_point().join(&machine.id).join("client"));
+    let clients = mount_point().join(&machine.id).join("client");
+    let inside = InCgroup::enter(&clients);
 
     let far = vec![Ok("far".to_owned()); 2];
     eventually("both families answer", || (machine.answers() == far).then_some(()));
@@ -225,9 +278,12 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     assert_eq!(machine.answers(), far);
     let services = machine.says(&["bpf", "services", "--bpffs", &machine.bpffs().display().to_string()]);
     assert!(services.contains("10.96.0.20:80/TCP"), "{services}");
-    let mut proxy = machine.proxy();
+    let proxy = machine.proxy();
     eventually("the proxy is back", || machine.health("/livez").starts_with("HTTP/1.0 200").then_some(()));
     assert_eq!(machine.answers(), far);
+    drop(inside);
+    let mut proxy = a_busy_node_explains_itself(&machine, proxy);
+    let _inside = InCgroup::enter(&clients);
 
     machine.must(&["delete", "endpointslices", "web-ipv4", "web-ipv6"], None);
     let refused = vec![Err(ErrorKind::ConnectionRefused); 2];
@@ -287,7 +343,39 @@ const ASKED: &[Asked] = &[
         &["service default/web:tcp", "frontend 10.96.0.20:80", "connected to the backend 172.29.0.12:8080"],
     ),
     ("fd00:29::b", "[fd00:96::20]:53/UDP", true, &["connected to the backend [fd00:29::c]:5353"]),
-    ("172.29.0.11", "10.96.0.20:81/TCP", false, &["refused at once", "no-such-port"]),
+    ("172.29.0.11", "10.96.0.20:81/TCP", false, &["refused at once (ECONNREFUSED)", "no-such-port"]),
+    (
+        "172.29.0.11",
+        "10.96.0.30:80/TCP",
+        false,
+        &["service default/empty:tcp", "(ECONNREFUSED)", "no-endpoints"],
+    ),
+    ("172.29.0.200", "10.96.0.30:80/TCP", false, &["refused at once (ICMP)", "no-endpoints"]),
+    ("172.29.0.11", "10.96.0.31:80/TCP", false, &["not permitted (EPERM)", "no-local-endpoints"]),
+    ("172.29.0.200", "203.0.113.7:80/TCP", false, &["dropped", "no-local-endpoints"]),
+    (
+        "172.29.0.200",
+        "172.29.0.11:30080/TCP",
+        false,
+        &["service default/edge:tcp", "node port 30080", "dropped", "no-local-endpoints"],
+    ),
+    // A policy for clients outside does not concern those inside.
+    ("172.29.0.11", "172.29.0.11:30080/TCP", true, &["service default/edge:tcp", "connected to the backend"]),
+    ("172.29.0.11", "203.0.113.8:80/TCP", false, &["not permitted (EPERM)", "source-not-allowed"]),
+    ("172.29.0.200", "203.0.113.8:80/TCP", false, &["dropped", "source-not-allowed"]),
+    ("198.51.100.9", "203.0.113.8:80/TCP", true, &["service default/ranged:tcp", "sent to the backend"]),
+    (
+        "172.29.0.200",
+        "172.29.0.11:30081/TCP",
+        true,
+        &["service default/ranged:tcp", "among node ports 30000 to 32767", "sent to the backend"],
+    ),
+    (
+        "172.29.0.200",
+        "172.29.0.11:20080/TCP",
+        true,
+        &["port 20080 among node ports 30000 to 32767", "the host's stack takes it"],
+    ),
     ("172.29.0.11", "172.29.0.12:22/TCP", true, &["is no service's"]),
     (
         "172.29.0.200",
@@ -298,10 +386,72 @@ const ASKED: &[Asked] = &[
     ("172.29.0.200", "10.96.0.20:81/TCP", false, &["no-such-port"]),
 ];
 
+/// How another proxy is started, and what it says to a client outside while another one has a connection.
+const BUSY: &[(&[&str], &[&str])] = &[
+    (
+        &["--forwarding=masquerade", "--masquerade-ports=61000-61001", "--map-size=conntrack=2"],
+        &["2 of 2 entries", "dropped", "conntrack-full"],
+    ),
+    // Not a port that the connection before still has.
+    (&["--forwarding=masquerade", "--masquerade-ports=61002-61002"], &["dropped", "snat-ports-exhausted"]),
+];
+
+/// Where the machine with servers asks from, so that it is not its own backend.
+const BUSY_CLIENT: &str = "172.29.0.13";
+
+/// The same connection before and while somebody else has one. Nobody translates our sockets meanwhile.
+fn a_busy_node_explains_itself(machine: &Machine, mut proxy: Process) -> Process {
+    let to: SocketAddr = "172.29.0.11:30081".parse().unwrap();
+    let other = &machine.topology.b.netns;
+    other.ip(&["address", "add", &format!("{BUSY_CLIENT}/24"), "dev", UPLINK]);
+    other.ip(&["route", "add", "172.29.0.11", "dev", UPLINK, "src", BUSY_CLIENT]);
+    let bpffs = machine.bpffs().display().to_string();
+    for (options, said) in BUSY {
+        proxy.0.kill().unwrap();
+        proxy.0.wait().unwrap();
+        proxy = machine.proxy_with(options);
+        eventually("the proxy is ready", || {
+            machine.health("/healthz").starts_with("HTTP/1.0 200").then_some(())
+        });
+        let question = [("172.29.0.200", "172.29.0.11:30081/TCP")];
+        let masquerades: &[&str] = &["the client's address becomes 172.29.0.11"];
+        explains(
+            machine,
+            &["--bpffs", &bpffs],
+            &question.map(|(source, to)| (source, to, true, masquerades)),
+        );
+        let _held = other.run(|| {
+            let mut stream = connect(to).unwrap();
+            assert_eq!(ask(&mut stream).unwrap(), "far");
+            stream
+        });
+        explains(machine, &["--bpffs", &bpffs], &question.map(|(source, to)| (source, to, false, *said)));
+        let connection: &[&str] = &["172.29.0.11:30081", "172.29.0.12:8080", "masqueraded"];
+        let maps: [(&str, &[&str]); 3] =
+            [("conntrack", connection), ("nat", connection), ("affinity", &[BUSY_CLIENT])];
+        for (map, shown) in maps {
+            let text = machine.says(&["bpf", map, "--bpffs", &bpffs]);
+            println!("{text}");
+            for part in shown {
+                assert!(text.contains(part), "{part:?} in {text}");
+            }
+        }
+    }
+    proxy
+}
+
 fn the_datapath_explains_itself(machine: &Machine) {
     let run = machine.path("run").display().to_string();
-    for (source, destination, works, said) in ASKED {
-        let output = machine.fairlead(&["explain", source, destination, "--run-dir", &run]).output().unwrap();
+    explains(machine, &["--run-dir", &run], ASKED);
+    // Without an agent the same, but for names.
+    let bpffs = machine.bpffs().display().to_string();
+    let text = machine.says(&["explain", "172.29.0.11", "10.96.0.20:80", "--bpffs", &bpffs]);
+    assert!(text.contains("connected to the backend 172.29.0.12:8080"), "{text}");
+}
+
+fn explains(machine: &Machine, place: &[&str], asked: &[Asked]) {
+    for (source, destination, works, said) in asked {
+        let output = machine.fairlead(&["explain", source, destination]).args(place).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{text}");
         assert_eq!(output.status.success(), *works, "{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -309,8 +459,4 @@ fn the_datapath_explains_itself(machine: &Machine) {
             assert!(text.contains(part), "{part:?} in {text}");
         }
     }
-    // Without an agent the same, but for names.
-    let bpffs = machine.bpffs().display().to_string();
-    let text = machine.says(&["explain", "172.29.0.11", "10.96.0.20:80", "--bpffs", &bpffs]);
-    assert!(text.contains("connected to the backend 172.29.0.12:8080"), "{text}");
 }

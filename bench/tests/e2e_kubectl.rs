@@ -27,6 +27,7 @@ async fn check(cluster: &Cluster) -> Result<()> {
     reads(cluster).await?;
     describes(cluster).await?;
     follows_logs(cluster).await?;
+    keeps_traffic_near(cluster).await?;
     scales_under_a_watch(cluster).await?;
     applies_again(cluster).await?;
     creates_without_a_manifest(cluster).await?;
@@ -96,6 +97,50 @@ async fn follows_logs(cluster: &Cluster) -> Result<()> {
     ensure!(text == "line 1\nline 2\nline 3\nline 4\nline 5\n", "logs -f printed {text:?}");
     let tail = kubectl.run(&["-n", "demo", "logs", "talker", "--tail=1"]).await?;
     ensure!(tail == "line 5\n", "logs --tail=1 printed {tail:?}");
+    Ok(())
+}
+
+/// What a service prefers, the zones of the two nodes, and what a client on the second one reports of fifty requests: with
+/// endpoints on both nodes, all that chance would not do.
+const NEAR: &[(&str, [&str; 2], &str)] = &[
+    ("PreferSameZone", ["z1", "z2"], r#""by_node":{"node-2":50}"#),
+    ("PreferSameZone", ["z1", "z1"], r#""by_node":{"node-1":"#),
+    ("PreferSameNode", ["z1", "z1"], r#""by_node":{"node-2":50}"#),
+];
+
+/// `trafficDistribution` reaches the nodes by way of hints, and clients by way of them.
+async fn keeps_traffic_near(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    for (row, (distribution, zones, expected)) in NEAR.iter().enumerate() {
+        for (node, zone) in ["node-1", "node-2"].iter().zip(zones) {
+            let label = format!("topology.kubernetes.io/zone={zone}");
+            kubectl.run(&["label", "node", node, &label, "--overwrite"]).await?;
+        }
+        let patch = format!(r#"{{"spec":{{"trafficDistribution":"{distribution}"}}}}"#);
+        kubectl.run(&["-n", "demo", "patch", "service", "echo", "-p", &patch]).await?;
+        let name = format!("near-{row}");
+        let script = format!(
+            "while true; do said=$(/fairlead-workload client requests http://echo.demo.svc.cluster.local/ --count 50); \
+             echo \"$said\"; case \"$said\" in *'{expected}'*) exit 0;; esac; sleep 0.1; done"
+        );
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "demo" },
+            "spec": { "nodeName": "node-2", "restartPolicy": "Never", "containers": [{
+                "name": "client", "image": "fairlead.dev/workload:demo", "command": ["/bin/sh", "-c"], "args": [script],
+            }] },
+        });
+        kubectl.apply(&pod.to_string()).await?;
+        let pod = format!("pod/{name}");
+        let succeeded = "--for=jsonpath={.status.phase}=Succeeded";
+        let ended = kubectl.run(&["-n", "demo", "wait", succeeded, &pod, "--timeout=30s"]).await;
+        if let Err(error) = ended {
+            let said = kubectl.run(&["-n", "demo", "logs", &pod, "--tail=3"]).await?;
+            anyhow::bail!(
+                "{distribution} with the zones {zones:?} does not lead to {expected}: {error}\n{said}"
+            );
+        }
+    }
+    kubectl.run(&["-n", "demo", "delete", "pod", "near-0", "near-1", "near-2"]).await?;
     Ok(())
 }
 

@@ -12,6 +12,8 @@ use k8s_openapi::{
 };
 use model::{Change, ObjectName};
 
+mod faults;
+
 /// Names the proxy that carries a service; set, it is not this one.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
@@ -45,6 +47,11 @@ pub trait Indexed {
 
     /// What its absence means.
     fn delete(&self) -> Change;
+
+    /// What in it means nothing and is left out, in words.
+    fn faults(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The kinds that the feed is made of.
@@ -211,12 +218,7 @@ impl Indexed for Service {
             ports: spec.ports.unwrap_or_default().iter().filter_map(service_port).collect(),
             external_addresses: addresses(spec.external_ips.iter().flatten().map(String::as_str)),
             load_balancer_addresses: addresses(virtual_ones.filter_map(|ingress| ingress.ip.as_deref())),
-            source_ranges: spec
-                .load_balancer_source_ranges
-                .iter()
-                .flatten()
-                .filter_map(|s| prefix(s))
-                .collect(),
+            source_ranges: source_ranges(spec.load_balancer_source_ranges.as_deref().unwrap_or_default()),
             internal_policy: policy(spec.internal_traffic_policy.as_deref()),
             external_policy: policy(spec.external_traffic_policy.as_deref()),
             health_check_port: spec.health_check_node_port.and_then(port_number).unwrap_or_default(),
@@ -230,6 +232,10 @@ impl Indexed for Service {
 
     fn delete(&self) -> Change {
         Change::DeleteService(object_name(&self.metadata))
+    }
+
+    fn faults(&self) -> Vec<String> {
+        faults::of_service(self)
     }
 }
 
@@ -263,6 +269,10 @@ impl Indexed for EndpointSlice {
 
     fn delete(&self) -> Change {
         Change::DeleteSlice(object_name(&self.metadata))
+    }
+
+    fn faults(&self) -> Vec<String> {
+        faults::of_slice(self)
     }
 }
 
@@ -329,6 +339,10 @@ impl Indexed for Node {
     fn delete(&self) -> Change {
         Change::DeleteNode(self.metadata.name.clone().unwrap_or_default())
     }
+
+    fn faults(&self) -> Vec<String> {
+        faults::of_node(self)
+    }
 }
 
 fn prefix(text: &str) -> Option<model::Prefix> {
@@ -337,6 +351,19 @@ fn prefix(text: &str) -> Option<model::Prefix> {
     let length: u8 = length.parse().ok()?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
     (length <= bits).then_some(model::Prefix { address, length })
+}
+
+/// The networks whose clients may use a load balancer. One that does not parse was meant to restrict something, so it
+/// becomes a network of each family that nobody is in: the highest address of each is never a source (RFC 1122 section
+/// 3.2.1.3, RFC 4291 section 2.7).
+fn source_ranges(texts: &[String]) -> Vec<model::Prefix> {
+    let mut ranges: Vec<_> = texts.iter().filter_map(|text| prefix(text)).collect();
+    if ranges.len() < texts.len() {
+        let nobody = |address, length| model::Prefix { address, length };
+        ranges.push(nobody(IpAddr::from([u8::MAX; 4]), 32));
+        ranges.push(nobody(IpAddr::from([u8::MAX; 16]), 128));
+    }
+    ranges
 }
 
 impl Indexed for Pod {
@@ -369,6 +396,10 @@ impl Indexed for Pod {
 
     fn delete(&self) -> Change {
         Change::DeletePod(object_name(&self.metadata))
+    }
+
+    fn faults(&self) -> Vec<String> {
+        faults::of_pod(self)
     }
 }
 

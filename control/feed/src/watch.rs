@@ -14,65 +14,92 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
+use self::said::{Right, Said};
 use crate::{
     feed::Pods,
     index::Observation,
     objects::{Indexed, Kind, corefile_name},
 };
 
+mod said;
+
 /// A stream of observations of one or more kinds.
 pub(crate) type Observations = std::pin::Pin<Box<dyn Stream<Item = Observation> + Send>>;
+
+/// What a service proxy lacks without pods.
+const WITHOUT_PODS: &str = "pods' host ports are not served here, and flows are without the names of pods";
 
 /// Observations of all kinds, for ever.
 pub(crate) fn all(client: &Client, pods: &Pods) -> SelectAll<Observations> {
     let everything = watcher::Config::default;
-    let (of_pods, corefile) = match pods {
-        Pods::All => (everything(), corefile(client)),
-        // Who wants one node's pods is a service proxy: it has no use for the ConfigMap, and no right to it.
-        Pods::OfNode(node) => (everything().fields(&format!("spec.nodeName={node}")), no_corefile()),
+    let more = match pods {
+        Pods::All => [
+            of::<Namespace>(client, everything(), Right::Needed),
+            of::<Pod>(client, everything(), Right::Needed),
+            corefile(client),
+        ],
+        // Who wants one node's pods is a service proxy: it has no use for namespaces and the ConfigMap, and kube-proxy's
+        // credentials may read neither those nor pods.
+        Pods::OfNode(node) => [
+            none(Kind::Namespace),
+            of::<Pod>(
+                client,
+                everything().fields(&format!("spec.nodeName={node}")),
+                Right::Wanted(WITHOUT_PODS),
+            ),
+            none(Kind::Corefile),
+        ],
     };
-    futures::stream::select_all([
-        of::<Namespace>(client, everything()),
-        of::<Node>(client, everything()),
-        of::<EndpointSlice>(client, everything()),
-        of::<Service>(client, everything()),
-        of::<Pod>(client, of_pods),
-        corefile,
-    ])
+    let always = [
+        of::<Node>(client, everything(), Right::Needed),
+        of::<EndpointSlice>(client, everything(), Right::Needed),
+        of::<Service>(client, everything(), Right::Needed),
+    ];
+    futures::stream::select_all(more.into_iter().chain(always))
 }
 
-fn of<K>(client: &Client, which: watcher::Config) -> Observations
+fn of<K>(client: &Client, which: watcher::Config, right: Right) -> Observations
 where
     K: Indexed + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    observe(Api::<K>::all(client.clone()), which)
+    observe(Api::<K>::all(client.clone()), which, right)
 }
 
 /// The one ConfigMap that matters.
 fn corefile(client: &Client) -> Observations {
     let ObjectName { namespace, name } = corefile_name();
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    observe(Api::<ConfigMap>::namespaced(client.clone(), &namespace), only)
+    observe(Api::<ConfigMap>::namespaced(client.clone(), &namespace), only, Right::Needed)
 }
 
-fn no_corefile() -> Observations {
-    let listed = [Observation::Listing(Kind::Corefile), Observation::Listed(Kind::Corefile)];
+/// A kind that is not asked for, and of which there is nothing.
+fn none(kind: Kind) -> Observations {
+    let listed = [Observation::Listing(kind), Observation::Listed(kind)];
     Box::pin(futures::stream::iter(listed).chain(futures::stream::pending()))
 }
 
-fn observe<K>(api: Api<K>, which: watcher::Config) -> Observations
+fn observe<K>(api: Api<K>, which: watcher::Config, right: Right) -> Observations
 where
     K: Indexed + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
+    let mut said = Said::new(K::plural(&()).into_owned(), right);
     let events = watcher(api, which).default_backoff();
-    Box::pin(events.filter_map(|event| {
-        future::ready(match event {
-            Ok(event) => Some(observation(&event)),
-            Err(error) => {
-                tracing::warn!(kind = ?K::KIND, %error, "the feed's watch is interrupted; it is resumed");
-                None
+    Box::pin(events.filter_map(move |event| {
+        let observation = match event {
+            Ok(event) => {
+                let warnings = said.event(&event);
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                Some(observation(&event))
             }
-        })
+            Err(error) => {
+                let (warning, does_without) = said.error(&error);
+                if let Some(warning) = warning {
+                    tracing::warn!("{warning}");
+                }
+                does_without.then_some(Observation::Listed(K::KIND))
+            }
+        };
+        future::ready(observation)
     }))
 }
 

@@ -7,10 +7,12 @@ use fairlead_feed::{Feed, FeedConfig, FeedTls, Pods};
 use fairlead_model::{ObjectName, Update, View};
 use fairlead_store::{EmbeddedConfig, EmbeddedStore};
 use fairlead_wire::{ConnectionState, FeedEndpoint, FeedSource, Subscription};
+use http::{Request, Response};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
+    client::Body,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -182,6 +184,49 @@ async fn a_reader_on_the_same_machine_reads_from_a_socket_and_of_one_nodes_pods(
     let names: Vec<_> = view.pods().map(|pod| &*pod.name.name).collect();
     assert_eq!(names, ["on-n1"]);
     assert!(view.service(&ObjectName::new("default", "kubernetes")).is_some());
+    drop(subscription);
+    shutdown.cancel();
+    task.await.expect("no panic").expect("it ends");
+}
+
+/// A client that may read what kube-proxy's role (`system:node-proxier`) lets it, and nothing else.
+fn as_kube_proxy(client: Client) -> Client {
+    const READABLE: [&str; 3] =
+        ["/api/v1/nodes", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"];
+    let answer = move |request: Request<Body>| {
+        let client = client.clone();
+        async move {
+            if READABLE.contains(&request.uri().path()) {
+                return client.send(request).await;
+            }
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                                "reason": "Forbidden", "message": format!("{} is forbidden", request.uri())});
+            let body = Body::from(status.to_string().into_bytes());
+            Ok(Response::builder().status(403).body(body).expect("a response"))
+        }
+    };
+    Client::new(tower::service_fn(answer), "default")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_proxy_works_with_the_rights_of_kube_proxy() {
+    let directory = TempDir::new().expect("a directory");
+    let client = api_server(directory.path()).await;
+    let path = directory.path().join("feed.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let feed =
+        Feed::local(listener, as_kube_proxy(client.clone()), Pods::OfNode("n1".into())).expect("a feed");
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(feed.run(shutdown.clone()));
+    let mut subscription = Subscription::new(FeedSource::Unix(path), "n1");
+    let mut view = View::default();
+    let first = next(&mut subscription).await;
+    assert!(first.snapshot);
+    view.apply(first);
+    assert!(view.service(&ObjectName::new("default", "kubernetes")).is_some());
+    assert_eq!(view.pods().count(), 0);
+    create_service(&client, "one").await;
+    assert_eq!(until_service(&mut subscription, &mut view, "one").await, [false], "and goes on");
     drop(subscription);
     shutdown.cancel();
     task.await.expect("no panic").expect("it ends");

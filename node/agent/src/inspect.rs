@@ -426,12 +426,6 @@ pub fn explain(
     names: &Names,
 ) -> Result<Explanation, KernelError> {
     let answer = fairlead_kernel::explain::explain(bpffs_dir, settings, question)?;
-    let key = ServiceKey {
-        addr: Addr16::from(question.destination.ip()),
-        port: fairlead_abi::Be16::new(question.destination.port()),
-        proto: question.protocol,
-        scope: service::SCOPE_ADDRESS,
-    };
     let step = |(question, answer)| Step { question, answer };
     Ok(Explanation {
         connection: format!(
@@ -440,7 +434,7 @@ pub fn explain(
             question.destination,
             protocol(question.protocol)
         ),
-        service: names.0.get(&key).cloned(),
+        service: answer.frontend.and_then(|key| names.0.get(&key).cloned()),
         source: answer.source,
         steps: answer.steps.into_iter().map(step).collect(),
         outcome: answer.outcome,

@@ -6,7 +6,7 @@
 use fairlead_kernel::{KernelError, conntrack, iptables as kernel_iptables, ipvs as kernel_ipvs, nft};
 use fairlead_model::{Protocol, View};
 use fairlead_plan::{
-    LocalNode, ProxyMode, Scope,
+    LocalNode, Problem, ProxyMode, Scope,
     classic::{self, Family, conntrack::stale},
     iptables, ipvs, nftables,
 };
@@ -26,6 +26,7 @@ pub(crate) struct Rules {
     planners: Option<[Planner; 2]>,
     /// Open in that mode only.
     ipvs: Option<kernel_ipvs::Ipvs>,
+    problems: classic::Problems,
 }
 
 /// A planner of one family.
@@ -73,17 +74,18 @@ impl Rules {
         fairlead_kernel::net::sysctl::set("ipv4/ip_forward", "1")?;
         fairlead_kernel::net::sysctl::set("ipv6/conf/all/forwarding", "1")?;
         let (node, services) = (node.to_owned(), services.clone());
-        Ok(Some(Self { mode, node, services, config: classic::Config::default(), planners: None, ipvs }))
+        let (config, problems) = (classic::Config::default(), classic::Problems::default());
+        Ok(Some(Self { mode, node, services, config, planners: None, ipvs, problems }))
     }
 
-    /// Makes the kernel hold what the view asks for.
+    /// Makes the kernel hold what the view asks for; returns what could not be done.
     pub(crate) async fn sync(
         &mut self,
         cluster: &Cluster,
         local: &LocalNode,
         scope: Scope<'_>,
         now_ms: u64,
-    ) -> Result<(), KernelError> {
+    ) -> Result<Vec<Problem>, KernelError> {
         let config = cluster.read(|inner| self.config(&inner.view, local))?;
         if config != self.config {
             (self.config, self.planners) = (config, None);
@@ -94,7 +96,9 @@ impl Rules {
             Some(planners) => (planners, scope),
             None => (self.adopt().await?, Scope::All),
         };
+        let problems = &mut self.problems;
         let (plans, udp) = cluster.read(|inner| {
+            problems.update(&inner.view, scope);
             let plans = planners.each_mut().map(|planner| planner.plan(&inner.view, scope, now_ms));
             (plans, touches_udp(&inner.view, scope))
         });
@@ -106,7 +110,7 @@ impl Rules {
         if udp {
             self.end_stale_flows(cluster).await?;
         }
-        Ok(())
+        Ok(self.problems.all())
     }
 
     /// Looks whether the kernel still has everything; if not, the next sync writes it all.

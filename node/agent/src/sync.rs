@@ -268,14 +268,15 @@ impl<S: State> SyncLoop<S> {
         };
         let now_ms = self.now_ms();
         let scope = if pending.all { Scope::All } else { Scope::Changed(&pending.changes) };
+        let mut problems = Vec::new();
         if let Some(rules) = &mut self.rules {
             if std::mem::take(&mut self.audit) {
                 rules.audit().await?;
             }
-            rules.sync(&self.outputs.cluster, &local, scope, now_ms).await?;
+            problems = rules.sync(&self.outputs.cluster, &local, scope, now_ms).await?;
         }
         self.local = Some(local);
-        Ok(Vec::new())
+        Ok(problems)
     }
 
     /// This mode carries every service: what the one before left can go.
@@ -316,7 +317,7 @@ impl<S: State> SyncLoop<S> {
             Some(planner) => planner,
             empty => {
                 let observed = self.state.observe_services()?;
-                let limits = self.services.options.capacities.limits();
+                let limits = self.services.options.limits();
                 empty.insert(Planner::adopt(self.node.as_str(), limits, &observed, now_ms))
             }
         };

@@ -50,7 +50,7 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
         note(remove_directory(&directory));
     }
     note(remove_from_stack(&pins));
-    for text in [pins.layout(), pins.overlay(), pins.masquerade()] {
+    for text in [pins.layout(), pins.overlay(), pins.options(), pins.masquerade()] {
         note(absent_is_fine(fs::remove_file(&text), &text));
     }
     note(absent_is_fine(fs::remove_dir(pins.root()), pins.root()));

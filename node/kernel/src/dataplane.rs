@@ -11,7 +11,9 @@ use crate::{
         pins::Pins,
         programs::{Place, Programs, SharedPrograms},
     },
-    cgroup, features,
+    cgroup,
+    explain::Settings,
+    features,
     net::{AddressChanges, Netlink, namespace::own_cookie, overlay::OVERLAY, sysctl},
     stack::{Masquerade, retire_masquerade},
 };
@@ -133,6 +135,7 @@ impl Dataplane {
         }
 
         let pins = programs.pins().clone();
+        pins.write_options(&Settings::from(options).to_string())?;
         let events = Events::new(&mut programs)?;
         let logs = ProgramLogs::new(&mut programs);
         let programs = SharedPrograms::new(programs);

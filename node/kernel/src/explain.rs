@@ -1,9 +1,14 @@
 //! What would happen to a new connection: the datapath itself, run over the live maps in user space. Nothing is written;
 //! every look-up that it makes is noted together with its answer, so the reasons are the datapath's own.
 
-use std::{cell::RefCell, net::SocketAddr, ops::RangeInclusive, path::Path};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    net::SocketAddr,
+    os::fd::AsFd,
+    path::Path,
+};
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie};
+use aya::maps::{Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, lpm_trie};
 use fairlead_abi::{
     Addr16, Be16, DropReason,
     conntrack::{CT_MASQUERADED, ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
@@ -23,35 +28,16 @@ use fairlead_datapath::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    KernelError, ServiceOptions,
-    bpf::{pins::Pins, programs::open_pinned},
+    KernelError,
+    bpf::{count::count_keys, pins::Pins, programs::open_pinned},
     clock::monotonic_ns,
 };
 
 mod packet;
+mod settings;
 
 use packet::Bytes;
-
-/// What the programs were told when they were loaded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// A `FORWARD_*`.
-    pub forwarding: u32,
-    /// Where node ports are.
-    pub node_ports: RangeInclusive<u16>,
-    /// Ports to masquerade with.
-    pub masquerade_ports: RangeInclusive<u16>,
-}
-
-impl From<&ServiceOptions> for Settings {
-    fn from(options: &ServiceOptions) -> Self {
-        Self {
-            forwarding: options.forwarding.number(),
-            node_ports: options.node_ports.clone(),
-            masquerade_ports: options.masquerade_ports.clone(),
-        }
-    }
-}
+pub use settings::Settings;
 
 /// A connection that somebody might open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +61,8 @@ pub struct Answer {
     pub outcome: String,
     /// The connection is not refused and not dropped.
     pub works: bool,
+    /// The frontend that it is for.
+    pub frontend: Option<ServiceKey>,
 }
 
 /// The maps, as the datapath's traits want them.
@@ -93,6 +81,11 @@ struct Live {
     conntrack: HashMap<MapData, ConntrackKey, ConntrackValue>,
     settings: Settings,
     steps: RefCell<Vec<(String, String)>>,
+    frontend: Cell<Option<ServiceKey>>,
+    /// How many more entries the table of connections takes; counted when that matters.
+    room: OnceCell<u32>,
+    /// How many would be taken.
+    taken: Cell<u32>,
     /// The connection that would be remembered.
     added: RefCell<Option<ConntrackValue>>,
 }
@@ -106,10 +99,11 @@ pub fn explain(bpffs_dir: &Path, settings: Settings, question: &Question) -> Res
     let source = Addr16::from(question.source.ip());
     let pod = live.pods.get(&source, 0).ok();
     let local = live.flags(&source) & node::ADDRESS_LOCAL != 0 || question.source.ip().is_loopback();
-    if pod.is_some() || local {
-        return Ok(live.ask_socket(question, pod));
-    }
-    Ok(live.ask_link(question))
+    Ok(match pod {
+        Some(pod) if live.settings.sockets_of_host_only => live.ask_link_of(question, &pod),
+        None if !local => live.ask_uplink(question),
+        pod => live.ask_socket(question, pod),
+    })
 }
 
 impl Live {
@@ -132,6 +126,9 @@ impl Live {
             conntrack: open(pins, names::CONNTRACK)?,
             settings,
             steps: RefCell::default(),
+            frontend: Cell::default(),
+            room: OnceCell::new(),
+            taken: Cell::default(),
             added: RefCell::default(),
         })
     }
@@ -157,7 +154,12 @@ impl Live {
                 (outcome, true, question.destination)
             }
             Translation::Refused(refusal) => {
-                (refusal_text(refusal.reason, true), false, question.destination)
+                let how = if refusal.is_told() {
+                    "refused at once (ECONNREFUSED)"
+                } else {
+                    "not permitted (EPERM)"
+                };
+                (refusal_text(refusal.reason, how), false, question.destination)
             }
             Translation::To { choice, .. } => {
                 let to = endpoint(&choice.backend.addr, choice.backend.port);
@@ -183,20 +185,40 @@ impl Live {
         verdict_text(&verdict)
     }
 
+    /// A pod whose socket is not translated: its packet decides.
+    fn ask_link_of(&self, question: &Question, pod: &PodValue) -> Answer {
+        let who = format!(
+            "{} is a pod of this node, where sockets of pods are not translated; its packet meets its interface",
+            question.source.ip()
+        );
+        self.ask_packet(who, question, |packet, work| {
+            link::from_pod(packet, self, pod.ifindex, || Some(work))
+        })
+    }
+
     /// Somebody else: the packet arrives by the uplink.
-    fn ask_link(&self, question: &Question) -> Answer {
+    fn ask_uplink(&self, question: &Question) -> Answer {
         let place = match self.route(&Addr16::from(question.source.ip())) {
             Some(_) => "a pod of the cluster",
             None => "outside the cluster",
         };
         let who = format!("{} is {place}; its packet arrives by the uplink", question.source.ip());
+        self.ask_packet(who, question, |packet, work| link::from_uplink(packet, self, || Some(work)))
+    }
+
+    fn ask_packet(
+        &self,
+        who: String,
+        question: &Question,
+        meet: impl FnOnce(&mut Bytes, &mut Work) -> Verdict,
+    ) -> Answer {
         let Some(mut packet) = Bytes::opening(question.source, question.destination, question.protocol)
         else {
             let outcome = "the source and the destination are of two address families".to_owned();
             return self.answer(who, outcome, false);
         };
         let mut work = Work::EMPTY;
-        let verdict = link::from_uplink(&mut packet, self, || Some(&mut work));
+        let verdict = meet(&mut packet, &mut work);
         let added = self.added.borrow_mut().take();
         let translation = added.filter(|_| passes(&verdict)).map_or_else(String::new, |value| {
             let (from, to) = (endpoint(&value.src, value.src_port), endpoint(&value.dst, value.dst_port));
@@ -209,8 +231,21 @@ impl Live {
         self.answer(who, translation + &verdict_text(&verdict), passes(&verdict))
     }
 
+    /// How many entries the table of connections has room for. One that cannot be counted is not full.
+    fn room(&self) -> u32 {
+        *self.room.get_or_init(|| {
+            let capacity = self.conntrack.map().info().map_or(u32::MAX, |info| info.max_entries());
+            let size = u32::try_from(size_of::<ConntrackKey>()).unwrap_or(u32::MAX);
+            let used = count_keys(self.conntrack.map().fd().as_fd(), size, capacity).unwrap_or(0);
+            self.note("table of connections".to_owned(), Some(used), |used| {
+                format!("{used} of {capacity} entries, two for each connection")
+            });
+            capacity - used
+        })
+    }
+
     fn answer(&self, source: String, outcome: String, works: bool) -> Answer {
-        Answer { source, steps: self.steps.take(), outcome, works }
+        Answer { source, steps: self.steps.take(), outcome, works, frontend: self.frontend.get() }
     }
 
     fn note<T>(&self, question: String, value: Option<T>, answer: impl FnOnce(&T) -> String) -> Option<T> {
@@ -291,23 +326,22 @@ fn endpoint(addr: &Addr16, port: Be16) -> SocketAddr {
     SocketAddr::new(addr.to_ip(), port.get())
 }
 
-fn refusal_text(reason: DropReason, told: bool) -> String {
-    let end = if told { "refused at once" } else { "dropped" };
-    format!("{end}: {} ({})", reason.description(), reason.name())
+fn refusal_text(reason: DropReason, how: &str) -> String {
+    format!("{how}: {} ({})", reason.description(), reason.name())
 }
 
 fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Pass => "the host's stack takes it".to_owned(),
         Verdict::PassMasqueraded => "the host's stack takes it and masquerades it".to_owned(),
-        Verdict::Refuse(reason) | Verdict::Answer(reason) => refusal_text(*reason, true),
+        Verdict::Refuse(reason) | Verdict::Answer(reason) => refusal_text(*reason, "refused at once (ICMP)"),
         Verdict::RedirectPeer { ifindex } => format!("straight into the pod behind interface {ifindex}"),
         Verdict::RedirectNeigh { ifindex, next_hop } => {
             format!("out of interface {ifindex} to {}", next_hop.to_ip())
         }
         Verdict::RedirectUplink => "out of the uplink, as the kernel's routes say".to_owned(),
         Verdict::RedirectOverlay { node } => format!("over the overlay to the node {}", node.to_ip()),
-        Verdict::Drop(reason) => refusal_text(*reason, false),
+        Verdict::Drop(reason) => refusal_text(*reason, "dropped"),
     }
 }
 
@@ -321,7 +355,11 @@ impl Services for Live {
             service::SCOPE_NODE_PORT => format!("node port {}", key.port.get()),
             _ => format!("frontend {}", endpoint(&key.addr, key.port)),
         };
-        self.note(what, self.services.get(key, 0).ok(), describe_service)
+        let found = self.note(what, self.services.get(key, 0).ok(), describe_service);
+        if found.is_some() {
+            self.frontend.set(Some(*key));
+        }
+        found
     }
 
     fn slot(&self, slot: u32) -> Option<u32> {
@@ -360,7 +398,11 @@ impl Services for Live {
     }
 
     fn is_node_port(&self, port: u16) -> bool {
-        self.settings.node_ports.contains(&port)
+        let range = &self.settings.node_ports;
+        let within = range.contains(&port);
+        let what = format!("port {port} among node ports {} to {}", range.start(), range.end());
+        self.note(what, Some(within), |within| if *within { "yes" } else { "no" }.to_owned());
+        within
     }
 
     /// Any number will do; who asks twice may hear of two backends.
@@ -397,8 +439,12 @@ impl Connections for Live {
     }
 
     fn add_connection(&self, key: &ConntrackKey, value: &ConntrackValue, replace: bool) -> Added {
-        if !replace && self.conntrack.get(key, 0).is_ok() {
+        let exists = self.conntrack.get(key, 0).is_ok();
+        if exists && !replace {
             return Added::Exists;
+        }
+        if !exists && self.taken.replace(self.taken.get() + 1) >= self.room() {
+            return Added::Full;
         }
         if value.flags & fairlead_abi::conntrack::CT_REPLY == 0 {
             self.added.replace(Some(*value));

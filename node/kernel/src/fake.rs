@@ -129,6 +129,7 @@ impl Inner {
             Op::DeleteSourceRange { service_id, range } => {
                 rest.source_ranges.remove(&(service_id, range));
             }
+            Op::EndFlows { .. } => {}
             Op::PutAddress { address, flags } => drop(rest.addresses.insert(address, flags)),
             Op::DeleteAddress { address } => drop(rest.addresses.remove(&address)),
             Op::PutNode { value } => rest.node = value,

@@ -19,6 +19,7 @@ pub mod events;
 pub mod explain;
 pub mod fake;
 pub mod features;
+mod flows;
 pub mod garbage;
 pub mod inspect;
 pub mod iptables;

@@ -6,7 +6,7 @@ use fairlead_abi::{
     LAYOUT_VERSION,
     names::{self, MapSpec, globals},
 };
-use fairlead_plan::Limits;
+use fairlead_plan::{Limits, NODE_PORTS};
 
 /// How connections from outside reach backends on other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,12 +90,6 @@ impl Default for Capacities {
 }
 
 impl Capacities {
-    /// What a planner has to keep to.
-    pub fn limits(&self) -> Limits {
-        let Self { services, slots, backends, .. } = *self;
-        Limits { frontends: services, slots, backends, ..Limits::default() }
-    }
-
     /// Maps whose capacity is chosen.
     pub(crate) fn chosen(&self) -> [(MapSpec, u32); 5] {
         [
@@ -154,6 +148,15 @@ pub struct ServiceOptions {
     pub carriage: Carriage,
 }
 
+impl ServiceOptions {
+    /// What a planner has to keep to.
+    pub fn limits(&self) -> Limits {
+        let Capacities { services, slots, backends, .. } = self.capacities;
+        let node_ports = self.node_ports.clone();
+        Limits { frontends: services, slots, backends, node_ports, ..Limits::default() }
+    }
+}
+
 impl Default for ServiceOptions {
     fn default() -> Self {
         Self {
@@ -161,7 +164,7 @@ impl Default for ServiceOptions {
             overlay_port: OVERLAY_PORT,
             xdp: Xdp::default(),
             sockets_of_host_only: false,
-            node_ports: 30_000..=32_767,
+            node_ports: NODE_PORTS,
             masquerade_ports: 61_000..=65_535,
             // kube-proxy's.
             masquerade_mark: 1 << 14,

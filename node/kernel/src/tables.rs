@@ -24,6 +24,7 @@ use crate::{
         pins::Pins,
         programs::{SharedPrograms, open_pinned},
     },
+    flows::Flows,
     net::Netlink,
     stack::Masquerade,
 };
@@ -35,6 +36,7 @@ pub struct Tables {
     addresses: HashMap<MapData, Addr16, AddressValue>,
     node: Array<MapData, NodeValue>,
     routes: LpmTrie<MapData, [u8; 16], RouteValue>,
+    flows: Flows,
     whole: Whole,
     programs: SharedPrograms,
     netlink: Netlink,
@@ -67,6 +69,7 @@ impl Tables {
             addresses: open_pinned(pins, names::ADDRESSES)?,
             node: open_pinned(pins, names::NODE)?,
             routes: open_pinned(pins, names::ROUTES)?,
+            flows: Flows::open(pins)?,
             whole: Whole {
                 services: whole(names::SERVICES)?,
                 slots: whole(names::SLOTS)?,
@@ -138,6 +141,7 @@ impl Tables {
             Op::DeleteSourceRange { service_id, range } => {
                 deleted(names::SOURCE_RANGES, self.source_ranges.remove(&source_range(*service_id, range)))
             }
+            Op::EndFlows { frontends } => self.flows.end(frontends),
             Op::PutAddress { address, flags } => {
                 let value = AddressValue { flags: *flags };
                 put(names::ADDRESSES, self.addresses.insert(Addr16::from(*address), value, 0))

@@ -11,10 +11,12 @@ use fairlead_model::Prefix;
 pub mod conntrack;
 pub(crate) mod hash;
 pub mod port;
+mod problems;
 #[cfg(test)]
 pub(crate) mod trace;
 
 pub use port::Port;
+pub use problems::Problems;
 
 /// An address family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

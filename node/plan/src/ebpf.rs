@@ -25,13 +25,13 @@ use self::{
     adopt::{Adopted, Strays},
     backends::Backends,
     block::Block,
-    desired::{Desired, desired},
+    desired::{Desired, Here, desired},
     draft::Draft,
     slots::Slots,
 };
 pub use self::{
-    desired::{BlockName, contains},
-    local::{Limits, LocalNode},
+    desired::{BlockName, contains, problems_of},
+    local::{Limits, LocalNode, NODE_PORTS},
     problem::{Owner, Problem},
 };
 use crate::{
@@ -175,13 +175,12 @@ impl Planner {
         let (touched, all) = self.touched(view, local, scope, &mut draft);
         let known = self.place.take().unwrap_or_else(|| KnownPlace::new(view, local, &self.node));
         let place = Place { node: &self.node, zone: &known.zone, node_addresses: &known.node_addresses };
-        let mut wanted: Vec<(Owner, Desired)> = touched
-            .into_iter()
-            .map(|owner| {
-                let desired = desired(view, &owner, place, local);
-                (owner, desired)
-            })
-            .collect();
+        let here = Here { place, local, node_ports: &self.limits.node_ports };
+        let of = |owner: Owner| {
+            let desired = desired(view, &owner, here);
+            (owner, desired)
+        };
+        let mut wanted: Vec<(Owner, Desired)> = touched.into_iter().map(of).collect();
         self.place = Some(known);
         // After a restart, of two that want one frontend the one that seems to have had it comes first.
         wanted.sort_by_key(|(_, desired)| desired.blocks.iter().any(|block| self.seems_foreign(block)));
@@ -204,7 +203,9 @@ impl Planner {
         self.plan_addresses(&mut draft);
         let udp = &self.udp;
         draft.stopped.retain(|target| !udp.contains_key(target));
-        draft.finish(self.problems.values().flatten().cloned())
+        // Both owners of a port know that they are in each other's way.
+        let problems: BTreeSet<&Problem> = self.problems.values().flatten().collect();
+        draft.finish(problems.into_iter().cloned())
     }
 
     /// When a plan has something to do without a change.

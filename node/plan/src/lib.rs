@@ -16,7 +16,9 @@ pub mod op;
 pub mod routes;
 pub mod select;
 
-pub use ebpf::{Changes, Limits, LocalNode, ObservedServices, Owner, Plan, Planner, Problem, Scope, Usage};
+pub use ebpf::{
+    Changes, Limits, LocalNode, NODE_PORTS, ObservedServices, Owner, Plan, Planner, Problem, Scope, Usage,
+};
 pub use mode::{ProxyMode, UnknownMode};
 pub use op::Op;
 pub use routes::{ObservedRoutes, plan_routes};

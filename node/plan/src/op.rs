@@ -52,6 +52,11 @@ pub enum Op {
         /// Where the clients are.
         range: Prefix,
     },
+    /// Forgets flows of datagrams that began at frontends which are another service's now, or nobody's.
+    EndFlows {
+        /// The frontends, and whose they were (service id).
+        frontends: Vec<(ServiceKey, u32)>,
+    },
     /// Says what an address is.
     PutAddress {
         /// The address.

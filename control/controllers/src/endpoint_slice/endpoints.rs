@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use k8s_openapi::{
     api::{
         core::v1::{Container, ObjectReference, Pod, Service, ServicePort},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone},
     },
     apimachinery::pkg::util::intstr::IntOrString,
     jiff::Timestamp,
@@ -73,6 +73,8 @@ fn endpoint(
     let in_subdomain = spec.subdomain.is_some()
         && spec.subdomain == service.metadata.name
         && meta.namespace == service.metadata.namespace;
+    let node = pods::node(pod);
+    let zone = node.and_then(zone);
     Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -81,7 +83,8 @@ fn endpoint(
             terminating: Some(terminating),
         }),
         hostname: spec.hostname.filter(|name| in_subdomain && !name.is_empty()),
-        node_name: pods::node(pod).map(str::to_owned),
+        hints: hints(service, node, zone.as_deref()),
+        node_name: node.map(str::to_owned),
         target_ref: Some(ObjectReference {
             kind: Some("Pod".into()),
             namespace: meta.namespace.clone(),
@@ -89,9 +92,25 @@ fn endpoint(
             uid: meta.uid.clone(),
             ..ObjectReference::default()
         }),
-        zone: pods::node(pod).and_then(zone),
+        zone,
         ..Endpoint::default()
     }
+}
+
+/// Whom the endpoint is meant for by the service's `trafficDistribution` (KEP-4444, KEP-3015). Each endpoint says it for
+/// itself: who reads hints goes by them only where every ready endpoint has one, so that one without a zone ends the
+/// preference of all, and no slice but its own is written for it.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let (by_node, by_zone) = match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferSameNode" => (node, zone),
+        "PreferSameZone" | "PreferClose" => (None, zone),
+        _ => (None, None),
+    };
+    let hints = EndpointHints {
+        for_nodes: by_node.map(|name| vec![ForNode { name: name.to_owned() }]),
+        for_zones: by_zone.map(|name| vec![ForZone { name: name.to_owned() }]),
+    };
+    (hints != EndpointHints::default()).then_some(hints)
 }
 
 /// When the pod last changed in a way that endpoints show.

@@ -137,6 +137,48 @@ fn conditions_follow_the_pod() {
 }
 
 #[test]
+fn a_traffic_distribution_is_a_hint_at_each_endpoint() {
+    let same_zone = json!({"forZones": [{"name": "z"}]});
+    let same_node = json!({"forNodes": [{"name": "n1"}], "forZones": [{"name": "z"}]});
+    let rows = [
+        (Value::Null, "n1", Value::Null),
+        (json!("PreferSameZone"), "n1", same_zone.clone()),
+        (json!("PreferClose"), "n1", same_zone),
+        (json!("PreferSameNode"), "n1", same_node),
+        (json!("PreferSameZone"), "without-zone", Value::Null),
+        (json!("PreferSameNode"), "without-zone", json!({"forNodes": [{"name": "without-zone"}]})),
+        (json!("example.com/another"), "n1", Value::Null),
+    ];
+    for (distribution, node, expected) in rows {
+        let service = service(|service| service["spec"]["trafficDistribution"] = distribution.clone());
+        let mut world = World::new(service, [pod(1, |pod| pod["spec"]["nodeName"] = node.into())]);
+        world.run();
+        assert_eq!(world.slices()[0]["endpoints"][0]["hints"], expected, "{distribution} on {node}");
+        assert_eq!(world.run(), 0, "what is written is wanted");
+    }
+}
+
+#[test]
+fn hints_follow_the_service_and_the_zone_of_the_node() {
+    let distribution =
+        |wanted: &'static str| service(|service| service["spec"]["trafficDistribution"] = wanted.into());
+    let zone = |name: &str| -> k8s_openapi::api::core::v1::Node {
+        let node = json!({"metadata": {"name": "n1", "resourceVersion": "9", "labels": {ZONE: name}}});
+        serde_json::from_value(node).expect("a node")
+    };
+    let mut world = World::new(service(|_| ()), [pod(1, |_| ())]);
+    world.run();
+    world.view.services.put(distribution("PreferSameZone"));
+    assert_eq!(world.run(), 1, "a preference is written");
+    world.view.nodes.put(zone("y"));
+    assert_eq!(world.run(), 1, "the node has moved");
+    assert_eq!(world.slices()[0]["endpoints"][0]["hints"], json!({"forZones": [{"name": "y"}]}));
+    world.view.services.put(service(|_| ()));
+    assert_eq!(world.run(), 1, "the preference is gone");
+    assert_eq!(world.slices()[0]["endpoints"][0]["hints"], Value::Null);
+}
+
+#[test]
 fn finished_pods_and_pods_without_an_address_are_no_endpoints() {
     let finished = pod(1, |pod| pod["status"]["phase"] = "Succeeded".into());
     let pending = pod(2, |pod| pod["status"]["podIPs"] = json!([]));
@@ -179,6 +221,21 @@ fn pods_with_different_numbers_for_a_name_are_in_different_slices() {
     let mut ports: Vec<_> = world.slices().iter().map(|slice| slice["ports"][0]["port"].as_i64()).collect();
     ports.sort_unstable();
     assert_eq!(ports, [Some(8080), Some(9090)]);
+}
+
+#[test]
+fn a_named_port_may_be_a_sidecars() {
+    let rows = [("Always", json!([{"name": "http", "port": 9000, "protocol": "TCP"}])), ("Never", json!([]))];
+    for (policy, expected) in rows {
+        let sidecar = |pod: &mut Value| {
+            pod["spec"]["containers"][0]["ports"] = json!([]);
+            pod["spec"]["initContainers"] = json!([{"name": "i", "restartPolicy": policy,
+                                                    "ports": [{"name": "web", "containerPort": 9000}]}]);
+        };
+        let mut world = World::new(service(|_| ()), [pod(1, sidecar)]);
+        world.run();
+        assert_eq!(world.slices()[0]["ports"], expected, "an init container that is restarted {policy}");
+    }
 }
 
 #[test]

@@ -33,13 +33,90 @@ fn a_service_keeps_what_the_dataplane_needs() {
 }
 
 #[test]
+fn a_source_range_that_does_not_parse_lets_nobody_in() {
+    let rows: [(Value, &[&str]); 4] = [
+        (json!([]), &[]),
+        (json!(["198.51.100.0/24"]), &["198.51.100.0/24"]),
+        (json!(["nonsense"]), &["255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"]),
+        (
+            json!(["198.51.100.0/24", "198.51.100.0/33"]),
+            &["198.51.100.0/24", "255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"],
+        ),
+    ];
+    for (ranges, expected) in rows {
+        let service = service(json!({"loadBalancerSourceRanges": ranges}), json!({}));
+        let text = |range: &model::Prefix| format!("{}/{}", range.address, range.length);
+        assert_eq!(service.source_ranges.iter().map(text).collect::<Vec<_>>(), expected);
+    }
+}
+
+fn faults<K: Indexed + serde::de::DeserializeOwned>(object: Value) -> Vec<String> {
+    serde_json::from_value::<K>(object).expect("a valid object").faults()
+}
+
+#[test]
+fn what_means_nothing_is_named_with_its_field() {
+    let service = |spec: Value| faults::<Service>(json!({"metadata": {"name": "s"}, "spec": spec}));
+    let ingress = |ip: &str| json!({"spec": {}, "status": {"loadBalancer": {"ingress": [{"ip": ip}]}}});
+    let slice = |slice: Value| faults::<EndpointSlice>(slice);
+    let rows = [
+        (service(json!({"clusterIPs": ["10.96.0"]})), "spec.clusterIPs has \"10.96.0\", which is no address"),
+        (service(json!({"externalIPs": ["x", "192.0.2.1"]})), "spec.externalIPs has \"x\""),
+        (faults::<Service>(ingress("lb.example.org")), "status.loadBalancer.ingress has \"lb.example.org\""),
+        (service(json!({"ports": [{"port": 0}, {"port": 80}]})), "spec.ports.port has 0, which is no port"),
+        (service(json!({"ports": [{"port": 80, "nodePort": 70_000}]})), "spec.ports.nodePort has 70000"),
+        (
+            service(json!({"loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.1"]})),
+            "spec.loadBalancerSourceRanges has \"10.0.0.1\", which is no network (ADDRESS/LENGTH) and lets nobody in",
+        ),
+        (
+            slice(
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.244.0.2"]}, {"addresses": ["y"]}]}),
+            ),
+            "endpoints.addresses has \"y\"",
+        ),
+        (slice(json!({"addressType": "IPv4", "endpoints": [], "ports": [{"port": 0}]})), "ports.port has 0"),
+        (
+            faults::<Node>(json!({"status": {"addresses": [{"type": "InternalIP", "address": "z"}]}})),
+            "status.addresses has \"z\"",
+        ),
+        (faults::<Node>(json!({"spec": {"podCIDRs": ["10.244.0.0"]}})), "spec.podCIDRs has \"10.244.0.0\""),
+        (faults::<Pod>(json!({"status": {"podIPs": [{"ip": "?"}]}})), "status.podIPs has \"?\""),
+    ];
+    for (found, expected) in rows {
+        assert_eq!(found.len(), 1, "{expected}: {found:?}");
+        assert!(found[0].starts_with(expected), "{expected}: {found:?}");
+    }
+    let fine = [
+        service(json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80, "nodePort": 0}]})),
+        service(json!({"type": "ExternalName", "clusterIP": ""})),
+        slice(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["example.org"]}]})),
+        slice(json!({"addressType": "IPv4", "endpoints": [], "ports": [{"name": "all"}]})),
+    ];
+    assert_eq!(fine.concat(), Vec::<String>::new());
+}
+
+#[test]
+fn of_an_endpoints_addresses_the_first_is_used() {
+    let slice = json!({
+        "metadata": {"namespace": "demo", "name": "s", "labels": {"kubernetes.io/service-name": "echo"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["10.244.0.2", "10.244.0.3"]}],
+    });
+    let Change::PutSlice(slice) = put::<EndpointSlice>(slice) else { panic!("not a slice") };
+    let found: Vec<_> = slice.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    assert_eq!(found, [IpAddr::from([10, 244, 0, 2])]);
+}
+
+#[test]
 fn the_kinds_of_services_are_told_apart() {
     let headless = service(json!({"clusterIP": "None", "clusterIPs": ["None"]}), json!({}));
     assert_eq!((headless.kind, headless.addresses.len()), (model::ServiceKind::Headless, 0));
     let alias = service(json!({"type": "ExternalName", "externalName": "example.org"}), json!({}));
     assert_eq!(alias.kind, model::ServiceKind::ExternalName("example.org".into()));
-    let foreign = json!({"service.kubernetes.io/service-proxy-name": "other"});
-    assert!(service(json!({"clusterIP": "10.96.0.9"}), foreign).foreign_proxy);
+    for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
+        let foreign = json!({label: ""});
+        assert!(service(json!({"clusterIP": "10.96.0.9"}), foreign).foreign_proxy, "{label}");
+    }
 }
 
 #[test]
@@ -105,7 +182,7 @@ fn what_outside_clients_reach_a_service_by_is_kept() {
         "type": "LoadBalancer", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
         "ports": [{"port": 80, "nodePort": 30080}, {"port": 81}],
         "externalIPs": ["192.0.2.9"], "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
-        "loadBalancerSourceRanges": [" 198.51.100.0/24 ", "2001:db8::/32", "nonsense"],
+        "loadBalancerSourceRanges": [" 198.51.100.0/24 ", "2001:db8::/32"],
     });
     let status = json!({"loadBalancer": {"ingress": [
         {"ip": "203.0.113.7"}, {"ip": "203.0.113.8", "ipMode": "Proxy"}, {"ip": "203.0.113.9", "ipMode": "VIP"},
@@ -157,6 +234,17 @@ fn a_pod_tells_the_ports_it_has_on_its_node() {
     let found: Vec<_> = pod(false).into_iter().map(|port| (port.port, port.pod_port, port.address)).collect();
     assert_eq!(found, [(8080, 80, None), (8082, 82, None), (53, 53, Some(IpAddr::from([192, 0, 2, 1])))]);
     assert_eq!(pod(true), [], "its ports are its node's already");
+}
+
+#[test]
+fn a_sidecar_has_ports_on_the_node_and_another_init_container_has_none() {
+    let container = |name: &str, policy: Value, port: u16| json!({"name": name, "restartPolicy": policy, "ports": [{"containerPort": 80, "hostPort": port}]});
+    let inits = [container("sidecar", json!("Always"), 8080), container("init", Value::Null, 8081)];
+    let object = json!({"metadata": {"namespace": "demo", "name": "p"},
+                        "spec": {"nodeName": "node-1", "containers": [], "initContainers": inits},
+                        "status": {"phase": "Running", "podIPs": [{"ip": "10.244.0.3"}]}});
+    let Change::PutPod(pod) = put::<Pod>(object) else { panic!("not a pod") };
+    assert_eq!(pod.host_ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8080]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod fixture;
 mod inside;
 mod outside;
 mod refusals;
+mod sticky;
 
 use std::vec::Vec;
 
@@ -27,6 +28,7 @@ pub(super) fn table() -> Vec<Case> {
             inside::inside(family),
             inside::beside_a_service(family),
             refusals::refused(family),
+            sticky::sticky(family),
             errors::errors(family),
             errors::fragments(family),
             errors::too_big(family),

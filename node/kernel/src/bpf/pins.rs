@@ -1,4 +1,5 @@
-//! The node's directory in the bpf file system: `<dir>/maps`, `<dir>/links`, `<dir>/layout`.
+//! The node's directory in the bpf file system: `<dir>/maps`, `<dir>/links`, `<dir>/layout`,
+//! `<dir>/options`.
 //!
 //! `layout` says what the maps look like. Where they look otherwise than this build's, a new set of maps is made in
 //! `<dir>/maps-next` while the old programs go on with the old one; [`Pins::finish`] makes it the one that counts.
@@ -116,6 +117,11 @@ impl Pins {
         self.root.join("masquerade")
     }
 
+    /// Notes what the programs have been told.
+    pub(crate) fn write_options(&self, options: &str) -> Result<(), KernelError> {
+        self.write_text(&self.options(), options)
+    }
+
     /// The bpf file system holds no ordinary files; a symbolic link can carry a text.
     fn write_text(&self, path: &Path, text: &str) -> Result<(), KernelError> {
         let new = self.root.join("text-next");
@@ -167,6 +173,11 @@ impl Pins {
 
     pub(crate) fn layout(&self) -> PathBuf {
         self.root.join("layout")
+    }
+
+    /// Where it is noted what the programs have been told.
+    pub(crate) fn options(&self) -> PathBuf {
+        self.root.join("options")
     }
 
     /// Where it is noted in which network namespace the overlay is.

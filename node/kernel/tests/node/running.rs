@@ -196,7 +196,7 @@ impl RunningNode {
                 };
                 if planner.is_none() {
                     let observed = tables.observe_services().expect("observes");
-                    let limits = config.services.capacities.limits();
+                    let limits = config.services.limits();
                     *planner = Some(Planner::adopt(name.as_str(), limits, &observed, now_ms));
                 }
                 let planner = planner.as_mut().expect("it was made");

@@ -1,6 +1,6 @@
 //! The packet table, through `BPF_PROG_TEST_RUN`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aya::{
     maps::{LpmTrie, PerCpuArray, PerCpuHashMap, PerCpuValues, lpm_trie::Key},
@@ -13,7 +13,7 @@ use fairlead_abi::{
     node::{AddressValue, AnswersValue, NodeValue},
     pod::{DropKey, NearPod, PodCounters},
     route::RouteValue,
-    service::{BackendValue, SourceRange},
+    service::{AffinityKey, AffinityValue, BackendValue, SourceRange},
 };
 use fairlead_datapath::{
     Verdict,
@@ -37,7 +37,7 @@ fn the_loaded_programs_agree_with_the_datapath_on_the_host() {
     for (case, near) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
         assert_eq!(case.tables.uplink, UPLINK, "the globals are set once, for the whole table");
         assert_eq!(case.tables.forwarding, FORWARD_ENCAPSULATED, "as above");
-        let on_host = case.run();
+        let (on_host, after) = case.run_and_keep();
         loaded.clear_counters();
         loaded.fill(&case.tables);
         loaded.fill_near(&case.tables, near);
@@ -53,6 +53,7 @@ fn the_loaded_programs_agree_with_the_datapath_on_the_host() {
         assert_eq!(in_kernel.counters, on_host.counters, "{context}: counters");
         assert_eq!(in_kernel.drops, on_host.drops, "{context}: drops");
         assert_eq!(in_kernel.connections, on_host.connections, "{context}: connections");
+        assert_eq!(in_kernel.sessions, sessions(after.affinity.borrow().iter()), "{context}: sessions");
     }
     println!("{} packets agree", cases.len());
 }
@@ -63,6 +64,14 @@ struct InKernel {
     counters: BTreeMap<u32, PodCounters>,
     drops: BTreeSet<(u32, u32)>,
     connections: Vec<(ConntrackKey, ConntrackValue)>,
+    sessions: Sessions,
+}
+
+/// The backend and its generation that a client stays with, without the time: the host's is another one.
+type Sessions = HashMap<AffinityKey, (u32, u32)>;
+
+fn sessions<'a>(entries: impl Iterator<Item = (&'a AffinityKey, &'a AffinityValue)>) -> Sessions {
+    entries.map(|(key, value)| (*key, (value.backend, value.generation))).collect()
 }
 
 impl Loaded {
@@ -91,6 +100,11 @@ impl Loaded {
             packet,
             counters: slots.filter(|(_, counters)| *counters != PodCounters::default()).collect(),
             drops: self.drops().into_iter().map(|(slot, reason, _)| (slot, reason)).collect(),
+            sessions: {
+                let map = self.hash::<AffinityKey, AffinityValue>(names::AFFINITY);
+                let entries: Vec<_> = map.iter().map(|entry| entry.expect("as above")).collect();
+                sessions(entries.iter().map(|(key, value)| (key, value)))
+            },
             connections: sorted(self.hash(names::CONNTRACK).iter().map(|entry| entry.expect("as above"))),
         }
     }
@@ -104,6 +118,8 @@ impl Loaded {
         self.replace(names::ADDRESSES, addresses);
         let connections: Vec<_> = tables.connections.borrow().iter().map(|(k, v)| (*k, *v)).collect();
         self.replace(names::CONNTRACK, connections.into_iter());
+        let affinity: Vec<_> = tables.affinity.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+        self.replace::<AffinityKey, AffinityValue>(names::AFFINITY, affinity.into_iter());
         let fragments: Vec<_> = tables.fragments.borrow().iter().map(|(k, v)| (*k, *v)).collect();
         self.replace::<FragmentKey, FragmentValue>(names::FRAGMENTS, fragments.into_iter());
         self.array::<NodeValue>(names::NODE).set(0, tables.node, 0).expect("it has one entry");

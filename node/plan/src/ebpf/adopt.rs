@@ -51,14 +51,14 @@ impl Planner {
     pub fn adopt(node: impl Into<String>, limits: Limits, observed: &ObservedServices, now_ms: u64) -> Self {
         let mut planner = Self {
             node: node.into(),
+            slots: Slots::new(limits.slots),
+            backends: Backends::new(limits.backends),
             limits,
             frontends: HashMap::new(),
             blocks: HashMap::new(),
             owned: BTreeMap::new(),
             adopted: HashMap::new(),
             strays: Strays::default(),
-            slots: Slots::new(limits.slots),
-            backends: Backends::new(limits.backends),
             last_id: 0,
             source_ranges: observed.source_ranges.len(),
             addresses: Addresses::observed(observed.addresses.clone(), observed.node),

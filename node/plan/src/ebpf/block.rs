@@ -3,8 +3,11 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use fairlead_abi::{
-    names,
-    service::{BACKEND_CLUSTER, BACKEND_LOCAL, SERVICE_HAS_ENDPOINTS, ServiceKey, ServiceValue, UDP},
+    Addr16, names,
+    service::{
+        BACKEND_CLUSTER, BACKEND_LOCAL, SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_HAS_ENDPOINTS, ServiceKey,
+        ServiceValue, UDP,
+    },
 };
 use fairlead_model::{Algorithm, Prefix};
 
@@ -98,7 +101,12 @@ impl Planner {
         for entry in &gone {
             self.retire(entry, block.proto(), draft);
         }
-        block.frontends = frontends.into_iter().map(|(key, _)| key).collect();
+        let frontends: Vec<ServiceKey> = frontends.into_iter().map(|(key, _)| key).collect();
+        let before = std::mem::replace(&mut block.frontends, frontends);
+        if block.proto() == UDP {
+            let left = before.into_iter().filter(|key| !block.frontends.contains(key));
+            draft.left.extend(left.map(|key| (key, id)));
+        }
         self.blocks.insert(id, block);
         Some(id)
     }
@@ -143,6 +151,7 @@ impl Planner {
         let mut missing = 0;
         let mut admitted = Vec::new();
         for (key, flags) in &want.frontends {
+            problems.extend(self.shadows(owner, key));
             match self.frontends.get(key) {
                 Some(frontend) if frontend.owned => {
                     let by = self.blocks.get(&frontend.value.service_id).map(|block| &block.owner);
@@ -165,6 +174,39 @@ impl Planner {
             problems.push(Problem::Full { owner: owner.clone(), map: names::SERVICES.name, missing });
         }
         admitted
+    }
+
+    /// Where a frontend and those of others stand for one address and port of this node, which then belongs to the more
+    /// precise of the two: a pod's host port comes before a service's node port.
+    fn shadows(&self, owner: &Owner, key: &ServiceKey) -> Vec<Problem> {
+        let taken = |owner: &Owner, frontend: &ServiceKey, by: &Owner| Problem::Taken {
+            owner: owner.clone(),
+            frontend: describe(frontend),
+            by: by.clone(),
+        };
+        let owner_of = |key: &ServiceKey| {
+            let frontend = self.frontends.get(key).filter(|frontend| frontend.owned)?;
+            Some(&self.blocks.get(&frontend.value.service_id)?.owner)
+        };
+        match owner {
+            Owner::Pod(_) => {
+                let any = if key.addr.is_v4() { Addr16::UNSPECIFIED_V4 } else { Addr16::UNSPECIFIED };
+                let node_port = ServiceKey { addr: any, scope: SCOPE_NODE_PORT, ..*key };
+                owner_of(&node_port).map(|service| taken(service, key, owner)).into_iter().collect()
+            }
+            Owner::Service(_) if key.scope == SCOPE_NODE_PORT => {
+                let local = self.place.iter().flat_map(|known| &known.local.addresses);
+                let own = local.filter(|(own, serves)| **serves && own.is_ipv4() == key.addr.is_v4());
+                let exact =
+                    own.map(|(own, _)| ServiceKey { addr: (*own).into(), scope: SCOPE_ADDRESS, ..*key });
+                let of_pods = exact.filter_map(|exact| {
+                    let pod = owner_of(&exact).filter(|by| matches!(by, Owner::Pod(_)))?;
+                    Some(taken(owner, &exact, pod))
+                });
+                of_pods.collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// A block for frontends: the one that was observed to have one of them, else a new one.

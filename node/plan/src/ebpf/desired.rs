@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 
 use fairlead_abi::{
@@ -13,8 +14,8 @@ use fairlead_abi::{
     },
 };
 use fairlead_model::{
-    Algorithm, Endpoint, HostPort, Pod, Prefix, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy,
-    View,
+    Algorithm, Endpoint, HostPort, ObjectName, Pod, Prefix, Protocol, Service, ServiceKind, ServicePort,
+    TrafficPolicy, View,
 };
 
 use super::{
@@ -55,30 +56,48 @@ pub(super) struct Desired {
     pub(super) problems: Vec<Problem>,
 }
 
+/// What the node is, as far as it matters to what it serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) local: &'a LocalNode,
+    /// Where node ports are.
+    pub(super) node_ports: &'a RangeInclusive<u16>,
+}
+
 /// What an owner should have; nothing when it is gone, not served here, or served by another proxy.
-pub(super) fn desired(view: &View, owner: &Owner, place: Place<'_>, local: &LocalNode) -> Desired {
+pub(super) fn desired(view: &View, owner: &Owner, here: Here<'_>) -> Desired {
     match owner {
         Owner::Service(name) => {
             let ours = |service: &&Service| service.kind == ServiceKind::ClusterIp && !service.foreign_proxy;
             view.service(name).filter(ours).map_or_else(Desired::default, |service| {
-                let reader = Reader { view, owner, place, local, desired: Desired::default() };
+                let reader = Reader { view, owner, here, desired: Desired::default() };
                 reader.service(service)
             })
         }
         Owner::Pod(name) => {
-            let ours = |pod: &&Pod| pod.node == place.node && !pod.host_network;
-            view.pod(name).filter(ours).map_or_else(Desired::default, |pod| host_ports(owner, pod, local))
+            let ours = |pod: &&Pod| pod.node == here.place.node && !pod.host_network;
+            view.pod(name)
+                .filter(ours)
+                .map_or_else(Desired::default, |pod| host_ports(owner, pod, here.local))
         }
         Owner::Node => Desired::default(),
     }
+}
+
+/// What cannot be served of a service as it is, whatever else there is on the node and in the cluster.
+pub fn problems_of(view: &View, name: &ObjectName) -> Vec<Problem> {
+    let (nobody, local) = (BTreeSet::new(), LocalNode::default());
+    let place = Place { node: "", zone: "", node_addresses: &nobody };
+    let here = Here { place, local: &local, node_ports: &(0..=u16::MAX) };
+    desired(view, &Owner::Service(name.clone()), here).problems
 }
 
 /// Reads one service.
 struct Reader<'a> {
     view: &'a View,
     owner: &'a Owner,
-    place: Place<'a>,
-    local: &'a LocalNode,
+    here: Here<'a>,
     desired: Desired,
 }
 
@@ -154,9 +173,14 @@ impl Reader<'_> {
                 .iter()
                 .map(|(address, flags)| (frontend((*address).into(), port.port, SCOPE_ADDRESS), *flags))
                 .collect();
-            if port.node_port != 0 {
+            if self.has_node_port(port) {
                 let any = if v4 { Addr16::UNSPECIFIED_V4 } else { Addr16::UNSPECIFIED };
                 frontends.push((frontend(any, port.node_port, SCOPE_NODE_PORT), external));
+            }
+            let slices = self.view.slices_of(&service.name);
+            let mut selection = select(port, v4, slices, self.here.place);
+            if port.protocol == Protocol::Sctp {
+                self.keep_ports(port, &mut selection);
             }
             frontends.retain(|(key, _)| {
                 let first = seen.insert(*key);
@@ -169,12 +193,43 @@ impl Reader<'_> {
             self.desired.blocks.push(DesiredBlock {
                 name: BlockName { port: port.name.clone(), protocol: port.protocol, v4 },
                 frontends,
-                selection: select(port, v4, self.view.slices_of(&service.name), self.place),
+                selection,
                 affinity_secs: service.affinity_secs,
                 algorithm: service.algorithm,
                 source_ranges: source_ranges.clone(),
             });
         }
+    }
+
+    /// Whether the programs look the port's node port up.
+    fn has_node_port(&mut self, port: &ServicePort) -> bool {
+        let (number, owner) = (port.node_port, self.owner.clone());
+        let protocol = port.protocol.as_str();
+        if number == 0 {
+            return false;
+        }
+        if !self.here.node_ports.contains(&number) {
+            let range = self.here.node_ports.clone().into_inner();
+            self.desired.problems.push(Problem::OutOfRange { owner, port: number, protocol, range });
+            return false;
+        }
+        if port.protocol == Protocol::Sctp && number != port.port {
+            let (frontend, to) = (format!("node port {number}"), port.port);
+            self.desired.problems.push(Problem::SctpPort { owner, frontend, to });
+            return false;
+        }
+        true
+    }
+
+    /// Lets go of endpoints with another port than the service's: the checksum of an SCTP packet is over all of it (RFC 9260
+    /// section 6.8), so that a port cannot be changed on the way.
+    fn keep_ports(&mut self, port: &ServicePort, selection: &mut Selection) {
+        let other = selection.serving.iter().map(|serving| serving.target.port).find(|to| *to != port.port);
+        let Some(to) = other else { return };
+        selection.serving.retain(|serving| serving.target.port == port.port);
+        selection.exists &= !selection.serving.is_empty();
+        let (owner, frontend) = (self.owner.clone(), format!("port {}", port.port));
+        self.desired.problems.push(Problem::SctpPort { owner, frontend, to });
     }
 
     /// The service's addresses of a family. One that is of several kinds is of the first kind.
@@ -228,12 +283,13 @@ impl Reader<'_> {
         if ranges.iter().any(|range| range.length == 0) {
             return (BTreeSet::new(), 0);
         }
-        let host = self.local.addresses.keys().any(|own| ranges.iter().any(|range| contains(range, *own)));
+        let host =
+            self.here.local.addresses.keys().any(|own| ranges.iter().any(|range| contains(range, *own)));
         (ranges, SERVICE_SOURCE_RANGES | if host { SERVICE_HOST_ALLOWED } else { 0 })
     }
 
     fn is_node(&self, address: IpAddr) -> bool {
-        self.local.addresses.contains_key(&address) || self.place.node_addresses.contains(&address)
+        self.here.local.addresses.contains_key(&address) || self.here.place.node_addresses.contains(&address)
     }
 }
 

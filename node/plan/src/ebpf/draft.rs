@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use fairlead_abi::service::ServiceKey;
 use fairlead_model::Protocol;
 
 use super::{Plan, Problem};
@@ -24,6 +25,8 @@ pub(super) struct Draft {
     pub(super) address_ops: Vec<Op>,
     /// What old values have led to.
     pub(super) after: Vec<Op>,
+    /// Frontends of UDP that a block has let go of while its backends serve.
+    pub(super) left: Vec<(ServiceKey, u32)>,
     /// Endpoints of UDP that some block led to.
     pub(super) stopped: BTreeSet<Target>,
     /// Addresses that may have become something else.
@@ -47,8 +50,10 @@ impl Draft {
             self.address_ops,
             self.after,
         ];
+        // Once the frontends lead elsewhere, so that what comes next begins there.
+        let flows = (!self.left.is_empty()).then_some(Op::EndFlows { frontends: self.left });
         Plan {
-            ops: parts.into_iter().flatten().collect(),
+            ops: parts.into_iter().flatten().chain(flows).collect(),
             problems: problems.collect(),
             stopped: self.stopped.into_iter().map(|target| (Protocol::Udp, target)).collect(),
         }

@@ -1,6 +1,6 @@
 //! What the node is by itself, apart from the cluster.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
 use fairlead_abi::{Addr16, names, node::NodeValue};
 
@@ -25,8 +25,8 @@ impl LocalNode {
     }
 }
 
-/// How many entries the maps hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node ports.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Of `SERVICES`.
     pub frontends: u32,
@@ -38,7 +38,12 @@ pub struct Limits {
     pub source_ranges: u32,
     /// Of `ADDRESSES`.
     pub addresses: u32,
+    /// Where node ports are.
+    pub node_ports: RangeInclusive<u16>,
 }
+
+/// The API server's default range of node ports.
+pub const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -48,6 +53,7 @@ impl Default for Limits {
             backends: names::BACKENDS.capacity,
             source_ranges: names::SOURCE_RANGES.capacity,
             addresses: names::ADDRESSES.capacity,
+            node_ports: NODE_PORTS,
         }
     }
 }

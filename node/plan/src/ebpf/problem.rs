@@ -37,6 +37,26 @@ pub enum Problem {
         /// The one that has it.
         by: Owner,
     },
+    /// A node port is outside the range that the node looks up.
+    OutOfRange {
+        /// Whose node port it is.
+        owner: Owner,
+        /// The node port.
+        port: u16,
+        /// Its protocol.
+        protocol: &'static str,
+        /// First and last port of the range.
+        range: (u16, u16),
+    },
+    /// A port of SCTP would have to become another one.
+    SctpPort {
+        /// Whose port it is.
+        owner: Owner,
+        /// The port.
+        frontend: String,
+        /// The port that it should become.
+        to: u16,
+    },
     /// A map is full.
     Full {
         /// Whose state is not complete.
@@ -130,6 +150,16 @@ impl fmt::Display for Problem {
             Self::Full { owner, map, missing } => write!(
                 f,
                 "{owner} is served in part: {missing} more entries do not fit into the eBPF map {map}, which is full"
+            ),
+            Self::OutOfRange { owner, port, protocol, range: (first, last) } => write!(
+                f,
+                "{owner} is not served on node port {port}/{protocol}: this node serves {first} to {last}; give it the API \
+                 server's --service-node-port-range"
+            ),
+            Self::SctpPort { owner, frontend, to } => write!(
+                f,
+                "{owner}: {frontend}/SCTP cannot lead to port {to}, since SCTP packets keep their port here; make the two the \
+                 same"
             ),
             Self::PortZero { owner, port } => write!(f, "{owner}: port {port:?} is 0 and is left out"),
             Self::SamePort { owner, port } => {

@@ -55,6 +55,7 @@ impl Maps {
             }
             Op::PutAddress { address, flags } => drop(self.addresses.insert(address, flags)),
             Op::DeleteAddress { address } => drop(self.addresses.remove(&address)),
+            Op::EndFlows { .. } => {}
             Op::PutNode { value } => self.node = value,
             other => panic!("not about services: {other:?}"),
         }
@@ -126,7 +127,7 @@ impl World {
             masquerade: vec![ip("172.29.0.11")],
             mtu: 1500,
         };
-        let planner = Planner::adopt("here", limits, &ObservedServices::default(), 0);
+        let planner = Planner::adopt("here", limits.clone(), &ObservedServices::default(), 0);
         let (view, maps) = (View::default(), Maps::default());
         let mut world = Self { view, local, limits, planner, maps, now_ms: 0, sequence: 0 };
         world.change(Vec::new());
@@ -161,7 +162,7 @@ impl World {
     }
 
     fn restart(&mut self) -> Plan {
-        self.planner = Planner::adopt("here", self.limits, &self.maps.observe(), self.now_ms);
+        self.planner = Planner::adopt("here", self.limits.clone(), &self.maps.observe(), self.now_ms);
         self.plan(Scope::All)
     }
 
@@ -226,7 +227,7 @@ fn slice(service: &str, octets: &[u8]) -> Change {
 }
 
 fn slice_of(service: &str, endpoints: Vec<Endpoint>) -> Change {
-    let ports = [Protocol::Tcp, Protocol::Udp]
+    let ports = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
         .map(|protocol| EndpointPort { name: String::new(), protocol, port: 8080 })
         .to_vec();
     let name = name(service);

@@ -3,7 +3,7 @@
 use std::{vec, vec::Vec};
 
 use fairlead_abi::{
-    DropReason,
+    Be16, DropReason,
     service::{SCTP, SERVICE_EXTERNAL_LOCAL, SERVICE_SOURCE_RANGES, TCP},
 };
 
@@ -95,5 +95,15 @@ pub(super) fn restricted(family: &Family) -> Vec<Case> {
         after: PacketBuilder::sctp(family.client, family.here).ports(4_000, PORT),
     };
     let sctp = conversation(with(family, SCTP, Where::Here, 0), vec![sctp]);
-    [none, conversation(ranges, vec![allowed]), sctp].concat()
+    [none, conversation(ranges, vec![allowed]), sctp, with_one_port(family)].concat()
+}
+
+/// SCTP where no port has to change.
+fn with_one_port(family: &Family) -> Vec<Case> {
+    let mut tables = with(family, SCTP, Where::Here, 0);
+    tables.backends[1].port = Be16::new(PORT);
+    let before = PacketBuilder::sctp(family.client, family.balancer).ports(4_000, PORT);
+    let after = delivered(before.clone().addresses(family.client, family.here));
+    let name = name(family, "SCTP with the same port behind the service is served");
+    conversation(tables, vec![Turn { name, hook: Hook::FromUplink, before, verdict: TO_NEIGHBOUR, after }])
 }

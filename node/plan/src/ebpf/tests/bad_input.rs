@@ -18,6 +18,7 @@ fn said(changed: Service) -> (Vec<String>, usize) {
 fn input_that_means_nothing_is_left_out_and_named() {
     let echo = || service("echo", &[VIP]);
     let node_port = |port: ServicePort| ServicePort { node_port: 30_080, ..port };
+    let sctp = |number, node_port| ServicePort { protocol: Protocol::Sctp, node_port, ..port(number) };
     let table = [
         (
             Service { ports: vec![port(0), ServicePort { name: "b".into(), ..port(81) }], ..echo() },
@@ -74,6 +75,17 @@ fn input_that_means_nothing_is_left_out_and_named() {
             2,
             "source range 10.0.0.0/33 is left out",
         ),
+        (
+            Service { ports: vec![ServicePort { node_port: 20_080, ..port(80) }], ..echo() },
+            1,
+            "node port 20080/TCP: this node serves 30000 to 32767",
+        ),
+        (Service { ports: vec![sctp(80, 0)], ..echo() }, 1, "port 80/SCTP cannot lead to port 8080"),
+        (
+            Service { ports: vec![sctp(8080, 30_080)], ..echo() },
+            1,
+            "node port 30080/SCTP cannot lead to port 8080",
+        ),
     ];
     for (service, frontends, expected) in table {
         let (problems, served) = said(service);
@@ -83,6 +95,25 @@ fn input_that_means_nothing_is_left_out_and_named() {
             "{expected}: {problems:?}"
         );
     }
+}
+
+#[test]
+fn sctp_is_served_where_no_port_has_to_change() {
+    let mut world = World::with(Limits { node_ports: 8000..=9000, ..Limits::default() });
+    let sctp = |number, node_port| ServicePort { protocol: Protocol::Sctp, node_port, ..port(number) };
+    let of = |frontend: ServiceKey, number| ServiceKey { proto: 132, port: Be16::new(number), ..frontend };
+    world.change(vec![
+        Change::PutService(Service { ports: vec![sctp(8080, 8080)], ..service("same", &[VIP]) }),
+        slice("same", &[1]),
+        Change::PutService(Service { ports: vec![sctp(81, 0)], ..service("other", &["10.96.0.21"]) }),
+        slice("other", &[2]),
+    ]);
+    for frontend in [of(key(VIP), 8080), of(node_port(8080), 8080)] {
+        assert_eq!(world.cluster(&frontend), [1]);
+    }
+    let other = world.maps.value(&of(key("10.96.0.21"), 81));
+    assert_eq!((other.active, other.flags), (0, 0), "its clients are refused at once");
+    assert_eq!(world.restart().ops, []);
 }
 
 #[test]

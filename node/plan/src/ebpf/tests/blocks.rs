@@ -270,6 +270,141 @@ fn a_host_port_is_served_on_the_node_s_addresses_or_on_the_one_it_names() {
     assert_eq!(world.maps.services.len(), 0);
 }
 
+/// A pod of this node with one host port, 30080, at 10.244.0.`last`.
+fn pod_with_host_port(pod: &str, last: u8, address: Option<&str>, protocol: Protocol) -> Change {
+    Change::PutPod(Pod {
+        name: name(pod),
+        node: "here".into(),
+        addresses: vec![IpAddr::from([10, 244, 0, last])],
+        host_ports: vec![HostPort { address: address.map(ip), protocol, port: 30_080, pod_port: 8080 }],
+        ..Pod::default()
+    })
+}
+
+#[test]
+fn of_two_pods_with_one_host_port_the_first_has_it_until_it_goes() {
+    let tcp = Protocol::Tcp;
+    // The second pod's address and protocol, whether the first is in its way.
+    let rows = [(None, tcp, true), (Some("172.29.0.11"), tcp, true), (None, Protocol::Udp, false)];
+    let frontend = ServiceKey { port: Be16::new(30_080), ..key("172.29.0.11") };
+    for (address, protocol, clash) in rows {
+        let mut world = World::new();
+        world.change(vec![pod_with_host_port("z", 2, None, tcp)]);
+        let plan = world.change(vec![pod_with_host_port("a", 4, address, protocol)]);
+        let said: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
+        let expected =
+            "pod demo/a is not served on 172.29.0.11:30080/TCP: pod demo/z has that address and port";
+        assert_eq!(said, if clash { vec![expected] } else { vec![] }, "{address:?} {protocol:?}");
+        assert_eq!(world.cluster(&frontend), [2]);
+        assert_eq!(world.restart().ops, [], "a restart changes nothing");
+        assert_eq!(world.change(vec![Change::DeletePod(name("z"))]).problems, []);
+        let after = ServiceKey { proto: protocol.number(), ..frontend };
+        assert_eq!(world.cluster(&after), [4]);
+    }
+    let mut world = World::new();
+    world.local.addresses.insert(ip("172.29.1.11"), true);
+    let elsewhere = pod_with_host_port("b", 6, Some("172.29.1.11"), tcp);
+    let plan = world.change(vec![pod_with_host_port("a", 2, Some("172.29.0.11"), tcp), elsewhere]);
+    assert_eq!(plan.problems, [], "each has an address of its own");
+    let second = ServiceKey { port: Be16::new(30_080), ..key("172.29.1.11") };
+    assert_eq!((world.cluster(&frontend), world.cluster(&second)), (vec![2], vec![6]));
+}
+
+#[test]
+fn a_host_port_comes_before_a_node_port_and_that_is_said() {
+    let service = Change::PutService(Service {
+        ports: vec![ServicePort { node_port: 30_080, ..port(80) }],
+        ..service("echo", &[VIP])
+    });
+    let pod = pod_with_host_port("web", 2, Some("172.29.0.11"), Protocol::Tcp);
+    let frontend = ServiceKey { port: Be16::new(30_080), ..key("172.29.0.11") };
+    for changes in [vec![service.clone(), pod.clone()], vec![pod, service]] {
+        let mut world = World::new();
+        let mut plan = Plan::default();
+        for change in changes {
+            plan = world.change(vec![change, slice("echo", &[1])]);
+        }
+        let said: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
+        let expected = "service demo/echo is not served on 172.29.0.11:30080/TCP: pod demo/web has that address and port";
+        assert_eq!(said, [expected]);
+        assert_eq!(world.change(vec![]).problems.len(), 1, "it is said once, whoever came first");
+        assert_eq!((world.cluster(&frontend), world.cluster(&node_port(30_080))), (vec![2], vec![1]));
+        assert_eq!(world.restart().ops, []);
+        assert_eq!(world.change(vec![Change::DeletePod(name("web"))]).problems, []);
+    }
+}
+
+#[test]
+fn a_frontend_of_datagrams_that_leaves_a_service_takes_its_flows_along() {
+    // What the port has been and becomes, which frontend is left.
+    let udp = |number, node_port| ServicePort { protocol: Protocol::Udp, node_port, ..port(number) };
+    let of = |frontend: ServiceKey| ServiceKey { proto: 17, ..frontend };
+    let rows = [
+        (udp(80, 30_053), udp(80, 0), Some(of(node_port(30_053)))),
+        (udp(80, 0), udp(81, 0), Some(of(key(VIP)))),
+        (udp(80, 0), udp(80, 30_053), None),
+        (port(80), port(81), None),
+    ];
+    for (before, after, left) in rows {
+        let mut world = World::new();
+        let with = |port: &ServicePort| {
+            Change::PutService(Service { ports: vec![port.clone()], ..service("echo", &[VIP]) })
+        };
+        world.change(vec![with(&before), slice("echo", &[1])]);
+        let id = world.maps.services.values().next().expect("it is served").1.service_id;
+        let plan = world.change(vec![with(&after)]);
+        let ended =
+            plan.ops.iter().filter(|op| matches!(op, Op::EndFlows { .. })).cloned().collect::<Vec<_>>();
+        let expected = left.map(|frontend| Op::EndFlows { frontends: vec![(frontend, id)] });
+        assert_eq!(ended, expected.into_iter().collect::<Vec<_>>(), "{before:?} to {after:?}");
+    }
+}
+
+#[test]
+fn a_load_balancer_needs_no_node_port() {
+    let mut world = World::new();
+    let balanced = Service { load_balancer_addresses: vec![ip("192.0.2.7")], ..service("echo", &[VIP]) };
+    let plan = world.change(vec![Change::PutService(balanced), slice("echo", &[1])]);
+    assert_eq!((world.cluster(&key("192.0.2.7")), plan.problems), (vec![1], vec![]));
+    assert_eq!(world.maps.services.len(), 2, "its addresses, and no node port");
+}
+
+#[test]
+fn of_two_slices_one_may_go() {
+    let mut world = World::new();
+    let Change::PutSlice(mut second) = slice("echo", &[2, 3]) else { unreachable!("it is a slice") };
+    second.name = name("echo-2");
+    world.change(vec![
+        Change::PutService(service("echo", &[VIP])),
+        slice("echo", &[1, 2]),
+        Change::PutSlice(second),
+    ]);
+    assert_eq!(world.cluster(&key(VIP)), [1, 2, 3]);
+    world.change(vec![Change::DeleteSlice(name("echo"))]);
+    assert_eq!(world.cluster(&key(VIP)), [2, 3], "an endpoint that was in both stays");
+    world.change(vec![Change::DeleteSlice(name("echo-2"))]);
+    assert_eq!(world.cluster(&key(VIP)), [0; 0]);
+}
+
+#[test]
+fn affinity_that_is_put_on_and_off_changes_the_frontend_and_nothing_else() {
+    let mut world = World::new();
+    let with = |affinity_secs| {
+        let port = ServicePort { node_port: 30_080, ..port(80) };
+        Change::PutService(Service { affinity_secs, ports: vec![port], ..service("echo", &[VIP]) })
+    };
+    world.change(vec![with(0), slice("echo", &[1, 2])]);
+    for secs in [600, 10, 0] {
+        let plan = world.change(vec![with(secs)]);
+        assert_eq!(plan.ops.len(), 2, "the two frontends: {:?}", plan.ops);
+        for frontend in [key(VIP), node_port(30_080)] {
+            assert_eq!(world.maps.value(&frontend).affinity_secs, secs);
+        }
+        let ids = [key(VIP), node_port(30_080)].map(|frontend| world.maps.value(&frontend).service_id);
+        assert_eq!(ids[0], ids[1], "a client is known at all addresses of a port");
+    }
+}
+
 #[test]
 fn addresses_are_the_node_s_other_nodes_or_services() {
     let mut world = World::new();
