@@ -40,7 +40,6 @@ use crate::{
 #[expect(dead_code, reason = "the other tests of the agent use more of it")]
 mod cluster;
 #[path = "node_agent/feed.rs"]
-#[expect(dead_code, reason = "the other tests of the agent use more of it")]
 mod feed;
 #[path = "node_agent/ipvs.rs"]
 mod ipvs;
