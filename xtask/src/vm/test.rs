@@ -35,13 +35,13 @@ struct Target {
 /// Every one. The first says what the verifier made of each program.
 const TARGETS: &[Target] = &[
     Target { package: "fairlead-kernel", name: PROGRAMS, only: None },
+    Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
+    Target { package: "fairlead-agent", name: "node_resolver", only: Some("6.1") },
+    Target { package: "fairlead-bench", name: PROXY, only: Some("6.1") },
     Target { package: "fairlead-kernel", name: "packet", only: None },
     Target { package: "fairlead-kernel", name: "node", only: None },
     Target { package: "fairlead-agent", name: "node_agent", only: None },
     Target { package: "fairlead-kernel", name: "node_modes", only: Some("6.1") },
-    Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
-    Target { package: "fairlead-agent", name: "node_resolver", only: Some("6.1") },
-    Target { package: "fairlead-bench", name: PROXY, only: Some("6.1") },
 ];
 const PROGRAMS: &str = "vm_programs";
 /// It starts the whole binary, and something that waits.
@@ -54,8 +54,8 @@ const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge"
 const OBJECT: &str = "/fairlead.bpf.o";
 const BINARY: &str = "/bin/fairlead";
 const MEMORY_MIB: u32 = 2_048;
-/// A machine needs about three minutes; the one that is asked for every mode, some more.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+/// A machine needs about three minutes; the one that is asked for every mode, fifteen.
+const PATIENCE: Duration = Duration::from_secs(2_400);
 
 /// What is chosen of the tier; everything if nothing is said.
 #[derive(Clone, Copy, Default)]
