@@ -81,10 +81,9 @@ fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
             let (asked, failed) = client.stop();
             assert!(failed.is_empty(), "{change}: {failed:?} of {asked} connections");
         }
-        // IPVS knows connections by their ports for two minutes, also when its servers are gone.
-        if ![before, mode].contains(&ProxyMode::Ipvs) {
-            assert_eq!(lab.lost_requests(), lost, "{change}: somebody had to ask twice");
-        }
+        // The kernel remembers connections of other modes by their ports for two minutes, and may meet one again.
+        let lost = lab.lost_requests() - lost;
+        assert!(lost <= VIPS.len() as u64, "{change}: {lost} times somebody had to ask again");
         assert_eq!(lab.a.metrics("/proxyMode").1, mode.as_str());
         let mut found = Traces::of(&lab.topology.a.netns, &lab.a.config.bpffs_dir);
         assert_eq!(found.kinds(), kinds(mode), "{change}: {found:?}");
