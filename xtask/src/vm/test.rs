@@ -49,8 +49,8 @@ const PROXY: &str = "node_proxy_modes";
 const WAITS: &str = "/bin/sleep";
 /// Programs of this machine that the tests call, beside those of the modes with rules.
 const TOOLS: &[&str] = &["ip", "bpftool", "tcpdump"];
-/// What the tests need of a kernel: links, filters, and the tables that they look into.
-const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan"];
+/// What the tests need of a kernel: links, filters, the tables that they look into, and what ends sockets.
+const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan", "udp_diag"];
 const OBJECT: &str = "/fairlead.bpf.o";
 const BINARY: &str = "/bin/fairlead";
 const MEMORY_MIB: u32 = 2_048;
