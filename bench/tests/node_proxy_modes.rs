@@ -1,5 +1,6 @@
 //! `fairlead proxy` in the modes with rules: what it says when it cannot start or go on, that its rules come back, and what it
-//! leaves. Needs root, iptables, nftables, conntrack and a `fairlead` with the eBPF programs.
+//! leaves. Needs root, iptables, nftables, ipset, conntrack and a `fairlead` with the eBPF programs; IPVS where the kernel has
+//! it.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +38,13 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const MODES: &[(&str, &[&str])] = &[
     ("iptables", &["iptables", "-t", "nat", "-F", "KUBE-SERVICES"]),
     ("nftables", &["nft", "flush", "map", "ip", "kube-proxy", "service-ips"]),
+    ("ipvs", &["ip", "link", "delete", "kube-ipvs0"]),
 ];
+
+/// Where virtual servers are listed, in every namespace of a kernel that has IPVS.
+const SERVERS: &str = "/proc/thread-self/net/ip_vs";
+/// Set where the kernel must have IPVS: a machine that was made for it.
+const NEEDS_IPVS: &str = "FAIRLEAD_NEEDS_IPVS";
 
 /// Rules of somebody else, with names that begin like ours.
 const FOREIGN: &[&[&str]] = &[
@@ -163,7 +170,14 @@ impl Machine {
         }
     }
 
-    /// Chains, rules and tables of everybody, but for the tables that iptables makes when it is asked.
+    /// How much there is of everybody's.
+    fn lines(&self) -> usize {
+        let lists: [&[&str]; 3] = [&["nft", "list", "ruleset"], &["iptables-save"], &["ip", "-o", "address"]];
+        lists.iter().map(|list| self.exec(list).lines().count()).sum()
+    }
+
+    /// Chains, rules, tables, sets, virtual servers and addresses for them of everybody, but for the tables that iptables
+    /// makes when it is asked.
     fn traces(&self) -> BTreeSet<String> {
         let of_program = |program: &'static str| {
             let saved = self.exec(&[program]);
@@ -174,7 +188,18 @@ impl Machine {
         let tables = self.exec(&["nft", "list", "tables"]);
         let of_iptables =
             |line: &&str| ["filter", "nat", "mangle"].contains(&line.rsplit(' ').next().unwrap_or_default());
-        iptables.chain(tables.lines().filter(|line| !of_iptables(line)).map(str::to_owned)).collect()
+        let (sets, addresses) =
+            (self.exec(&["ipset", "list", "-name"]), self.exec(&["ip", "-brief", "address"]));
+        let of_services = |line: &&str| line.starts_with("kube-ipvs0");
+        let servers = self.topology.a.netns.run(|| fs::read_to_string(SERVERS).unwrap_or_default());
+        let is_server = |line: &&str| line.starts_with("TCP ") || line.starts_with("UDP ");
+        let others = [
+            tables.lines().filter(|line| !of_iptables(line)).collect(),
+            sets.lines().collect(),
+            addresses.lines().filter(of_services).collect(),
+            servers.lines().filter(is_server).collect::<Vec<_>>(),
+        ];
+        iptables.chain(others.concat().into_iter().map(str::to_owned)).collect()
     }
 }
 
@@ -262,8 +287,10 @@ fn who_holds_the_lock_of_xtables_is_named_and_waited_for() {
 
 #[test]
 fn rules_that_somebody_removes_come_back_and_a_cleanup_leaves_those_of_others() {
+    let has_ipvs = Path::new(SERVERS).exists();
+    assert!(has_ipvs || std::env::var_os(NEEDS_IPVS).is_none(), "the kernel has no IPVS");
     thread::scope(|scope| {
-        for (mode, vandalise) in MODES {
+        for (mode, vandalise) in MODES.iter().filter(|(mode, _)| has_ipvs || *mode != "ipvs") {
             scope.spawn(|| come_back_and_go(mode, vandalise));
         }
     });
@@ -276,13 +303,11 @@ fn come_back_and_go(mode: &str, vandalise: &[&str]) {
     let process = machine.start(mode, &[]);
     machine.wait_applied();
     machine.assert_serves();
-    let (whole, rules) =
-        (machine.traces(), |machine: &Machine| machine.exec(&["nft", "list", "ruleset"]).lines().count());
-    let lines = rules(&machine);
+    let (whole, lines) = (machine.traces(), machine.lines());
     assert!(whole.is_superset(&before) && whole.len() > before.len(), "{whole:?}");
     machine.exec(vandalise);
-    assert!(rules(&machine) < lines, "nothing was removed");
-    eventually_within(PATIENCE, "all rules are back", || (rules(&machine) == lines).then_some(()));
+    assert!(machine.lines() < lines, "nothing was removed");
+    eventually_within(PATIENCE, "all rules are back", || (machine.lines() == lines).then_some(()));
     machine.assert_serves();
     assert!(machine.log().contains("somebody has removed rules of this proxy"), "{}", machine.log());
     drop(process);

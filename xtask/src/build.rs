@@ -58,7 +58,7 @@ pub(crate) fn everything(profile: Profile) -> Result<()> {
 }
 
 /// Builds the binaries, with the eBPF object that is there.
-fn binaries(profile: Profile) -> Result<()> {
+pub(crate) fn binaries(profile: Profile) -> Result<()> {
     let mut cargo = cargo();
     cargo.args(["build", "--locked", "--package", "fairlead", "--package", "fairlead-bench"]);
     let title = match profile {

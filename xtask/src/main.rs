@@ -53,6 +53,9 @@ enum Command {
         /// With `vm`: only this kernel, such as `6.1`
         #[arg(long, value_name = "VERSION")]
         kernel: Option<String>,
+        /// With `vm`: only this test target, such as `node_modes`
+        #[arg(long, value_name = "NAME")]
+        test: Option<String>,
     },
     /// Measure
     Bench {
@@ -144,9 +147,13 @@ fn run(command: &Command) -> Result<()> {
             let keep: &[&str] = if *keep { &["--keep"] } else { &[] };
             step::attached(&mut Profile::Release.bench(&[&["demo"], keep].concat()))
         }
-        Command::Test { tier: Some(Tier::Vm), bless, kernel } => vm::test::run(*bless, kernel.as_deref()),
-        Command::Test { bless: true, .. } | Command::Test { kernel: Some(_), .. } => {
-            anyhow::bail!("--bless and --kernel belong to `test vm`")
+        Command::Test { tier: Some(Tier::Vm), bless, kernel, test } => {
+            vm::test::run(*bless, vm::test::Only { kernel: kernel.as_deref(), target: test.as_deref() })
+        }
+        Command::Test { bless: true, .. }
+        | Command::Test { kernel: Some(_), .. }
+        | Command::Test { test: Some(_), .. } => {
+            anyhow::bail!("--bless, --kernel and --test belong to `test vm`")
         }
         Command::Test { tier, .. } => test::run(*tier),
         Command::Bench { what, arguments } => what.run(arguments),

@@ -80,7 +80,7 @@ pub(crate) fn run(tier: Option<Tier>) -> Result<()> {
             run_cargo(&["--lib", "--bins"], &names, &mut count, &mut broken)?;
             run_cargo(&["--doc"], &[], &mut count, &mut broken)?;
         } else if tier == Tier::Vm {
-            if let Err(error) = vm::test::run(false, None) {
+            if let Err(error) = vm::test::run(false, vm::test::Only::default()) {
                 broken.push(format!("test vm: {error:#}"));
             }
         } else if !names.is_empty() {

@@ -13,7 +13,10 @@ use fairlead_plan::{
 
 use crate::{NodePortAddresses, ServiceConfig, cluster::Cluster};
 
+use self::lenience::Lenience;
+
 pub(crate) mod leftovers;
+mod lenience;
 
 /// Services as rules.
 pub(crate) struct Rules {
@@ -22,6 +25,8 @@ pub(crate) struct Rules {
     services: ServiceConfig,
     /// What the planners were made with.
     config: classic::Config,
+    /// Whether what conntrack cannot place is let through.
+    lenience: Lenience,
     /// None until the kernel has been observed, and after a failure.
     planners: Option<[Planner; 2]>,
     /// Open in that mode only.
@@ -75,7 +80,18 @@ impl Rules {
         fairlead_kernel::net::sysctl::set("ipv6/conf/all/forwarding", "1")?;
         let (node, services) = (node.to_owned(), services.clone());
         let (config, problems) = (classic::Config::default(), classic::Problems::default());
-        Ok(Some(Self { mode, node, services, config, planners: None, ipvs, problems }))
+        let lenience = Lenience::default();
+        Ok(Some(Self { mode, node, services, config, lenience, planners: None, ipvs, problems }))
+    }
+
+    /// Pods' packets have gone past the host's stack so far.
+    pub(crate) fn follow_programs(&mut self) {
+        self.lenience = Lenience::Begun;
+    }
+
+    /// Nothing else carries services or packets any more.
+    pub(crate) fn are_in_charge(&mut self, now_ms: u64) {
+        self.lenience.hand_over(now_ms);
     }
 
     /// Makes the kernel hold what the view asks for; returns what could not be done.
@@ -86,7 +102,9 @@ impl Rules {
         scope: Scope<'_>,
         now_ms: u64,
     ) -> Result<Vec<Problem>, KernelError> {
+        let tcp_be_liberal = self.lenience.holds(now_ms);
         let config = cluster.read(|inner| self.config(&inner.view, local))?;
+        let config = classic::Config { tcp_be_liberal, ..config };
         if config != self.config {
             (self.config, self.planners) = (config, None);
         }
@@ -133,7 +151,8 @@ impl Rules {
 
     /// When something is due without a change.
     pub(crate) fn next_release_ms(&self) -> Option<u64> {
-        self.planners.iter().flatten().filter_map(Planner::next_release_ms).min()
+        let of_planners = self.planners.iter().flatten().filter_map(Planner::next_release_ms);
+        of_planners.chain(self.lenience.due_ms()).min()
     }
 
     /// Observes the kernel.
@@ -181,7 +200,7 @@ impl Rules {
     }
 
     /// The settings as the node is now.
-    fn config(&self, view: &View, local: &LocalNode) -> Result<classic::Config, KernelError> {
+    fn config(&self, view: &View, local: &LocalNode) -> classic::Config {
         let rules = &self.services.rules;
         let node = view.node(&self.node);
         // Without a network of the whole cluster, pods are those of this node: others come from outside.
@@ -189,8 +208,6 @@ impl Rules {
             true => node.map(|node| node.pod_networks.clone()).unwrap_or_default(),
             false => rules.pod_networks.clone(),
         };
-        let bound = kernel_ipvs::addresses_of(ipvs::INTERFACE)?;
-        let own: Vec<_> = local.addresses.iter().filter(|(address, _)| !bound.contains(*address)).collect();
         let primary = || self.services.addresses.clone();
         let node_ports = match (&self.services.node_port_addresses, self.mode) {
             // kube-proxy's default in this mode.
@@ -199,7 +216,8 @@ impl Rules {
             }
             (NodePortAddresses::All, _) => classic::NodePortAddresses::All,
             _ => {
-                let serving = own.iter().filter(|(_, serves)| **serves).map(|(address, _)| **address);
+                let serving =
+                    local.addresses.iter().filter(|(_, serves)| **serves).map(|(address, _)| *address);
                 classic::NodePortAddresses::Only(serving.collect())
             }
         };
@@ -207,18 +225,18 @@ impl Rules {
             true => node.map(|node| node.addresses.clone()).unwrap_or_default(),
             false => primary(),
         };
-        Ok(classic::Config {
+        classic::Config {
             node: self.node.clone(),
             masquerade_all: rules.masquerade_all,
             masquerade_bit: rules.masquerade_bit,
             pod_networks,
             node_addresses,
             node_ports,
-            local_addresses: own.iter().map(|(a, _)| **a).filter(|address| !address.is_loopback()).collect(),
+            local_addresses: local.addresses.keys().filter(|own| !own.is_loopback()).copied().collect(),
             localhost_node_ports: rules.localhost_node_ports,
             service_networks: rules.service_networks.clone(),
             tcp_be_liberal: false,
-        })
+        }
     }
 
     fn ipvs(&self) -> Result<&kernel_ipvs::Ipvs, KernelError> {

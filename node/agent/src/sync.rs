@@ -136,6 +136,9 @@ impl<S: State> SyncLoop<S> {
         network: Arc<Network>,
     ) -> Self {
         self.rules = rules;
+        if let Some(rules) = self.rules.as_mut().filter(|_| leftovers.had_shortcuts()) {
+            rules.follow_programs();
+        }
         self.leftovers = (!leftovers.is_empty()).then_some((leftovers, network));
         self
     }
@@ -286,6 +289,10 @@ impl<S: State> SyncLoop<S> {
             tracing::error!(%error, "what another proxy mode left cannot be removed yet; trying again");
             self.leftovers = Some((leftovers, network));
             return Ok(());
+        }
+        let now_ms = self.now_ms();
+        if let Some(rules) = &mut self.rules {
+            rules.are_in_charge(now_ms);
         }
         // Routes past the host's stack may be used from now on.
         self.routes = None;

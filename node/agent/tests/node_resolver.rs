@@ -40,7 +40,6 @@ use crate::{
 #[expect(dead_code, reason = "the other tests of the agent use more of it")]
 mod cluster;
 #[path = "node_agent/feed.rs"]
-#[expect(dead_code, reason = "the other tests of the agent use more of it")]
 mod feed;
 #[path = "node_agent/ipvs.rs"]
 mod ipvs;
@@ -237,7 +236,7 @@ impl Held {
 
     /// It is led to the other server, or told that it has to ask anew.
     fn is_not_left_waiting(&self, mode: ProxyMode) {
-        eventually("the socket is led away or ended", || {
+        eventually(&format!("{mode}: the socket is led away or ended"), || {
             match run_in(&self.client, || ask_by_datagram(&self.socket)) {
                 Ok(name) => (name == "other").then_some(()),
                 Err(error) => {

@@ -157,10 +157,7 @@ pub async fn remove_rules(
 }
 
 /// Addresses of an interface; none when it is not there.
-///
-/// # Errors
-/// The kernel cannot be asked.
-pub fn addresses_of(interface: &str) -> Result<BTreeSet<IpAddr>, KernelError> {
+fn addresses_of(interface: &str) -> Result<BTreeSet<IpAddr>, KernelError> {
     Ok(crate::net::interfaces::all()?
         .into_iter()
         .filter(|(name, _)| name == interface)

@@ -52,7 +52,7 @@ pub use memory::{give_memory_back, let_go_of_code};
 pub use net::AddressChanges;
 pub use options::{Capacities, Carriage, Forwarding, ServiceOptions, Xdp};
 pub use pods::{PodSpec, Pods};
-pub use retire::retire_ebpf_services;
+pub use retire::{is_pinned, retire_ebpf_services};
 pub use stack::retire_masquerade;
 pub use state::{LocalState, State};
 pub use tables::Tables;

@@ -21,6 +21,11 @@ use crate::{
     tables::ignore_absent,
 };
 
+/// Whether a node has programs and maps there.
+pub fn is_pinned(bpffs_dir: &Path) -> bool {
+    Pins::new(bpffs_dir).maps().exists()
+}
+
 /// Takes services, and the short ways of pods' packets, out of what the programs do. First packets go through the
 /// host's stack again, where rules see them. Then what the programs know of services is deleted, addresses first: an
 /// address that is known and has no such port is refused. The links of the sockets go last: a socket that is not

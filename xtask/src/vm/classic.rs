@@ -74,6 +74,7 @@ const PROTOCOLS: &str = "/etc/protocols";
 /// Puts the programs of these modes into a root file system.
 pub(crate) fn add_tools(files: &mut Initramfs) -> Result<()> {
     TOOLS.iter().try_for_each(|tool| files.tool(tool))?;
+    files.program(Path::new(IPTABLES), Path::new(IPTABLES))?;
     for name in IPTABLES_NAMES {
         files.program(&Path::new("/usr/sbin").join(name), Path::new(IPTABLES))?;
     }

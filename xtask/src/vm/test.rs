@@ -17,7 +17,12 @@ use super::{
     classic,
     kernel::{RELEASES, Release},
 };
-use crate::{bpf, build, paths, setup, test::Count};
+use crate::{
+    bpf,
+    build::{self, Profile},
+    paths, setup,
+    test::Count,
+};
 
 /// A test target that runs in a machine.
 struct Target {
@@ -30,20 +35,61 @@ struct Target {
 /// Every one. The first says what the verifier made of each program.
 const TARGETS: &[Target] = &[
     Target { package: "fairlead-kernel", name: PROGRAMS, only: None },
+    Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
+    Target { package: "fairlead-agent", name: "node_resolver", only: Some("6.1") },
+    Target { package: "fairlead-bench", name: PROXY, only: Some("6.1") },
     Target { package: "fairlead-kernel", name: "packet", only: None },
     Target { package: "fairlead-kernel", name: "node", only: None },
     Target { package: "fairlead-agent", name: "node_agent", only: None },
     Target { package: "fairlead-kernel", name: "node_modes", only: Some("6.1") },
 ];
 const PROGRAMS: &str = "vm_programs";
+/// It starts the whole binary, and something that waits.
+const PROXY: &str = "node_proxy_modes";
+const WAITS: &str = "/bin/sleep";
 /// Programs of this machine that the tests call, beside those of the modes with rules.
 const TOOLS: &[&str] = &["ip", "bpftool", "tcpdump"];
-/// What the tests need of a kernel: links, filters, and the tables that they look into.
-const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan"];
+/// What the tests need of a kernel: links, filters, the tables that they look into, and what ends sockets.
+const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan", "udp_diag"];
 const OBJECT: &str = "/fairlead.bpf.o";
+const BINARY: &str = "/bin/fairlead";
 const MEMORY_MIB: u32 = 2_048;
-/// A machine needs about three minutes; the one that is asked for every mode, some more.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+/// A machine needs about three minutes; the one that is asked for every mode, fifteen.
+const PATIENCE: Duration = Duration::from_secs(2_400);
+
+/// What is chosen of the tier; everything if nothing is said.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Only<'a> {
+    /// A kernel, such as `6.1`.
+    pub(crate) kernel: Option<&'a str>,
+    /// The name of a target.
+    pub(crate) target: Option<&'a str>,
+}
+
+impl Only<'_> {
+    fn releases(self) -> Result<Vec<&'static Release>> {
+        chosen("kernel", RELEASES, |release| release.version, self.kernel)
+    }
+
+    fn targets(self) -> Result<Vec<&'static Target>> {
+        chosen("test", TARGETS, |target| target.name, self.target)
+    }
+}
+
+/// Those rows that have the name that is wanted, or all.
+fn chosen<'a, T>(
+    what: &str,
+    rows: &'a [T],
+    name: fn(&'a T) -> &'a str,
+    wanted: Option<&str>,
+) -> Result<Vec<&'a T>> {
+    let chosen: Vec<&T> = rows.iter().filter(|row| wanted.is_none_or(|wanted| wanted == name(row))).collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = rows.iter().map(name).collect();
+        bail!("there is no {what} {}; there are {}", wanted.unwrap_or_default(), known.join(", "));
+    }
+    Ok(chosen)
+}
 
 /// Tests that cannot pass on a kernel: its version, the test, why.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -63,29 +109,34 @@ struct Outcome {
     broken: Vec<String>,
 }
 
-/// Runs the tier on all kernels at once, or on `only` one; `bless` writes the instruction counts as the new budget.
-pub(crate) fn run(bless: bool, only: Option<&str>) -> Result<()> {
-    let releases: Vec<&Release> =
-        RELEASES.iter().filter(|release| only.is_none_or(|only| only == release.version)).collect();
-    if releases.is_empty() {
-        let known: Vec<&str> = RELEASES.iter().map(|release| release.version).collect();
-        bail!("there is no kernel {}; there are {}", only.unwrap_or_default(), known.join(", "));
+/// Runs the tier on all kernels at once, or what is chosen of it; `bless` writes the instruction counts as the new budget.
+pub(crate) fn run(bless: bool, only: Only<'_>) -> Result<()> {
+    let releases: Vec<&Release> = only.releases()?;
+    let targets = only.targets()?;
+    let counts_programs = targets.iter().any(|target| target.name == PROGRAMS);
+    if bless && !counts_programs {
+        bail!("--bless writes what {PROGRAMS} says: leave --test away, or choose that one");
     }
     setup::need_root("the programs are loaded into the running kernel as well")?;
     setup::run(setup::RUN)?;
     bpf::build()?;
     build::guest()?;
-    let executables = executables()?;
+    let executables = executables(&targets)?;
+    if executables.contains_key(PROXY) {
+        build::binaries(Profile::Dev)?;
+    }
     let kernels: Vec<Kernel> = releases.iter().map(|release| Kernel::of(**release)).collect::<Result<_>>()?;
     let started = Instant::now();
     let mut all = Outcome::default();
     let own = running_kernel();
-    for line in programs_here(&executables[PROGRAMS])? {
-        all.note_program(&line, &own);
+    if let Some(executable) = executables.get(PROGRAMS) {
+        for line in programs_here(executable)? {
+            all.note_program(&line, &own);
+        }
     }
     let outcomes: Vec<Result<Outcome>> = thread::scope(|scope| {
-        let executables = &executables;
-        let boot = |(release, kernel)| scope.spawn(move || one(release, kernel, executables));
+        let (targets, executables) = (&targets, &executables);
+        let boot = |(release, kernel)| scope.spawn(move || one(release, kernel, targets, executables));
         let machines: Vec<_> = releases.iter().copied().zip(&kernels).map(boot).collect();
         machines.into_iter().map(|machine| machine.join().expect("it does not panic")).collect()
     });
@@ -110,14 +161,20 @@ pub(crate) fn run(bless: bool, only: Option<&str>) -> Result<()> {
     if !all.broken.is_empty() {
         bail!("not everything works on every kernel");
     }
-    if bless {
-        return all.counts.bless();
+    match (counts_programs, bless) {
+        (false, _) => Ok(()),
+        (true, true) => all.counts.bless(),
+        (true, false) => all.counts.compare(&Counts::budget()?),
     }
-    all.counts.compare(&Counts::budget()?)
 }
 
 /// Boots one kernel and runs every target in it.
-fn one(release: &Release, kernel: &Kernel, executables: &BTreeMap<String, PathBuf>) -> Result<Outcome> {
+fn one(
+    release: &Release,
+    kernel: &Kernel,
+    targets: &[&Target],
+    executables: &BTreeMap<String, PathBuf>,
+) -> Result<Outcome> {
     let version = release.version;
     println!("{version:>5} │ {}", style(&kernel.version).cyan());
     let mut files = Initramfs::default();
@@ -125,9 +182,13 @@ fn one(release: &Release, kernel: &Kernel, executables: &BTreeMap<String, PathBu
     classic::add_tools(&mut files)?;
     files.file(Path::new(OBJECT), &paths::target().join("bpf").join("fairlead.bpf.o"))?;
     let mut steps = Vec::new();
-    for target in TARGETS.iter().filter(|target| target.only.is_none_or(|only| only == version)) {
+    for target in targets.iter().filter(|target| target.only.is_none_or(|only| only == version)) {
         let inside = format!("/tests/{}", target.name);
         files.program(Path::new(&inside), &executables[target.name])?;
+        if target.name == PROXY {
+            files.program(Path::new(BINARY), &Profile::Dev.fairlead())?;
+            files.program(Path::new(WAITS), Path::new(WAITS))?;
+        }
         steps.push(step(*release, target.name, inside));
     }
     let name = format!("test-{version}");
@@ -196,6 +257,7 @@ fn step(release: Release, target: &str, inside: String) -> Step {
     let env = [
         ("CI", "true"),
         ("FAIRLEAD_BPF_OBJECT", OBJECT),
+        ("FAIRLEAD_BIN", BINARY),
         ("FAIRLEAD_NEEDS_IPVS", "true"),
         ("RUST_BACKTRACE", "0"),
     ];
@@ -221,11 +283,11 @@ fn running_kernel() -> String {
 }
 
 /// Builds the targets and finds their executables.
-fn executables() -> Result<BTreeMap<String, PathBuf>> {
+fn executables(targets: &[&Target]) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut cargo = build::cargo();
     cargo.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
-    for Target { package, name, .. } in TARGETS {
+    for Target { package, name, .. } in targets {
         cargo.args(["--package", package, "--test", name]);
     }
     println!("… build the tests");
@@ -237,7 +299,7 @@ fn executables() -> Result<BTreeMap<String, PathBuf>> {
             found.insert(name.to_owned(), PathBuf::from(path));
         }
     }
-    match TARGETS.iter().find(|target| !found.contains_key(target.name)) {
+    match targets.iter().find(|target| !found.contains_key(target.name)) {
         Some(Target { package, name, .. }) => bail!("cargo did not build the test {name} of {package}"),
         None => Ok(found),
     }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use fairlead_kernel::{
-    Carriage, KernelError, iptables as kernel_iptables, ipvs as kernel_ipvs, nft, retire_ebpf_services,
-    retire_masquerade,
+    Carriage, KernelError, iptables as kernel_iptables, ipvs as kernel_ipvs, is_pinned, nft,
+    retire_ebpf_services, retire_masquerade,
 };
 use fairlead_plan::{
     ProxyMode,
@@ -45,7 +45,10 @@ impl Leftovers {
         let known = match fs::read_to_string(&path) {
             Ok(text) => text,
             // Before there was the file there was this mode only.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => ProxyMode::Ebpf.to_string(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_pinned(bpffs_dir) => {
+                ProxyMode::Ebpf.to_string()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(AgentError::file("reading", &path)(error)),
         };
         let mut others: BTreeSet<ProxyMode> = known.lines().filter_map(|line| line.parse().ok()).collect();
@@ -60,6 +63,11 @@ impl Leftovers {
         self.others.is_empty()
     }
 
+    /// Whether pods' packets went past the host's stack before.
+    pub(crate) fn had_shortcuts(&self) -> bool {
+        self.others.contains(&ProxyMode::Ebpf)
+    }
+
     /// Who carries services, given who did.
     pub(crate) fn carriage(&self) -> Carriage {
         match self.mode {
@@ -69,21 +77,22 @@ impl Leftovers {
         }
     }
 
-    /// Lets this mode be the only one, once it carries every service.
+    /// Lets this mode be the only one, once it carries every service. Packets pass the host's stack by when no rule is left
+    /// there: one that saw half of a connection would drop what it cannot place.
     ///
     /// # Errors
     /// Something cannot be removed; call again.
     pub(crate) async fn take_over(&mut self, network: &Network) -> Result<(), AgentError> {
-        if self.mode == ProxyMode::Ebpf {
-            network.use_shortcuts().await?;
-        }
         for mode in self.others.clone() {
             tracing::info!(%mode, "removing what another proxy mode left");
             remove(mode, Some(self.mode), &self.bpffs_dir).await?;
             self.others.remove(&mode);
             self.write()?;
         }
-        Ok(())
+        match self.mode {
+            ProxyMode::Ebpf => network.use_shortcuts().await,
+            _ => Ok(()),
+        }
     }
 
     fn write(&self) -> Result<(), AgentError> {
@@ -178,8 +187,11 @@ mod tests {
 
     #[test]
     fn a_mode_is_remembered_until_the_next_one_has_taken_over() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let open = |mode| Leftovers::open(directory.path(), Path::new("/nowhere"), mode).expect("opens");
+        // Without a dot, which names of pins do not have.
+        let directory = tempfile::Builder::new().prefix("fltest-").tempdir().expect("a directory");
+        let pins = directory.path().join("pins");
+        fs::create_dir_all(pins.join("maps")).expect("a directory");
+        let open = |mode| Leftovers::open(directory.path(), &pins, mode).expect("opens");
         let first = open(ProxyMode::Nftables);
         assert_eq!(first.others, BTreeSet::from([ProxyMode::Ebpf]), "what there was before the file");
         // It ended before it had taken over.
@@ -189,6 +201,13 @@ mod tests {
         let third = open(ProxyMode::Ipvs);
         assert_eq!(third.others, BTreeSet::from([ProxyMode::Ebpf, ProxyMode::Nftables]));
         assert_eq!(third.carriage(), Carriage::Rules);
+    }
+
+    #[test]
+    fn a_node_that_was_never_used_has_nothing_to_remove() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = Leftovers::open(directory.path(), Path::new("/nowhere"), ProxyMode::Iptables);
+        assert!(first.expect("opens").is_empty());
     }
 
     #[test]

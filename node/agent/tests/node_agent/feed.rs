@@ -26,42 +26,53 @@ const PORT: u16 = 6444;
 
 /// The cluster, and the feed that tells of it. It ends when it is dropped.
 pub(crate) struct Feed {
-    view: View,
-    updates: watch::Sender<Vec<Update>>,
+    told: watch::Sender<Told>,
     pub(crate) endpoint: FeedEndpoint,
     _runtime: Runtime,
 }
 
-struct Service {
-    /// Everything since the beginning; the first is a snapshot.
-    updates: watch::Receiver<Vec<Update>>,
+/// What there is, and the changes that led to it.
+#[derive(Clone, Default)]
+struct Told {
+    view: View,
+    changes: Vec<Update>,
 }
+
+impl Told {
+    fn add(&mut self, update: Update) {
+        self.view.apply(update.clone());
+        self.changes.push(update);
+    }
+
+    fn snapshot(&self) -> Update {
+        Update { revision: self.view.revision(), snapshot: true, changes: self.view.to_changes() }
+    }
+}
+
+struct Service(watch::Receiver<Told>);
 
 impl Feed {
     /// Listens in a node's namespace, at its first address.
     pub(crate) fn start(node: &Node, changes: Vec<Change>) -> Self {
         let revision = Revision { epoch: 1, sequence: 1 };
-        let first = Update { revision, snapshot: true, changes };
-        let mut view = View::default();
-        view.apply(first.clone());
-        let (updates, receiver) = watch::channel(vec![first]);
+        let mut told = Told::default();
+        told.add(Update { revision, snapshot: true, changes });
+        let (told, receiver) = watch::channel(told);
         let runtime = runtime_in(&node.netns.path());
         let address = SocketAddr::new(node.addresses[0], PORT);
-        let serving = runtime.spawn(serve(address, Service { updates: receiver }));
+        let serving = runtime.spawn(serve(address, Service(receiver)));
         let endpoint = runtime.block_on(serving).expect("the feed starts");
-        Self { view, updates, endpoint, _runtime: runtime }
+        Self { told, endpoint, _runtime: runtime }
     }
 
     /// Tells of changes.
     pub(crate) fn change(&mut self, changes: Vec<Change>) {
-        let sequence = self.view.revision().sequence + 1;
-        let update = Update { revision: Revision { epoch: 1, sequence }, snapshot: false, changes };
-        self.view.apply(update.clone());
-        self.updates.send_modify(|updates| updates.push(update));
+        let revision = Revision { epoch: 1, sequence: self.sequence() + 1 };
+        self.told.send_modify(|told| told.add(Update { revision, snapshot: false, changes }));
     }
 
     pub(crate) fn sequence(&self) -> u64 {
-        self.view.revision().sequence
+        self.told.borrow().view.revision().sequence
     }
 }
 
@@ -81,13 +92,19 @@ impl feed_server::Feed for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let mut sent = 0;
-        let batches = WatchStream::new(self.updates.clone()).map(move |updates| {
-            let new = updates[sent..].to_vec();
-            sent = updates.len();
+        let told = self.0.clone();
+        // Whoever comes is told what there is, in one piece.
+        let (snapshot, mut sent) = {
+            let told = told.borrow();
+            (told.snapshot(), told.changes.len())
+        };
+        let batches = WatchStream::new(told).map(move |told| {
+            let new = told.changes[sent..].to_vec();
+            sent = told.changes.len();
             stream::iter(new.into_iter().flat_map(responses).map(Ok))
         });
-        Ok(Response::new(Box::pin(batches.flatten())))
+        let first = stream::iter(responses(snapshot).into_iter().map(Ok));
+        Ok(Response::new(Box::pin(first.chain(batches.flatten()))))
     }
 }
 

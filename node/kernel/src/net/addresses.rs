@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use fairlead_plan::ipvs::INTERFACE;
 use futures::{StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -17,17 +18,19 @@ use super::Netlink;
 use crate::{KernelError, LocalState};
 
 impl Netlink {
-    /// What the interfaces of this namespace say.
+    /// What the interfaces of this namespace say, but for the one that has services' addresses for IPVS: whoever made it, they
+    /// are not the node's own.
     ///
     /// # Errors
     /// The request fails.
     pub async fn local_state(&self, uplink: u32) -> Result<LocalState, KernelError> {
         let messages: Result<Vec<_>, _> = self.handle().address().get().execute().try_collect().await;
         let messages = messages.map_err(KernelError::netlink("listing addresses"))?;
+        let of_services = self.link(INTERFACE).await?.map(|link| link.index);
         // A loopback interface that is down has none, and is there all the same for the socket hooks.
         let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
         let mut addresses: BTreeMap<IpAddr, bool> = loopback.map(|address| (address, false)).into();
-        for message in &messages {
+        for message in messages.iter().filter(|message| Some(message.header.index) != of_services) {
             if let Some(address) = own_address(message) {
                 *addresses.entry(address).or_default() |= message.header.index == uplink;
             }

@@ -41,9 +41,17 @@ pub struct Jump {
 }
 
 impl Jump {
-    /// Whether both lead from one chain to the same.
+    /// Whether both lead the same packets from one chain to the same.
     pub fn same(&self, other: &Self) -> bool {
-        (self.table, self.from, self.to) == (other.table, other.from, other.to)
+        (self.table, self.from, self.to, self.new_only) == (other.table, other.from, other.to, other.new_only)
+    }
+
+    /// Whether a rule, as it is saved, is this one. Comments may differ: they have changed between versions of kube-proxy.
+    pub(super) fn is(&self, rule: &str) -> bool {
+        let words: Vec<&str> = rule.split_whitespace().collect();
+        words.starts_with(&["-A", self.from])
+            && words.ends_with(&["-j", self.to])
+            && words.windows(2).any(|pair| pair == ["--ctstate", "NEW"]) == self.new_only
     }
 
     /// The rule, before all others of its chain.

@@ -54,7 +54,7 @@ impl Saved {
 
     /// Whether a built-in chain leads to ours.
     pub fn has_jump(&self, jump: &Jump) -> bool {
-        self.rules(jump.table).any(|rule| is_jump(rule, jump))
+        self.rules(jump.table).any(|rule| jump.is(rule))
     }
 
     /// Whether a chain is there.
@@ -92,7 +92,7 @@ impl Saved {
             for rule in &content.rules {
                 let from = chain_of(rule).unwrap_or_default();
                 let to = rule.rsplit_once(" -j ").and_then(|(_, to)| to.split(' ').next());
-                let is_named = jumps.iter().any(|jump| jump.table == *table && is_jump(rule, jump));
+                let is_named = jumps.iter().any(|jump| jump.table == *table && jump.is(rule));
                 if !gone(from) && (to.is_some_and(&gone) || is_named) {
                     section.rules.push(rule.replacen("-A ", "-D ", 1));
                 }
@@ -118,10 +118,6 @@ impl Section {
 /// Whether a chain of `nat` belongs to one service.
 pub fn is_service_chain(chain: &str) -> bool {
     SERVICE_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
-}
-
-fn is_jump(rule: &str, jump: &Jump) -> bool {
-    chain_of(rule) == Some(jump.from) && rule.trim_end().ends_with(&format!(" -j {}", jump.to))
 }
 
 fn chain_of(rule: &str) -> Option<&str> {
