@@ -27,7 +27,7 @@ use crate::{
     identity::FEED_PORT,
     listen::{self, Inherited},
     paths,
-    store::select::{EtcdArgs, Kind},
+    store::select::{DurabilityArgs, EtcdArgs, Kind},
     up::credentials,
 };
 
@@ -93,6 +93,9 @@ pub(crate) struct ServerArgs {
     /// Where objects are stored: in a file below the state directory, or in etcd
     #[arg(long, value_name = "STORE", value_enum, default_value_t)]
     store: Kind,
+    /// What an acknowledged write has survived.
+    #[command(flatten)]
+    durability: DurabilityArgs,
     /// Where etcd is.
     #[command(flatten)]
     etcd: EtcdArgs,
@@ -111,7 +114,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let sockets = Sockets::open(args)?;
     daemon::run(async |shutdown| {
         let store = tokio::select! {
-            opened = args.store.open(&args.state_dir, &args.etcd) => opened?,
+            opened = args.store.open(&args.state_dir, &args.durability, &args.etcd) => opened?,
             () = shutdown.cancelled() => return Ok(()),
         };
         let tls = feed_tls(args)?;
