@@ -18,8 +18,10 @@ use kube::Client;
 
 mod limits;
 mod memory;
+mod turns;
 
 use limits::LimitArgs;
+use turns::Turns;
 
 use crate::{
     cli::absolute_path,
@@ -122,19 +124,15 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
         let client = Client::new(api.in_process(), "default");
         let feed = Feed::new(FeedConfig { listeners: sockets.feed, tls }, client.clone()).await?;
         let controllers = Controllers::new(client.clone(), controllers_config(args))?;
-        let scheduler = Scheduler::new(client);
+        let turns = Turns::new(args.store, client.clone())?;
 
         let mut parts = Parts::new(shutdown);
         parts.spawn("API server", |stop| async { Ok(api.run(stop).await?) });
         parts.spawn("feed", |stop| async { Ok(feed.run(stop).await?) });
-        parts.spawn("controllers", |stop| async {
-            controllers.run(stop).await;
-            Ok(())
-        });
-        parts.spawn("scheduler", |stop| async {
-            scheduler.run(stop).await;
-            Ok(())
-        });
+        let control = move |stop| controllers.clone().run(stop);
+        parts.spawn("controllers", |stop| turns.clone().take(turns::CONTROLLERS, stop, control));
+        let schedule = move |stop| Scheduler::new(client.clone()).run(stop);
+        parts.spawn("scheduler", |stop| turns.take(turns::SCHEDULER, stop, schedule));
         parts.spawn("memory", memory::give_back_after_bursts);
         tracing::info!(state_dir = %args.state_dir.display(), "serving");
         parts.join().await
