@@ -5,6 +5,7 @@
 mod admission;
 mod apply;
 mod client;
+mod evictions;
 mod http;
 mod kubectl;
 mod limits;
