@@ -169,6 +169,7 @@ fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<
         state_dir: args.state_dir.clone(),
         listeners,
         advertise: args.advertise_address.clone(),
+        shares_store: args.store == Kind::Etcd,
         server_names: args.server_name.clone(),
         service_networks: args.service_cidr.clone(),
         service_node_ports: args.service_node_port_range,

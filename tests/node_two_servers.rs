@@ -15,6 +15,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     coordination::v1::Lease,
     core::v1::{Node, Pod, ResourceQuota, Service},
+    discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, Client, Config,
@@ -31,6 +32,8 @@ const CREATORS: usize = 64;
 /// What the quota allows.
 const PODS: usize = 40;
 const SERVICES_PER_CREATOR: usize = 3;
+/// Where others are told that they reach the servers.
+const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 /// What each Service gets: addresses of two families, a node port, and a port for health checks.
 const CLAIMS_PER_SERVICE: usize = 4;
 
@@ -65,12 +68,15 @@ fn etcd(dir: &Path, url: &str) -> Process {
     )
 }
 
-fn server(state: &Path, etcd: &str) -> Process {
+fn server(state: &Path, etcd: &str, address: &str) -> Process {
+    let port = free_port();
     Process::start(
         Command::new(env!("CARGO_BIN_EXE_fairlead"))
             .arg("server")
             .arg(format!("--state-dir={}", state.display()))
-            .arg(format!("--listen=127.0.0.1:{}", free_port()))
+            .arg(format!("--advertise-address={address}"))
+            .arg(format!("--kubeconfig-server=https://127.0.0.1:{port}"))
+            .arg(format!("--listen=127.0.0.1:{port}"))
             .arg(format!("--feed-listen=127.0.0.1:{}", free_port()))
             .args(["--store=etcd", &format!("--etcd-endpoints={etcd}")]),
     )
@@ -175,15 +181,16 @@ async fn two_servers_hand_nothing_out_twice_and_one_goes_on_without_the_other() 
     let url = format!("http://127.0.0.1:{}", free_port());
     let _etcd = etcd(&dir.path().join("etcd"), &url);
     let states = ["one", "two"].map(|name| dir.path().join(name));
-    let first = server(&states[0], &url);
+    let first = server(&states[0], &url, ADDRESSES[0]);
     let one = client(&states[0]).await;
     // All servers of a cluster have one authority.
     std::fs::create_dir_all(states[1].join("pki")).unwrap();
     for name in ["ca.crt", "ca.key"] {
         std::fs::copy(states[0].join("pki").join(name), states[1].join("pki").join(name)).unwrap();
     }
-    let _second = server(&states[1], &url);
+    let _second = server(&states[1], &url, ADDRESSES[1]);
     let clients = [one, client(&states[1]).await];
+    api_is_at(&clients[0], &ADDRESSES).await;
 
     let quotas: Api<ResourceQuota> = Api::default_namespaced(clients[0].clone());
     let hard = json!({ "pods": PODS.to_string() });
@@ -225,6 +232,18 @@ async fn two_servers_hand_nothing_out_twice_and_one_goes_on_without_the_other() 
     assert!(pods[1].create(&PostParams::default(), &pod("over")).await.is_err(), "the quota holds");
     quotas_off(&clients[1]).await;
     take_over(&clients[1], names, &before, holder).await;
+    api_is_at(&clients[1], &ADDRESSES[1..]).await;
+}
+
+/// The endpoints of the Service `kubernetes` become these.
+async fn api_is_at(client: &Client, expected: &[&str]) {
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    eventually("the API is at the servers that there are", async || {
+        let slice = slices.get("kubernetes").await.ok()?;
+        let addresses: Vec<String> = slice.endpoints?.into_iter().flat_map(|one| one.addresses).collect();
+        (addresses == expected).then_some(())
+    })
+    .await;
 }
 
 async fn quotas_off(client: &Client) {
