@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags},
     link::{InfoData, InfoVeth},
     route::RouteType,
 };
@@ -83,8 +84,7 @@ async fn make_fabric() -> anyhow::Result<()> {
     let bridge = LinkBridge::new(BRIDGE).mcast_snooping(false).up().build();
     netlink.link().add(bridge).execute().await?;
     let index = index_of(&netlink, BRIDGE).await?;
-    netlink.address().add(index, FABRIC_V4.into(), 24).execute().await?;
-    netlink.address().add(index, FABRIC_V6.into(), 64).execute().await?;
+    add_addresses(&netlink, index, [FABRIC_V4.into(), FABRIC_V6.into()]).await?;
     set_up(&netlink, "lo").await
 }
 
@@ -109,10 +109,7 @@ async fn make_node(index: u8) -> anyhow::Result<()> {
     set_up(&netlink, "lo").await?;
     set_up(&netlink, UPLINK).await?;
     let uplink = index_of(&netlink, UPLINK).await?;
-    for address in node_addresses(index) {
-        let length = if address.is_ipv4() { 24 } else { 64 };
-        netlink.address().add(uplink, address, length).execute().await?;
-    }
+    add_addresses(&netlink, uplink, node_addresses(index)).await?;
     for (address, length) in UNREACHABLE {
         let route = match address {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
@@ -125,6 +122,21 @@ async fn make_node(index: u8) -> anyhow::Result<()> {
                 .build(),
         };
         netlink.route().add(route).execute().await?;
+    }
+    Ok(())
+}
+
+/// Gives a link of the fabric its addresses, which can be listened on at once. Without duplicate address detection switched
+/// off for the address itself, the kernel holds it back until a work queue has found that there is nothing to detect.
+async fn add_addresses(netlink: &Handle, link: u32, addresses: [IpAddr; 2]) -> anyhow::Result<()> {
+    for address in addresses {
+        let length = if address.is_ipv4() { 24 } else { 64 };
+        let mut request = netlink.address().add(link, address, length);
+        if address.is_ipv6() {
+            let flags = AddressFlags::Nodad | AddressFlags::Permanent;
+            request.message_mut().attributes.push(AddressAttribute::Flags(flags));
+        }
+        request.execute().await?;
     }
     Ok(())
 }

@@ -1,8 +1,13 @@
 //! One cluster is killed in several ways and removed or started again, while another one beside it goes on.
 
-use std::{os::unix::process::ExitStatusExt, path::Path, process::Stdio};
+use std::{
+    io::{Read as _, Seek as _},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::Stdio,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fairlead_bench::{
     cluster::Cluster,
     scenario::{apply, load::Load},
@@ -37,7 +42,8 @@ pub(crate) async fn in_the_middle_of_a_start(api_port: u16) -> Result<()> {
 async fn end_when_made(cluster: &Cluster, ending: Signal, node: &str) -> Result<()> {
     let mut command = cluster.fairlead("up")?;
     command.args(["--api-port", &cluster.spec().api_port.to_string()]);
-    let mut up = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut said = tempfile::tempfile()?;
+    let mut up = command.stdout(Stdio::null()).stderr(said.try_clone()?).spawn()?;
     let own = i32::try_from(up.id().context("`up` ended at once")?)?;
     let namespace = Path::new("/run/netns").join(format!("{}-{node}", cluster.spec().name));
     while !namespace.exists() && up.try_wait()?.is_none() {
@@ -48,7 +54,12 @@ async fn end_when_made(cluster: &Cluster, ending: Signal, node: &str) -> Result<
         timeout(PATIENCE, up.wait()).await.with_context(|| format!("`up` does not end after {ending}"))??;
     let expected =
         if ending == Signal::SIGINT { ended.success() } else { ended.signal() == Some(ending as i32) };
-    ensure!(expected, "`up` ended with {ended} after {ending}");
+    if !expected {
+        let mut text = String::new();
+        said.rewind()?;
+        said.read_to_string(&mut text)?;
+        bail!("`up` ended with {ended} after {ending}:\n{text}");
+    }
     Ok(())
 }
 
