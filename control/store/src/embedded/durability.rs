@@ -105,6 +105,11 @@ impl Syncs {
         }
     }
 
+    /// A commit failed: what is not synced is tried again after a while.
+    pub(super) fn failed(&mut self) {
+        self.unsynced_since = self.unsynced_since.map(|_| Instant::now());
+    }
+
     /// From now on every commit is synced, and the next one says that nothing is unsynced.
     pub(super) fn end(&mut self) {
         self.durability = Durability::Synced;
@@ -161,6 +166,9 @@ mod tests {
         let mut at_once = Syncs::new(Durability::Deferred { interval: Duration::ZERO }, 10);
         at_once.committed(11, None);
         assert_eq!(at_once.ceiling_of(11), Some(11 + STRIDE));
+        let due = at_once.due();
+        at_once.failed();
+        assert!(at_once.due() >= due && at_once.due().is_some(), "it is tried again");
         at_once.end();
         assert_eq!(at_once.ceiling_of(12), Some(0));
         assert_eq!(Syncs::new(Durability::Synced, 10).ceiling_of(11), Some(0));

@@ -121,6 +121,9 @@ impl Writer {
             }
             pace.note(commands.len());
             let commands = self.refuse_without_space(commands);
+            if commands.is_empty() && !self.syncs.is_due() {
+                continue;
+            }
             if let Err(error) = self.commit(commands)
                 && error.is_io()
             {
@@ -195,14 +198,14 @@ impl Writer {
     }
 
     fn commit(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
-        if commands.is_empty() && self.syncs.ceiling_of(self.hub.published()).is_none() {
-            return Ok(());
-        }
         let mut batch = Batch::default();
         let outcome = self.apply(commands, &mut batch);
         match &outcome {
             Ok(()) => self.publish(&batch.events),
-            Err(error) => tracing::error!(%error, source = ?error, "a commit failed"),
+            Err(error) => {
+                tracing::error!(%error, source = ?error, "a commit failed");
+                self.syncs.failed();
+            }
         }
         let answer = match &outcome {
             Err(error) if error.is_out_of_space() => Err(self.slot.space.exhausted()),
