@@ -65,7 +65,7 @@ impl Election {
     }
 
     /// Acts whenever it holds the lease, until the shutdown. What `act` returns must end soon after its token is
-    /// cancelled.
+    /// cancelled, and not before: then this ends, too.
     pub async fn run<F>(self, shutdown: CancellationToken, act: impl Fn(CancellationToken) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -75,11 +75,17 @@ impl Election {
             let stop = shutdown.child_token();
             let mut acting = JoinSet::new();
             acting.spawn(act(stop.clone()));
-            let held = self.hold(held, &stop).await;
+            let held = tokio::select! {
+                held = self.hold(held, &stop) => held,
+                // Whoever started this sees that it has ended; the lease ends by itself.
+                ended = acting.join_next() => {
+                    return tracing::error!(lease = self.name, ?ended, "what acts under the lease ended by itself");
+                }
+            };
             stop.cancel();
             while let Some(ended) = acting.join_next().await {
                 if let Err(error) = ended {
-                    tracing::error!(lease = self.name, %error, "what acts under the lease ended unexpectedly");
+                    tracing::error!(lease = self.name, %error, "what acts under the lease ended in a panic");
                 }
             }
             match held {

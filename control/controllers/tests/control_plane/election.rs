@@ -104,3 +104,10 @@ async fn one_candidate_acts_and_the_next_one_when_it_stops_dies_or_loses_the_lea
     third.stop.cancel();
     third.running.await.expect("it ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_cannot_act_does_not_keep_the_lease_for_nothing() {
+    let plane = ControlPlane::start(0, ControllersConfig::default()).await;
+    let election = Election::new(plane.client.clone(), LEASE, "only".to_owned(), Times::default());
+    election.run(CancellationToken::new(), |_| async { panic!("a bug") }).await;
+}
