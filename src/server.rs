@@ -134,7 +134,8 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
         let schedule = move |stop| Scheduler::new(client.clone()).run(stop);
         parts.spawn("scheduler", |stop| turns.take(turns::SCHEDULER, stop, schedule));
         parts.spawn("memory", memory::give_back_after_bursts);
-        tracing::info!(state_dir = %args.state_dir.display(), "serving");
+        let store = args.store.said(&args.durability);
+        tracing::info!(state_dir = %args.state_dir.display(), store, "serving");
         parts.join().await
     })
 }

@@ -22,6 +22,10 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -43,6 +47,14 @@ struct Process(Child);
 impl Process {
     fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Process {
+    /// An orderly end.
+    fn stop(mut self) {
+        signal::kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
     }
 }
 
@@ -233,15 +245,24 @@ async fn two_servers_hand_nothing_out_twice_and_one_goes_on_without_the_other() 
     quotas_off(&clients[1]).await;
     take_over(&clients[1], names, &before, holder).await;
     api_is_at(&clients[1], &ADDRESSES[1..]).await;
+
+    // One that comes back is there, and one that is stopped takes leave before it ends.
+    let again = server(&states[0], &url, ADDRESSES[0]);
+    api_is_at(&clients[1], &ADDRESSES).await;
+    again.stop();
+    assert_eq!(endpoints(&clients[1]).await, ADDRESSES[1..]);
+}
+
+async fn endpoints(client: &Client) -> Vec<String> {
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let endpoints = slices.get("kubernetes").await.unwrap().endpoints.unwrap_or_default();
+    endpoints.into_iter().flat_map(|endpoint| endpoint.addresses).collect()
 }
 
 /// The endpoints of the Service `kubernetes` become these.
 async fn api_is_at(client: &Client, expected: &[&str]) {
-    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
     eventually("the API is at the servers that there are", async || {
-        let slice = slices.get("kubernetes").await.ok()?;
-        let addresses: Vec<String> = slice.endpoints?.into_iter().flat_map(|one| one.addresses).collect();
-        (addresses == expected).then_some(())
+        (endpoints(client).await == expected).then_some(())
     })
     .await;
 }

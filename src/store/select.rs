@@ -79,7 +79,6 @@ impl Kind {
                     bail!("--etcd-endpoints is of no use without --store etcd");
                 }
                 let durability = durability.durability()?;
-                tracing::info!(?durability, "the store is embedded");
                 let config = EmbeddedConfig { durability, ..embedded_config(state_dir) };
                 Ok(Arc::new(EmbeddedStore::open(&config)?))
             }
@@ -96,7 +95,24 @@ impl Kind {
 /// The longest time for which a deferred write is not on disk, unless another is given.
 const SYNC_INTERVAL_MS: u32 = 1_000;
 
+impl Kind {
+    /// The store in a few words.
+    pub(crate) fn said(self, durability: &DurabilityArgs) -> String {
+        match (self, durability.store_durability) {
+            (Self::Etcd, _) => "etcd".to_owned(),
+            (Self::Embedded, Level::Synced) => "embedded, synced".to_owned(),
+            (Self::Embedded, Level::Deferred) => {
+                format!("embedded, deferred by up to {} ms", durability.interval_ms())
+            }
+        }
+    }
+}
+
 impl DurabilityArgs {
+    fn interval_ms(&self) -> u32 {
+        self.store_sync_interval.unwrap_or(SYNC_INTERVAL_MS)
+    }
+
     /// The flags that differ from the defaults, for another command line.
     pub(crate) fn flags(&self) -> Vec<(&'static str, OsString)> {
         let level =
@@ -111,9 +127,8 @@ impl DurabilityArgs {
             (Level::Synced, Some(_)) => {
                 bail!("--store-sync-interval is of no use without --store-durability deferred")
             }
-            (Level::Deferred, interval) => {
-                let interval = interval.unwrap_or(SYNC_INTERVAL_MS);
-                Ok(Durability::Deferred { interval: Duration::from_millis(interval.into()) })
+            (Level::Deferred, _) => {
+                Ok(Durability::Deferred { interval: Duration::from_millis(self.interval_ms().into()) })
             }
         }
     }
