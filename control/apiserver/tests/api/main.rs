@@ -15,5 +15,6 @@ mod python;
 mod reviews;
 mod robust;
 mod rollout;
+mod stopping;
 mod support;
 mod watches;
