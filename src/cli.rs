@@ -166,6 +166,8 @@ mod tests {
             &["fairlead", "up", "--name", "Not Good"],
             &["fairlead", "flows", "--verdict", "maybe"],
             &["fairlead", "server", "--service-cidr", "10.96.0.0"],
+            &["fairlead", "server", "--store-durability", "sometimes"],
+            &["fairlead", "server", "--store-sync-interval", "0"],
             &["fairlead", "nonsense"],
         ] {
             let error = Cli::try_parse_from(wrong).expect_err("must not parse");

@@ -18,8 +18,10 @@ use kube::Client;
 
 mod limits;
 mod memory;
+mod turns;
 
 use limits::LimitArgs;
+use turns::Turns;
 
 use crate::{
     cli::absolute_path,
@@ -27,7 +29,7 @@ use crate::{
     identity::FEED_PORT,
     listen::{self, Inherited},
     paths,
-    store::select::{EtcdArgs, Kind},
+    store::select::{DurabilityArgs, EtcdArgs, Kind},
     up::credentials,
 };
 
@@ -93,6 +95,9 @@ pub(crate) struct ServerArgs {
     /// Where objects are stored: in a file below the state directory, or in etcd
     #[arg(long, value_name = "STORE", value_enum, default_value_t)]
     store: Kind,
+    /// What an acknowledged write has survived.
+    #[command(flatten)]
+    durability: DurabilityArgs,
     /// Where etcd is.
     #[command(flatten)]
     etcd: EtcdArgs,
@@ -111,7 +116,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let sockets = Sockets::open(args)?;
     daemon::run(async |shutdown| {
         let store = tokio::select! {
-            opened = args.store.open(&args.state_dir, &args.etcd) => opened?,
+            opened = args.store.open(&args.state_dir, &args.durability, &args.etcd) => opened?,
             () = shutdown.cancelled() => return Ok(()),
         };
         let tls = feed_tls(args)?;
@@ -119,21 +124,18 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
         let client = Client::new(api.in_process(), "default");
         let feed = Feed::new(FeedConfig { listeners: sockets.feed, tls }, client.clone()).await?;
         let controllers = Controllers::new(client.clone(), controllers_config(args))?;
-        let scheduler = Scheduler::new(client);
+        let turns = Turns::new(args.store, client.clone())?;
 
         let mut parts = Parts::new(shutdown);
         parts.spawn("API server", |stop| async { Ok(api.run(stop).await?) });
         parts.spawn("feed", |stop| async { Ok(feed.run(stop).await?) });
-        parts.spawn("controllers", |stop| async {
-            controllers.run(stop).await;
-            Ok(())
-        });
-        parts.spawn("scheduler", |stop| async {
-            scheduler.run(stop).await;
-            Ok(())
-        });
+        let control = move |stop| controllers.clone().run(stop);
+        parts.spawn("controllers", |stop| turns.clone().take(turns::CONTROLLERS, stop, control));
+        let schedule = move |stop| Scheduler::new(client.clone()).run(stop);
+        parts.spawn("scheduler", |stop| turns.take(turns::SCHEDULER, stop, schedule));
         parts.spawn("memory", memory::give_back_after_bursts);
-        tracing::info!(state_dir = %args.state_dir.display(), "serving");
+        let store = args.store.said(&args.durability);
+        tracing::info!(state_dir = %args.state_dir.display(), store, "serving");
         parts.join().await
     })
 }
@@ -168,6 +170,7 @@ fn api_config(args: &ServerArgs, listeners: Vec<TcpListener>) -> anyhow::Result<
         state_dir: args.state_dir.clone(),
         listeners,
         advertise: args.advertise_address.clone(),
+        shares_store: args.store == Kind::Etcd,
         server_names: args.server_name.clone(),
         service_networks: args.service_cidr.clone(),
         service_node_ports: args.service_node_port_range,

@@ -14,6 +14,7 @@ use crate::{
     down::sweep,
     paths::ClusterPaths,
     server::{NODE_MONITOR_GRACE_SECS, node_monitor_grace},
+    store::select::DurabilityArgs,
 };
 
 pub(crate) mod ledger;
@@ -69,6 +70,8 @@ pub(crate) struct UpArgs {
     /// Seconds without a sign of life after which a node is not Ready; a node gives one every 10 s
     #[arg(long, value_name = "SECS", default_value_t = NODE_MONITOR_GRACE_SECS, value_parser = node_monitor_grace())]
     pub(crate) node_monitor_grace: u32,
+    #[command(flatten)]
+    pub(crate) durability: DurabilityArgs,
     /// How services reach their backends: ebpf, iptables, nftables or ipvs
     #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Ebpf)]
     pub(crate) proxy_mode: ProxyMode,

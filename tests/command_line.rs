@@ -2,7 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 
 fn fairlead(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fairlead")).args(arguments).output().unwrap()
@@ -78,4 +88,40 @@ fn a_kubeconfig_is_signed_by_the_authority_of_the_state_directory() {
     let text = text(&output.stdout);
     assert!(output.status.success() && text.contains("server: https://192.0.2.1:6443"), "{text}");
     assert!(dir.path().join("pki/ca.crt").exists());
+}
+
+#[test]
+fn a_server_says_in_one_line_that_it_is_ready_and_is() {
+    let state = tempfile::TempDir::new().unwrap();
+    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let kubeconfig = state.path().join("kubeconfig");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_fairlead"))
+        .args(["server", "--store-durability=deferred", "--store-sync-interval=50"])
+        // Any address but the loopback's: that one is warned of.
+        .arg("--advertise-address=192.0.2.1")
+        .arg(format!("--state-dir={}", state.path().display()))
+        .arg(format!("--bind=127.0.0.1:{}", port()))
+        .arg(format!("--feed-listen=127.0.0.1:{}", port()))
+        .arg(format!("--kubeconfig-out={}", kubeconfig.display()))
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(server.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let api = server_of(&kubeconfig);
+    let connected = TcpStream::connect(&api);
+    signal::kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    assert!(connected.is_ok(), "{api}: {connected:?}");
+    for part in ["serving", "embedded, deferred by up to 50 ms"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
+/// Host and port of the cluster in a kubeconfig.
+fn server_of(kubeconfig: &Path) -> String {
+    let text = std::fs::read_to_string(kubeconfig).unwrap();
+    let url = text.lines().find_map(|line| line.trim().strip_prefix("server: https://")).unwrap();
+    url.replace("192.0.2.1", "127.0.0.1")
 }

@@ -17,7 +17,7 @@ use crate::screen::{human, human_bytes};
 use disk::Disk;
 use fanout::Fanout;
 use load::Operation;
-use process::{Etcd, Server};
+use process::{Etcd, Server, Store};
 
 /// How many watchers follow one writer.
 const WATCHERS: [usize; 3] = [1, 100, 1_000];
@@ -38,7 +38,9 @@ pub struct Report {
     pub disk: Disk,
     /// Operations on the embedded store.
     pub embedded: Vec<Operation>,
-    /// The same on etcd.
+    /// Creates on the embedded store with `--store-durability deferred`.
+    pub deferred: Operation,
+    /// The same as on the embedded store on etcd.
     pub etcd: Vec<Operation>,
     /// One writer and many watchers, on the embedded store.
     pub fanout: Vec<Fanout>,
@@ -47,7 +49,7 @@ pub struct Report {
 /// Measures; takes a few minutes. When it has to be quick, it measures the start, memory, creates, and the most watchers.
 pub async fn run(quick: bool) -> Result<Report> {
     let disk = disk::run()?;
-    let server = Server::start(None).await?;
+    let server = Server::start(Store::Embedded).await?;
     let (ready_ms, idle_bytes) = (server.ready_in.as_secs_f64() * 1e3, server.resident().await?);
     let mut embedded = vec![load::creates(&server, PODS).await?];
     if !quick {
@@ -59,14 +61,19 @@ pub async fn run(quick: bool) -> Result<Report> {
         fanout.push(fanout::run(&server, *watchers).await?);
     }
     drop(server);
+    let server = Server::start(Store::Deferred).await?;
+    let deferred = load::creates(&server, PODS).await?;
+    drop(server);
+    let report =
+        Report { ready_ms, idle_bytes, loaded_bytes, disk, embedded, deferred, etcd: Vec::new(), fanout };
     if quick {
-        return Ok(Report { ready_ms, idle_bytes, loaded_bytes, disk, embedded, etcd: Vec::new(), fanout });
+        return Ok(report);
     }
     let etcd = Etcd::start()?;
-    let server = Server::start(Some(&etcd)).await?;
+    let server = Server::start(Store::Etcd(&etcd)).await?;
     let mut etcd = vec![load::creates(&server, PODS_ON_ETCD).await?];
     etcd.extend(load::others(&server, PODS_ON_ETCD).await?);
-    Ok(Report { ready_ms, idle_bytes, loaded_bytes, disk, embedded, etcd, fanout })
+    Ok(Report { etcd, ..report })
 }
 
 /// The value below which a share of the sorted ones is.
@@ -96,7 +103,12 @@ impl Report {
             load::CLIENTS
         );
         for (index, on_embedded) in self.embedded.iter().enumerate() {
-            let rows = [("embedded", Some(on_embedded)), ("etcd", self.etcd.get(index))];
+            let deferred = (self.deferred.name == on_embedded.name).then_some(&self.deferred);
+            let rows = [
+                ("embedded", Some(on_embedded)),
+                ("embedded, deferred", deferred),
+                ("etcd", self.etcd.get(index)),
+            ];
             for (store, row) in rows.into_iter().filter_map(|(store, row)| Some((store, row?))) {
                 let (p50, p99) = (ms(row.p50_ms), ms(row.p99_ms));
                 println!(

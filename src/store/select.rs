@@ -1,13 +1,15 @@
 //! The flags that choose a store.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use fairlead_store::{EmbeddedConfig, EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, Store};
+use fairlead_store::{Durability, EmbeddedConfig, EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, Store};
 
 use crate::cli::absolute_path;
 
@@ -19,6 +21,27 @@ pub(crate) enum Kind {
     Embedded,
     /// etcd, version 3.4 or later
     Etcd,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Level {
+    /// When it is on disk
+    #[default]
+    Synced,
+    /// Before that: a crash may take back what was written last
+    Deferred,
+}
+
+/// What an acknowledged write has survived in the embedded store.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DurabilityArgs {
+    /// When the embedded store acknowledges a write
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub(crate) store_durability: Level,
+    /// Milliseconds until a deferred write is on disk: so much may be lost in a crash [default: 1000]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub(crate) store_sync_interval: Option<u32>,
 }
 
 /// How etcd is reached.
@@ -44,15 +67,69 @@ pub(crate) struct EtcdArgs {
 
 impl Kind {
     /// Opens or connects to the store of a server.
-    pub(crate) async fn open(self, state_dir: &Path, etcd: &EtcdArgs) -> anyhow::Result<Arc<dyn Store>> {
+    pub(crate) async fn open(
+        self,
+        state_dir: &Path,
+        durability: &DurabilityArgs,
+        etcd: &EtcdArgs,
+    ) -> anyhow::Result<Arc<dyn Store>> {
         match self {
             Self::Embedded => {
                 if !etcd.etcd_endpoints.is_empty() {
                     bail!("--etcd-endpoints is of no use without --store etcd");
                 }
-                Ok(Arc::new(EmbeddedStore::open(&embedded_config(state_dir))?))
+                let durability = durability.durability()?;
+                let config = EmbeddedConfig { durability, ..embedded_config(state_dir) };
+                Ok(Arc::new(EmbeddedStore::open(&config)?))
             }
-            Self::Etcd => Ok(Arc::new(etcd.connect().await?)),
+            Self::Etcd => {
+                if !durability.flags().is_empty() {
+                    bail!("--store-durability is of no use with --store etcd, which syncs every write");
+                }
+                Ok(Arc::new(etcd.connect().await?))
+            }
+        }
+    }
+}
+
+/// The longest time for which a deferred write is not on disk, unless another is given.
+const SYNC_INTERVAL_MS: u32 = 1_000;
+
+impl Kind {
+    /// The store in a few words.
+    pub(crate) fn said(self, durability: &DurabilityArgs) -> String {
+        match (self, durability.store_durability) {
+            (Self::Etcd, _) => "etcd".to_owned(),
+            (Self::Embedded, Level::Synced) => "embedded, synced".to_owned(),
+            (Self::Embedded, Level::Deferred) => {
+                format!("embedded, deferred by up to {} ms", durability.interval_ms())
+            }
+        }
+    }
+}
+
+impl DurabilityArgs {
+    fn interval_ms(&self) -> u32 {
+        self.store_sync_interval.unwrap_or(SYNC_INTERVAL_MS)
+    }
+
+    /// The flags that differ from the defaults, for another command line.
+    pub(crate) fn flags(&self) -> Vec<(&'static str, OsString)> {
+        let level =
+            (self.store_durability == Level::Deferred).then(|| ("--store-durability", "deferred".into()));
+        let interval = self.store_sync_interval.map(|ms| ("--store-sync-interval", ms.to_string().into()));
+        level.into_iter().chain(interval).collect()
+    }
+
+    fn durability(&self) -> anyhow::Result<Durability> {
+        match (self.store_durability, self.store_sync_interval) {
+            (Level::Synced, None) => Ok(Durability::Synced),
+            (Level::Synced, Some(_)) => {
+                bail!("--store-sync-interval is of no use without --store-durability deferred")
+            }
+            (Level::Deferred, _) => {
+                Ok(Durability::Deferred { interval: Duration::from_millis(self.interval_ms().into()) })
+            }
         }
     }
 }

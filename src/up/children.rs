@@ -35,21 +35,20 @@ pub(crate) fn server(
     sockets: Vec<(String, OwnedFd)>,
     args: &UpArgs,
 ) -> ChildSpec {
+    let mut options: Vec<(&str, OsString)> = vec![
+        ("--state-dir", paths.state.clone().into()),
+        ("--advertise-address", FABRIC_V4.to_string().into()),
+        ("--advertise-address", FABRIC_V6.to_string().into()),
+        ("--kubeconfig", paths.kubeconfig().into()),
+        ("--kubeconfig-server", host_url(args.api_port).into()),
+        ("--node-monitor-grace", args.node_monitor_grace.to_string().into()),
+    ];
+    options.extend(args.durability.flags());
     ChildSpec {
         role: "server".to_owned(),
         netns: Some(paths.netns(FABRIC)),
         program,
-        arguments: arguments(
-            "server",
-            &[
-                ("--state-dir", paths.state.clone().into()),
-                ("--advertise-address", FABRIC_V4.to_string().into()),
-                ("--advertise-address", FABRIC_V6.to_string().into()),
-                ("--kubeconfig", paths.kubeconfig().into()),
-                ("--kubeconfig-server", host_url(args.api_port).into()),
-                ("--node-monitor-grace", args.node_monitor_grace.to_string().into()),
-            ],
-        ),
+        arguments: arguments("server", &options),
         sockets: Arc::new(sockets),
         log: paths.log("server"),
         grace: GRACE,
@@ -136,7 +135,8 @@ mod tests {
     };
 
     fn up_args() -> UpArgs {
-        match Cli::try_parse_from(["fairlead", "up", "--images", "/images"]).unwrap().command {
+        let line = "fairlead up --images /images --store-durability deferred --store-sync-interval 50";
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Up(args) => args,
             other => panic!("not up: {other:?}"),
         }
@@ -152,6 +152,8 @@ mod tests {
         ] {
             let line = std::iter::once(&spec.program).chain(&spec.arguments);
             assert!(Cli::try_parse_from(line).is_ok(), "{:?}", spec.arguments);
+            let defers = spec.arguments.windows(2).any(|pair| pair == ["--store-durability", "deferred"]);
+            assert_eq!(defers, spec.role == "server");
             assert!(spec.netns.is_some_and(|path| path.starts_with("/run/netns")));
         }
     }

@@ -24,6 +24,17 @@ pub(super) struct Server {
     pub(super) ready_in: Duration,
 }
 
+/// Where a server stores.
+#[derive(Clone, Copy)]
+pub(super) enum Store<'a> {
+    /// In the embedded store, every write synced.
+    Embedded,
+    /// In the embedded store, with deferred commits.
+    Deferred,
+    /// In etcd.
+    Etcd(&'a Etcd),
+}
+
 /// A running etcd.
 pub(super) struct Etcd {
     _process: Process,
@@ -83,8 +94,8 @@ impl Etcd {
 }
 
 impl Server {
-    /// Starts a server on the embedded store or on etcd, and waits until it is ready.
-    pub(super) async fn start(etcd: Option<&Etcd>) -> Result<Self> {
+    /// Starts a server on a store, and waits until it is ready.
+    pub(super) async fn start(store: Store<'_>) -> Result<Self> {
         let binary = std::env::var_os("FAIRLEAD_BIN").unwrap_or_else(|| "fairlead".into());
         let (port, feed) = (free_port()?, free_port()?);
         let clock = Instant::now();
@@ -93,8 +104,10 @@ impl Server {
             command.arg("server").arg("--state-dir").arg(dir).arg("--kubeconfig").arg(dir.join("kubeconfig"));
             command.args(["--listen", &format!("127.0.0.1:{port}")]);
             command.args(["--feed-listen", &format!("127.0.0.1:{feed}")]);
-            if let Some(etcd) = etcd {
-                command.args(["--store", "etcd", "--etcd-endpoints", &etcd.url]);
+            match store {
+                Store::Embedded => {}
+                Store::Deferred => drop(command.args(["--store-durability", "deferred"])),
+                Store::Etcd(etcd) => drop(command.args(["--store", "etcd", "--etcd-endpoints", &etcd.url])),
             }
             command
         })?;

@@ -127,6 +127,7 @@ async fn about_object(
         // Before anything is done that could not be told.
         negotiate::form(&headers, &info.query)?;
     }
+    verbs::options::check(&info)?;
     let call =
         Call { api: &api, resource, info: &info, target, identity: &identity, headers: &headers, body };
     if let Some(answer) = review::answer(&call).await {

@@ -1,9 +1,9 @@
 //! What the API server makes for itself: the system's namespaces, its own Service, and the cluster DNS Service.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fairlead_store::StoreError;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::api::{self, Api};
 use crate::authn::Identity;
 use crate::body::Body;
 use crate::furnish::{self, FurnishError};
+use crate::masters::Masters;
 use crate::object;
 use crate::resource::SYSTEM_PRIORITIES;
 
@@ -23,6 +24,9 @@ pub enum BootstrapError {
     /// Services and what they claim cannot be compared.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// The store does not answer.
+    #[error("cannot tell where the API is reached")]
+    Store(#[from] StoreError),
     /// A namespace cannot be furnished.
     #[error(transparent)]
     Furnish(#[from] FurnishError),
@@ -39,7 +43,12 @@ pub enum BootstrapError {
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Makes what is missing, and brings the API's own endpoints up to date.
-pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<(), BootstrapError> {
+pub(crate) async fn run(
+    api: &Arc<Api>,
+    config: &Config,
+    port: u16,
+    masters: &mut Masters,
+) -> Result<(), BootstrapError> {
     for name in NAMESPACES {
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         ensure(api, "/api/v1/namespaces", namespace).await?;
@@ -50,18 +59,7 @@ pub(crate) async fn run(api: &Arc<Api>, config: &Config, port: u16) -> Result<()
     }
     ensure(api, "/apis/networking.k8s.io/v1/servicecidrs", service_cidr(config)).await?;
     furnish::all(api).await?;
-    let (own, reachable): (Vec<_>, Vec<_>) = config.advertise.iter().partition(|a| a.is_loopback());
-    if reachable.is_empty() && !own.is_empty() {
-        tracing::warn!(advertise = ?own, "only this machine reaches the advertised address: pods do not reach the API");
-    }
-    if !reachable.is_empty() {
-        let endpoints = kubernetes_endpoints(&reachable, port);
-        apply(api, "/api/v1/namespaces/default/endpoints", endpoints).await?;
-    }
-    for (family, addresses) in by_family(&reachable) {
-        let slice = kubernetes_slice(family, &addresses, port);
-        apply(api, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await?;
-    }
+    masters.round().await?;
     if !config.cluster_dns.is_empty() {
         ensure(api, "/api/v1/namespaces/kube-system/services", dns_service(config)).await?;
     }
@@ -108,43 +106,6 @@ fn service_cidr(config: &Config) -> Value {
     })
 }
 
-/// The older form of the slices, which has one family: the first's.
-fn kubernetes_endpoints(addresses: &[IpAddr], port: u16) -> Value {
-    let first = addresses.first().map(IpAddr::is_ipv4);
-    let of_family = addresses.iter().filter(|address| Some(address.is_ipv4()) == first);
-    json!({
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes",
-            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
-        },
-        "subsets": [{
-            "addresses": of_family.map(|address| json!({ "ip": address })).collect::<Vec<_>>(),
-            "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
-        }],
-    })
-}
-
-fn kubernetes_slice(family: &str, addresses: &[IpAddr], port: u16) -> Value {
-    let suffix = if family == "IPv4" { "" } else { "-ipv6" };
-    let endpoint = |address: &IpAddr| json!({ "addresses": [address], "conditions": { "ready": true } });
-    json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": format!("kubernetes{suffix}"),
-            "labels": {
-                "kubernetes.io/service-name": "kubernetes",
-                "endpointslice.kubernetes.io/managed-by": "fairlead-apiserver",
-            },
-        },
-        "addressType": family,
-        "endpoints": addresses.iter().map(endpoint).collect::<Vec<_>>(),
-        "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
-    })
-}
-
 fn dns_service(config: &Config) -> Value {
     let first = config.cluster_dns.first();
     let policy = if config.cluster_dns.len() > 1 { "RequireDualStack" } else { "SingleStack" };
@@ -169,12 +130,6 @@ fn dns_service(config: &Config) -> Value {
     })
 }
 
-fn by_family(addresses: &[IpAddr]) -> Vec<(&'static str, Vec<IpAddr>)> {
-    let of = |v4: bool| addresses.iter().copied().filter(|a| a.is_ipv4() == v4).collect::<Vec<_>>();
-    let all = [("IPv4", of(true)), ("IPv6", of(false))];
-    all.into_iter().filter(|(_, addresses)| !addresses.is_empty()).collect()
-}
-
 /// Creates an object unless it is there.
 async fn ensure(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
     let own_path = format!("{path}/{}", object::meta(&object, "name"));
@@ -188,7 +143,7 @@ async fn ensure(api: &Arc<Api>, path: &str, object: Value) -> Result<(), Bootstr
 }
 
 /// Creates an object or replaces it.
-async fn apply(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
+pub(crate) async fn apply(api: &Arc<Api>, path: &str, object: Value) -> Result<(), BootstrapError> {
     match call(api, "POST", path, &object).await {
         (StatusCode::CREATED, _) => return Ok(()),
         (StatusCode::CONFLICT, _) => {}

@@ -76,7 +76,7 @@ async fn try_create(
     with_it.extend(furnish::companions(call.api, call.resource, object).await?);
     let key = key(call.resource, call.target.namespace.as_deref(), name);
     let stored = object::encode_with(call.resource, object, owners);
-    if call.info.query.dry_run()? {
+    if call.info.query.dry_run() {
         let found = call.api.store.get(&key).await?;
         return if found.is_some() { Err(Uncommitted::Raced) } else { Ok((stored, 0)) };
     }
@@ -104,7 +104,7 @@ pub(crate) async fn update(
         charges = quota::charges(&attempt, (!released).then_some(&new)).await?;
     }
     let stored = object::encode(resource, &new);
-    if call.info.query.dry_run()? || stored == entry.value {
+    if call.info.query.dry_run() || stored == entry.value {
         return Ok(Written { object: new, stored, revision: entry.mod_revision });
     }
     let (key, expected) = (entry.key.clone(), entry.mod_revision);
@@ -140,7 +140,7 @@ async fn check(call: &Call<'_>, attempt: &Attempt<'_>, object: &mut Value) -> Re
     // Addresses first: what they complete is what is validated.
     let claims = call.api.addresses.plan(store, resource, object, attempt.old).await?;
     let mut errors = validate_write(resource, object, attempt.old, attempt.subresource);
-    if errors.is_empty() && call.info.query.dry_run()? {
+    if errors.is_empty() && call.info.query.dry_run() {
         errors = claims.conflicts(store).await?;
     }
     if !errors.is_empty() {

@@ -35,6 +35,7 @@ mod furnish;
 mod fuzz;
 mod kubelet;
 mod limit;
+mod masters;
 mod negotiate;
 mod object;
 mod openapi;
@@ -65,6 +66,8 @@ pub struct Config {
     pub listeners: Vec<std::net::TcpListener>,
     /// The addresses by which nodes and pods reach the server.
     pub advertise: Vec<IpAddr>,
+    /// Whether other servers may be on the same store.
+    pub shares_store: bool,
     /// Further DNS names of the server.
     pub server_names: Vec<String>,
     /// Where Service addresses come from: one network, or one of each family, the primary family first.

@@ -1,5 +1,7 @@
 //! What a request asks for, read from its method, path and query.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use http::request::Parts;
 use http::{Method, Uri};
 
@@ -134,29 +136,39 @@ impl Query {
         self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// A boolean parameter, read as Go's `strconv.ParseBool` does, absent meaning false.
-    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
-        match self.get(name) {
-            None => Ok(false),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(other) => Err(unreadable(name, other)),
-        }
+    /// All values of a parameter that are not empty.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let values = self.0.iter().filter(|(key, value)| key == name && !value.is_empty());
+        values.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// A whole number.
-    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        let parse = |text: &str| text.parse().map_err(|_| unreadable(name, text));
+    /// A boolean parameter: whatever is there is true, also without a value, but for `0` and `false` (apimachinery
+    /// `Convert_Slice_string_To_bool`).
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    /// A whole number; what a negative one means is the parameter's.
+    pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let parse = |text: &str| {
+            text.parse().map_err(|error: ParseIntError| {
+                let problem = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                ApiError::BadRequest(format!("strconv.ParseInt: parsing {text:?}: {problem}"))
+            })
+        };
         self.get(name).map(parse).transpose()
     }
 
-    /// Whether the request is only tried (`dryRun=All`).
-    pub fn dry_run(&self) -> Result<bool, ApiError> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(unreadable("dryRun", other)),
-        }
+    /// Whether the request is only tried.
+    #[must_use]
+    pub fn dry_run(&self) -> bool {
+        self.get("dryRun").is_some()
     }
 }
 
@@ -171,16 +183,12 @@ fn without_watch(path: &str) -> Option<String> {
     })
 }
 
-fn unreadable(name: &str, value: &str) -> ApiError {
-    ApiError::BadRequest(format!("invalid value for the parameter {name}: {value:?}"))
-}
-
 fn verb(method: &Method, target: Option<&Target>, query: &Query) -> Result<&'static str, ApiError> {
     let named = target.is_some_and(|target| target.name.is_some());
     let plain = target.is_none();
     Ok(match *method {
         Method::GET | Method::HEAD if plain || named => "get",
-        Method::GET | Method::HEAD if query.flag("watch")? => "watch",
+        Method::GET | Method::HEAD if query.flag("watch") => "watch",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
         Method::PUT => "update",
@@ -259,6 +267,32 @@ mod tests {
                 dash(target.subresource)
             );
             assert_eq!(found, expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_as_upstream_reads_them() {
+        // Query, `x` as a flag, and as a number.
+        let rows = [
+            ("", false, Ok(None)),
+            ("x", true, Ok(None)),
+            ("x=", true, Ok(None)),
+            ("x=true", true, Err("strconv.ParseInt: parsing \"true\": invalid syntax")),
+            ("x=nonsense", true, Err("strconv.ParseInt: parsing \"nonsense\": invalid syntax")),
+            ("x=False", false, Err("strconv.ParseInt: parsing \"False\": invalid syntax")),
+            ("x=0", false, Ok(Some(0))),
+            ("x=-1", true, Ok(Some(-1))),
+            ("x=5&x=6", true, Ok(Some(5))),
+            (
+                "x=9223372036854775808",
+                true,
+                Err("strconv.ParseInt: parsing \"9223372036854775808\": value out of range"),
+            ),
+        ];
+        for (text, flag, number) in rows {
+            let query = Query::parse(&format!("/?{text}").parse().unwrap()).unwrap();
+            let found = query.number("x").map_err(|error| error.to_string());
+            assert_eq!((query.flag("x"), found), (flag, number.map_err(str::to_owned)), "{text}");
         }
     }
 

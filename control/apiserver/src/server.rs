@@ -37,6 +37,7 @@ use crate::expiry;
 use crate::furnish;
 use crate::kubelet::Kubelets;
 use crate::limit::{Limiter, Limits};
+use crate::masters::Masters;
 use crate::pki::{self, Issued, Pki};
 use crate::recent::{RecentlyDecoded, RecentlySent};
 use crate::request::InThisProcess;
@@ -58,6 +59,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct ApiServer {
     api: Arc<Api>,
+    masters: Masters,
     listeners: Vec<TcpListener>,
     tls: Arc<ServerConfig>,
 }
@@ -124,13 +126,14 @@ impl ApiServer {
             None => DEFAULT_PORT,
         };
         addresses::repair(&api).await.map_err(BootstrapError::from)?;
-        bootstrap::run(&api, &config, port).await?;
+        let mut masters = Masters::new(api.clone(), &config, port);
+        bootstrap::run(&api, &config, port, &mut masters).await?;
         if let Some(path) = &config.admin_kubeconfig {
             let text =
                 pki::kubeconfig(&config.admin_server_url, pki.ca_pem(), &admin.cert_pem, &admin.key_pem);
             pki::write_private(path, &text)?;
         }
-        Ok(Self { api, listeners, tls })
+        Ok(Self { api, masters, listeners, tls })
     }
 
     /// The API for components of this process, for example `kube::Client::new(api.in_process(), "default")`.
@@ -155,6 +158,7 @@ impl ApiServer {
         tasks.spawn(expiry::run(self.api.clone(), shutdown.clone()));
         tasks.spawn(addresses::run(self.api.clone(), shutdown.clone()));
         tasks.spawn(furnish::run(self.api.clone(), shutdown.clone()));
+        tasks.spawn(self.masters.run(shutdown.clone()));
         shutdown.cancelled().await;
         // Watches end now; connections finish the requests they are in.
         self.api.draining.cancel();

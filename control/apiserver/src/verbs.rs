@@ -10,6 +10,7 @@ pub(crate) mod admit;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod options;
 pub(crate) mod select;
 pub(crate) mod update;
 pub(crate) mod watch;

@@ -10,9 +10,12 @@
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod support;
 
+#[path = "memory/peak.rs"]
+mod peak;
+
 use std::convert::Infallible;
+use std::env;
 use std::process::Command;
-use std::{env, fs};
 
 use bytes::Bytes;
 use fairlead_apiserver::Limits;
@@ -193,22 +196,18 @@ async fn peak_without(row: &'static Row) -> Option<u64> {
             let closing = if row.opening.starts_with('{') { "}" } else { "" };
             let body =
                 [row.opening.as_bytes(), &pieces.concat(), row.end.as_bytes(), closing.as_bytes()].concat();
-            forget_peak();
+            peak::forget();
             read(std::str::from_utf8(&body).unwrap());
-            Some(memory_mib("VmHWM:"))
+            Some(peak::peak_mib())
         }
         Lift::Nothing => None,
     }
 }
 
-fn forget_peak() {
-    fs::write("/proc/self/clear_refs", "5").expect("Linux forgets the peak on request");
-}
-
 /// Sends a row's requests to a server; returns the most that the process held, in MiB, and the codes of the answers.
 async fn peak(row: &'static Row, limits: Limits) -> (u64, Vec<StatusCode>) {
     let server = Server::start_with(TempDir::new().unwrap(), limits).await;
-    forget_peak();
+    peak::forget();
     let (go_on, may_go_on) = watch::channel(!row.stalls);
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
     let mut clients = JoinSet::new();
@@ -232,7 +231,7 @@ async fn peak(row: &'static Row, limits: Limits) -> (u64, Vec<StatusCode>) {
     }
     go_on.send_replace(true);
     let codes = clients.join_all().await;
-    let peak = memory_mib("VmHWM:");
+    let peak = peak::peak_mib();
     server.stop().await;
     (peak, codes)
 }
@@ -256,18 +255,9 @@ fn body(
     StreamBody::new(Box::pin(frames))
 }
 
-fn memory_mib(field: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))
-        .expect("Linux says how much memory there is");
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_requests_cost_no_more_memory_than_the_limits_say() {
-    let start = memory_mib("VmRSS:");
+    let start = peak::resident_mib();
     if let Ok(name) = env::var(WITHOUT_LIMIT) {
         let row = ROWS.iter().find(|row| row.name == name).unwrap();
         let peak = peak_without(row).await.expect("the row has a limit to lift");

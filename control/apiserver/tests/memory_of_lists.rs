@@ -8,7 +8,8 @@
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod support;
 
-use std::fs;
+#[path = "memory/peak.rs"]
+mod peak;
 
 use bytes::Bytes;
 use fairlead_apiserver::Limits;
@@ -58,15 +59,6 @@ fn object(n: usize) -> Bytes {
     Bytes::from(format!(r#"{{"metadata":{metadata},"apiVersion":"v1","data":{rest},"kind":"ConfigMap"}}"#))
 }
 
-fn memory_mib(field: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))
-        .expect("Linux says how much memory there is");
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_lists_for_many_clients_cost_little_memory() {
     let server = Server::start_with(TempDir::new().unwrap(), Limits::default()).await;
@@ -74,8 +66,8 @@ async fn long_lists_for_many_clients_cost_little_memory() {
         server.store.create(&format!("/registry/configmaps/default/large-{n:03}"), object(n)).await.unwrap();
     }
     for (accept, encoding, query) in ROWS {
-        let before = memory_mib("VmRSS:");
-        fs::write("/proc/self/clear_refs", "5").expect("Linux forgets the peak on request");
+        let before = peak::resident_mib();
+        peak::forget();
         let (go_on, may_go_on) = watch::channel(false);
         let (begun, mut beginnings) = mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
@@ -104,7 +96,7 @@ async fn long_lists_for_many_clients_cost_little_memory() {
         for len in clients.join_all().await {
             assert!(len > OBJECTS * OBJECT_BYTES / 2, "{accept} {encoding} {query}: only {len} bytes came");
         }
-        let cost_mib = memory_mib("VmHWM:").saturating_sub(before);
+        let cost_mib = peak::peak_mib().saturating_sub(before);
         println!("{accept} {encoding} {query}: {cost_mib} MiB");
         assert!(cost_mib < BOUND_MIB, "{accept} {encoding} {query}: {cost_mib} MiB");
     }

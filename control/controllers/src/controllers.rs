@@ -94,6 +94,7 @@ impl ControllersConfig {
 }
 
 /// The controllers, ready to run.
+#[derive(Clone)]
 pub struct Controllers {
     client: Client,
     config: ControllersConfig,

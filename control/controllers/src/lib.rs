@@ -13,6 +13,8 @@ pub mod pods;
 
 pub mod driver;
 
+pub mod election;
+
 pub mod cluster_dns;
 pub mod deployment;
 pub mod endpoint_slice;
@@ -26,3 +28,4 @@ pub mod namespace;
 mod controllers;
 
 pub use controllers::{Controllers, ControllersConfig, ControllersError};
+pub use election::{Election, Times};

@@ -27,6 +27,7 @@ async fn api_server(directory: &Path) -> Client {
         state_dir: directory.to_owned(),
         listeners: Vec::new(),
         advertise: vec!["172.29.0.1".parse().expect("an address")],
+        shares_store: false,
         server_names: Vec::new(),
         service_networks: vec!["10.96.0.0/16".parse().expect("a network")],
         service_node_ports: fairlead_apiserver::PortRange::default(),

@@ -84,7 +84,7 @@ impl Binder {
     }
 
     /// Says on the pod, and by an event, why it has no node. Writes nothing that is there already.
-    pub(crate) async fn report(self, pod: Arc<Pod>, message: String) -> Outcome {
+    pub(crate) async fn report(self, pod: Arc<Pod>, message: String) {
         if let Some(conditions) = unscheduled(&pod, &message, Timestamp::now()) {
             let patch = json!({
                 "metadata": {"resourceVersion": pod.metadata.resource_version},
@@ -99,7 +99,6 @@ impl Binder {
             }
             self.event(&pod, EventType::Warning, "FailedScheduling", message).await;
         }
-        Outcome::Settled
     }
 
     async fn event(&self, pod: &Pod, type_: EventType, reason: &str, note: String) {

@@ -20,6 +20,7 @@ pub mod interpod;
 pub mod queue;
 
 mod bind;
+mod reports;
 mod scheduler;
 
 pub use scheduler::Scheduler;

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -35,6 +35,8 @@ pub struct Queue {
     active: BTreeMap<Order, Arc<Pod>>,
     orders: HashMap<String, Order>,
     parked: HashMap<String, Parked>,
+    /// The parked pods that are awake, by when they may be tried.
+    due: BTreeSet<(Instant, String)>,
     attempts: HashMap<String, u32>,
 }
 
@@ -48,8 +50,11 @@ impl Queue {
         let uid = uid(&pod);
         if let Some(parked) = self.parked.get_mut(&uid) {
             let same = parked.pod.spec == pod.spec && parked.pod.metadata.labels == pod.metadata.labels;
-            parked.awake |= !same;
             parked.pod = pod;
+            if !same && !parked.awake {
+                parked.awake = true;
+                self.due.insert((parked.not_before, uid));
+            }
             return;
         }
         self.activate(pod);
@@ -57,7 +62,9 @@ impl Queue {
 
     /// Forgets a pod: it has a node, or is gone.
     pub fn remove(&mut self, uid: &str) {
-        self.parked.remove(uid);
+        if let Some(parked) = self.parked.remove(uid) {
+            self.due.remove(&(parked.not_before, uid.to_owned()));
+        }
         self.attempts.remove(uid);
         if let Some(order) = self.orders.remove(uid) {
             self.active.remove(&order);
@@ -66,10 +73,9 @@ impl Queue {
 
     /// The next pod to try.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
-        let due = |parked: &Parked| parked.awake && parked.not_before <= now;
-        let due: Vec<String> =
-            self.parked.iter().filter(|(_, parked)| due(parked)).map(|(uid, _)| uid.clone()).collect();
-        for uid in due {
+        while self.due.first().is_some_and(|(not_before, _)| *not_before <= now)
+            && let Some((_, uid)) = self.due.pop_first()
+        {
             if let Some(parked) = self.parked.remove(&uid) {
                 self.activate(parked.pod);
             }
@@ -85,17 +91,26 @@ impl Queue {
         let attempts = self.attempts.entry(uid.clone()).or_default();
         let pause = BACKOFF_MIN.saturating_mul(1 << (*attempts).min(16)).min(BACKOFF_MAX);
         *attempts = attempts.saturating_add(1);
-        self.parked.insert(uid, Parked { pod, not_before: now + pause, awake });
+        let not_before = now + pause;
+        if let Some(before) = self.parked.insert(uid.clone(), Parked { pod, not_before, awake }) {
+            self.due.remove(&(before.not_before, uid.clone()));
+        }
+        if awake {
+            self.due.insert((not_before, uid));
+        }
     }
 
     /// Something changed that may help: parked pods are tried again once their pause is over.
     pub fn wake(&mut self) {
-        self.parked.values_mut().for_each(|parked| parked.awake = true);
+        for (uid, parked) in self.parked.iter_mut().filter(|(_, parked)| !parked.awake) {
+            parked.awake = true;
+            self.due.insert((parked.not_before, uid.clone()));
+        }
     }
 
     /// When the next parked pod can be tried.
     pub fn next_due(&self) -> Option<Instant> {
-        self.parked.values().filter(|parked| parked.awake).map(|parked| parked.not_before).min()
+        self.due.first().map(|(not_before, _)| *not_before)
     }
 
     /// UIDs of everything that waits, to compare with a new listing.
@@ -164,5 +179,6 @@ mod tests {
         assert!(queue.next_due().is_some());
         queue.remove("a");
         assert!(queue.uids().is_empty());
+        assert_eq!(queue.next_due(), None);
     }
 }

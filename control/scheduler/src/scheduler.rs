@@ -20,10 +20,13 @@ use crate::{
     decide::{Decision, decide},
     pod::PodInfo,
     queue::Queue,
+    reports::Reports,
 };
 
 /// Writes that may be in flight; what exceeds them waits in the queue.
 const IN_FLIGHT_MAX: usize = 64;
+/// And how many of those that only say why a pod has no node.
+const REPORTS_IN_FLIGHT_MAX: usize = 4;
 
 /// The scheduler of the pods whose `schedulerName` is `default-scheduler`.
 pub struct Scheduler {
@@ -31,6 +34,7 @@ pub struct Scheduler {
     binder: Binder,
     cluster: Cluster,
     queue: Queue,
+    reports: Reports,
     nodes: Listing,
     pods: Listing,
 }
@@ -58,6 +62,7 @@ impl Scheduler {
             client,
             cluster: Cluster::default(),
             queue: Queue::default(),
+            reports: Reports::default(),
             nodes: Listing::default(),
             pods: Listing::default(),
         }
@@ -66,7 +71,7 @@ impl Scheduler {
     /// Schedules until the shutdown. Interrupted watches are resumed; writes in flight are finished.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut events = watches(&self.client);
-        let mut writes = JoinSet::new();
+        let (mut writes, mut reporting) = (JoinSet::new(), JoinSet::new());
         loop {
             let due = self.queue.next_due();
             let pause = async move {
@@ -79,6 +84,7 @@ impl Scheduler {
                 () = shutdown.cancelled() => break,
                 Some(event) = events.next() => self.observe(event),
                 Some(outcome) = writes.join_next() => self.settle(outcome.ok()),
+                Some(_) = reporting.join_next() => {}
                 () = pause => {}
             }
             // Whatever else has arrived belongs to the same round.
@@ -88,8 +94,9 @@ impl Scheduler {
             if self.nodes.done && self.pods.done {
                 self.schedule(&mut writes);
             }
+            self.report(&mut reporting);
         }
-        while writes.join_next().await.is_some() {}
+        while writes.join_next().await.is_some() || reporting.join_next().await.is_some() {}
     }
 
     fn observe(&mut self, event: Seen) {
@@ -131,7 +138,10 @@ impl Scheduler {
                 }
                 let pod = Arc::new(pod);
                 match self.cluster.put_pod(&pod) {
-                    PodNews::Pending if is_ours(&pod) => self.queue.put(pod),
+                    PodNews::Pending if is_ours(&pod) => {
+                        self.reports.refresh(&pod);
+                        self.queue.put(pod);
+                    }
                     news => self.left_queue(&uid, news),
                 }
             }
@@ -153,6 +163,7 @@ impl Scheduler {
 
     fn left_queue(&mut self, uid: &str, news: PodNews) {
         self.queue.remove(uid);
+        self.reports.remove(uid);
         if news == PodNews::Released {
             self.queue.wake();
         }
@@ -166,14 +177,24 @@ impl Scheduler {
             let info = PodInfo::new(Arc::clone(&pod));
             match decide(&info, &self.cluster) {
                 Decision::Bind(node) => {
+                    self.reports.remove(pod.metadata.uid.as_deref().unwrap_or_default());
                     self.cluster.assume(info, &node);
                     writes.spawn(self.binder.clone().bind(pod, node));
                 }
                 Decision::Unschedulable(diagnosis) => {
                     self.queue.park(Arc::clone(&pod), false, now);
-                    writes.spawn(self.binder.clone().report(pod, diagnosis.to_string()));
+                    self.reports.put(pod, diagnosis.to_string());
                 }
             }
+        }
+    }
+
+    /// Says why pods have no node, of a few at a time.
+    fn report(&mut self, reporting: &mut JoinSet<()>) {
+        while reporting.len() < REPORTS_IN_FLIGHT_MAX
+            && let Some((pod, message)) = self.reports.pop()
+        {
+            reporting.spawn(self.binder.clone().report(pod, message));
         }
     }
 

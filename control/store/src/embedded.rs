@@ -2,13 +2,15 @@
 //!
 //! Reads run in the caller's task on redb's snapshots. Writes go to one thread, which commits what is queued as one
 //! transaction with one fsync (group commit), publishes it, and then answers. So an answer means: on disk, and
-//! visible to every watch.
+//! visible to every watch. With [`Durability::Deferred`] it means the latter, and the disk has it a moment later.
 //!
 //! When the disk is nearly full, creates and updates are refused and everything else goes on. When it fails all the
 //! same, redb serves nothing more, so the writer opens the file again, as often as it takes: what was not answered is
-//! then there as a whole or not at all, and watches are told what they missed.
+//! then there as a whole or not at all, and watches are told what they missed, or are cut off where it was lost.
 
+mod durability;
 mod import;
+mod inbox;
 mod keys;
 mod lock;
 mod pace;
@@ -22,6 +24,7 @@ mod writer;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -31,10 +34,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::watch::Hub;
 use crate::{Entry, ListRequest, Listing, Revision, Store, StoreError, Watch, Write};
+pub use durability::Durability;
+use durability::Syncs;
+use inbox::Inbox;
 use keys::Keys;
 use lock::DirectoryLock;
 use slot::Slot;
-use space::Space;
 use writer::{Command, Writer};
 
 /// How the embedded store is set up.
@@ -42,6 +47,8 @@ use writer::{Command, Writer};
 pub struct EmbeddedConfig {
     /// The directory of the store; made (mode 0700) when absent. Holds `lock` and `store.redb`.
     pub dir: PathBuf,
+    /// What an acknowledged write has survived.
+    pub durability: Durability,
     /// How much history to keep.
     pub retention: Retention,
     /// How much of leases and events, whose changes are kept apart.
@@ -89,6 +96,7 @@ impl EmbeddedConfig {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
+            durability: Durability::Synced,
             retention: Retention::default(),
             brief_retention: Retention::brief(),
             cache_bytes: 8 << 20,
@@ -104,6 +112,7 @@ pub struct EmbeddedStore {
     slot: Arc<Slot>,
     keys: Arc<Keys>,
     hub: Arc<Hub>,
+    synced: Arc<AtomicU64>,
     /// Closing it ends the writer.
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<thread::JoinHandle<()>>,
@@ -118,9 +127,7 @@ impl EmbeddedStore {
     /// Opens or makes the store in `config.dir` and locks the directory.
     pub fn open(config: &EmbeddedConfig) -> Result<Self, StoreError> {
         let lock = DirectoryLock::acquire(&config.dir)?;
-        let path = config.dir.join("store.redb");
-        let space = Space::new(config.dir.clone(), config.space_reserved_bytes);
-        let (slot, revision) = Slot::open(path.clone(), config.cache_bytes, space)?;
+        let (slot, revision) = Slot::open(config)?;
         // The name of a new file is durable only when its directory is.
         File::open(&config.dir).and_then(|dir| dir.sync_all()).map_err(|error| StoreError::Directory {
             operation: "sync the directory",
@@ -132,16 +139,24 @@ impl EmbeddedStore {
         let hub = Arc::new(Hub::new(revision, config.watch_queue_len_max));
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
         let retention = [config.retention, config.brief_retention];
-        let writer = Writer::new(slot.clone(), keys.clone(), hub.clone(), retention);
-        let writer = thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run(queue))
-            .map_err(|error| StoreError::Directory {
-                operation: "start the writer thread of",
-                path,
-                source: Arc::new(error),
-            })?;
-        Ok(Self { slot, keys, hub, commands: Some(commands), writer: Some(writer), _lock: lock })
+        let syncs = Syncs::new(config.durability, revision);
+        let synced = syncs.synced();
+        let writer = Writer::new(slot.clone(), keys.clone(), hub.clone(), retention, syncs);
+        let writer = Inbox::new(queue).and_then(|inbox| {
+            thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(inbox))
+        });
+        let writer = writer.map_err(|error| StoreError::Directory {
+            operation: "start the writer thread of",
+            path: config.dir.clone(),
+            source: Arc::new(error),
+        })?;
+        Ok(Self { slot, keys, hub, synced, commands: Some(commands), writer: Some(writer), _lock: lock })
+    }
+
+    /// The newest revision that is known to be on disk, and all before it.
+    #[must_use]
+    pub fn synced(&self) -> Revision {
+        self.synced.load(Ordering::Acquire)
     }
 
     async fn send(&self, command: Command) -> Result<(), StoreError> {

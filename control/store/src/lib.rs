@@ -5,7 +5,8 @@
 //! revision that created it and the one that last changed it; writes are compare-and-swap on the latter.
 //! A bounded history of changes answers watches and lists in the past.
 //!
-//! The store never looks into a value and never answers a write before it is on disk.
+//! The store never looks into a value and never answers a write before it is on disk, unless it was told to
+//! ([`Durability::Deferred`]).
 //!
 //! Start reading at [`Store`], then [`embedded::EmbeddedStore`] and [`etcd::EtcdStore`].
 
@@ -19,7 +20,7 @@ pub mod transfer;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use crate::embedded::{EmbeddedConfig, EmbeddedStore, Retention};
+pub use crate::embedded::{Durability, EmbeddedConfig, EmbeddedStore, Retention};
 pub use crate::error::StoreError;
 pub use crate::etcd::{EtcdConfig, EtcdStore, EtcdTls};
 pub use crate::watch::{Event, EventKind, Watch};

@@ -8,31 +8,44 @@ mod suite {
 }
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fairlead_store::{EmbeddedConfig, EmbeddedStore, ListRequest, Store};
+use fairlead_store::{Durability, EmbeddedConfig, EmbeddedStore, ListRequest, Store};
 use proptest::prelude::*;
 use suite::{contract, model};
 use tempfile::TempDir;
 
-fn open() -> (Arc<dyn Store>, TempDir) {
+/// Every commit is synced, none is, and as many as come.
+const LEVELS: [Durability; 3] = [
+    Durability::Synced,
+    Durability::Deferred { interval: Duration::from_secs(3_600) },
+    Durability::Deferred { interval: Duration::ZERO },
+];
+
+fn open(durability: Durability) -> (Arc<dyn Store>, TempDir) {
     let dir = TempDir::new().unwrap();
-    let store = EmbeddedStore::open(&EmbeddedConfig::new(dir.path())).unwrap();
-    (Arc::new(store), dir)
+    let config = EmbeddedConfig { durability, ..EmbeddedConfig::new(dir.path()) };
+    (Arc::new(EmbeddedStore::open(&config).unwrap()), dir)
 }
 
 #[tokio::test]
 async fn the_contract_holds() {
-    contract::check(async || open()).await;
+    for durability in LEVELS {
+        contract::check(async || open(durability)).await;
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_history_agrees_with_the_model(steps in prop::collection::vec(model::step(), 1..40)) {
+    fn every_history_agrees_with_the_model(
+        steps in prop::collection::vec(model::step(), 1..40),
+        level in 0..LEVELS.len(),
+    ) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (store, _dir) = open();
+        let (store, _dir) = open(LEVELS[level]);
         runtime.block_on(model::check(&*store, steps));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fairlead_store::{EmbeddedConfig, EmbeddedStore, ListRequest, Revision, Store, StoreError};
+use fairlead_store::{Durability, EmbeddedConfig, EmbeddedStore, ListRequest, Revision, Store, StoreError};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -43,8 +43,13 @@ impl Disk {
     }
 
     fn open(&self, space_reserved_bytes: u64) -> Arc<EmbeddedStore> {
+        self.open_with(space_reserved_bytes, Durability::Synced)
+    }
+
+    fn open_with(&self, space_reserved_bytes: u64, durability: Durability) -> Arc<EmbeddedStore> {
         let config = EmbeddedConfig {
             space_reserved_bytes,
+            durability,
             watch_queue_len_max: 1 << 16,
             ..EmbeddedConfig::new(self.dir.path().join("store"))
         };
@@ -88,6 +93,18 @@ async fn fill(store: &Arc<EmbeddedStore>, round: usize) -> (BTreeMap<String, Rev
 /// A value that shows whether it is whole.
 fn value(key: &str) -> Bytes {
     key.bytes().cycle().take(VALUE_LEN).collect()
+}
+
+/// Writes when that is possible again.
+async fn create_again(store: &EmbeddedStore) -> Revision {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match store.create("/again", value("/again")).await {
+            Ok(revision) => return revision,
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Everything acknowledged is there, and everything that is there is whole.
@@ -139,17 +156,7 @@ async fn a_disk_that_is_full_in_the_middle_of_a_commit_loses_nothing_acknowledge
     let (mut acknowledged, refusal) = fill(&store, 0).await;
     assert!(matches!(refusal, StoreError::Full { .. }), "{refusal:?}");
     disk.make_space();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match store.create("/again", value("/again")).await {
-            Ok(revision) => {
-                acknowledged.insert("/again".to_owned(), revision);
-                break;
-            }
-            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    acknowledged.insert("/again".to_owned(), create_again(&store).await);
     let order = check(&store, &acknowledged).await;
     for (revision, key) in order {
         let event = watch.next().await.unwrap();
@@ -158,6 +165,39 @@ async fn a_disk_that_is_full_in_the_middle_of_a_commit_loses_nothing_acknowledge
     assert!(watch.try_next().unwrap().is_none());
     let (more, _) = fill(&store, 1).await;
     acknowledged.extend(more);
+    drop(store);
+    check(&disk.open(0), &acknowledged).await;
+}
+
+/// The database is opened again as it was synced last, and clients have seen what came after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_where_commits_are_deferred_loses_an_end_and_everybody_is_told() {
+    let disk = Disk::new();
+    let store = disk.open_with(0, Durability::Deferred { interval: Duration::from_millis(50) });
+    let mut watch = store.watch("/", 0).await.unwrap();
+    let (mut acknowledged, refusal) = fill(&store, 0).await;
+    assert!(matches!(refusal, StoreError::Full { .. }), "{refusal:?}");
+    let (last, synced) = (acknowledged.values().copied().max().unwrap(), store.synced());
+    assert!(synced > 0);
+    disk.make_space();
+    let again = create_again(&store).await;
+    assert!(again > last);
+    assert!(matches!(store.watch("/", last).await, Err(StoreError::Compacted { .. })));
+    let mut seen = 0;
+    let end = loop {
+        match watch.next().await {
+            Ok(event) => seen = event.revision,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(end, StoreError::WatchTooSlow) && seen == last, "{end:?} {seen} {last}");
+    acknowledged.retain(|_, revision| *revision <= synced);
+    acknowledged.insert("/again".to_owned(), again);
+    check(&store, &acknowledged).await;
+    // What the store says without reading is of the state that it went back to.
+    let listing = store.list(ListRequest { limit: Some(1), ..ListRequest::prefix("/0/") }).await.unwrap();
+    let all = store.list(ListRequest::prefix("/0/")).await.unwrap();
+    assert_eq!(listing.remaining + 1, all.entries.len());
     drop(store);
     check(&disk.open(0), &acknowledged).await;
 }

@@ -22,6 +22,16 @@ struct Budget {
     object: Value,
 }
 
+/// What the budgets of a pod say.
+enum Answer {
+    /// The pod does not count as it is.
+    Free,
+    /// It counts, and was counted.
+    Counted,
+    /// Another writer was faster; they must be asked again.
+    Again,
+}
+
 /// What a budget says.
 enum Verdict {
     /// The pod does not count.
@@ -38,22 +48,32 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     for _ in 0..ATTEMPTS {
         let entry = call.entry().await?;
         let pod = object::decode(call.resource, &entry.value, entry.mod_revision)?;
-        if ask(call, &pod, options.is_dry_run()).await? {
-            delete::delete_one(call, &options).await?;
+        options.check(call.resource, &pod)?;
+        let evicted = match ask(call, &pod, options.is_dry_run()).await? {
+            Answer::Again => None,
+            // As it was judged: changed meanwhile, such as to be ready now, it must be judged again.
+            Answer::Free => delete::try_delete(call, &options, &entry).await?,
+            // What it was counted for, however it changed: but not another one that came in its place.
+            Answer::Counted => {
+                let options = options.of_one(object::meta(&pod, "uid"));
+                Some(delete::delete_one(call, &options).await?)
+            }
+        };
+        if evicted.is_some() {
             return call.respond_other(StatusCode::CREATED, &delete::success(None));
         }
     }
     Err(ApiError::TryAgain("the pod's disruption budget keeps being changed, please try again".to_owned()))
 }
 
-/// Asks the pod's budget, and takes from it what the pod needs; false when another writer was faster.
-async fn ask(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<bool, ApiError> {
+/// Asks the pod's budget, and takes from it what the pod needs.
+async fn ask(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<Answer, ApiError> {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed" | "Pending") || object::is_terminating(pod) {
-        return Ok(true);
+        return Ok(Answer::Free);
     }
     let mut budgets = budgets_of(call, pod).await?;
-    let Some(budget) = budgets.pop() else { return Ok(true) };
+    let Some(budget) = budgets.pop() else { return Ok(Answer::Free) };
     if !budgets.is_empty() {
         return Err(ApiError::Internal(
             "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
@@ -61,17 +81,17 @@ async fn ask(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<bool, ApiErr
         ));
     }
     let after = match judge(&budget.object, pod)? {
-        Verdict::Free => return Ok(true),
+        Verdict::Free => return Ok(Answer::Free),
         Verdict::Counted(after) => after,
     };
     if dry_run {
-        return Ok(true);
+        return Ok(Answer::Counted);
     }
     let kind = find("policy", "v1", "poddisruptionbudgets").ok_or(ApiError::UnknownPath)?;
     let bytes = object::encode(kind, &after);
     match call.api.store.update(&budget.entry.key, bytes, budget.entry.mod_revision).await {
-        Ok(_) => Ok(true),
-        Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(false),
+        Ok(_) => Ok(Answer::Counted),
+        Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(Answer::Again),
         Err(error) => Err(error.into()),
     }
 }

@@ -12,7 +12,7 @@ use crate::object;
 use crate::patch;
 use crate::resource::FieldError;
 use crate::verbs::admit::{self, Ownership};
-use crate::verbs::update;
+use crate::verbs::{options, update};
 
 /// Answers a GET.
 pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
@@ -58,11 +58,11 @@ async fn write(
 
 /// Answers a server-side apply of a `Scale`: of the workload with nothing but its replicas.
 async fn apply(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let (manager, time) = (admit::manager(call)?, object::now());
-    let force = call.info.query.flag("force")?;
+    let (manager, time) = (admit::manager(call), object::now());
+    let force = call.info.query.flag("force");
     if manager.is_empty() || call.info.query.get("fieldManager").is_none() {
         let error = FieldError::required("fieldManager", "is required for apply patch");
-        return Err(admit::options_error(call, error));
+        return Err(options::refused(call.info.verb, error));
     }
     let (scale, _) = body::parse_yaml(&call.body)?;
     let config = json!({ "spec": { "replicas": replicas(&scale)? } });

@@ -35,13 +35,8 @@ pub(crate) fn incoming(
             resource.kind,
             problems.join(", ")
         ))),
-        None | Some("Strict" | "Warn") => Ok(problems),
         Some("Ignore") => Ok(Vec::new()),
-        Some(other) => {
-            let supported = &["Ignore", "Strict", "Warn"];
-            let error = FieldError::not_supported("fieldValidation", &json!(other), supported);
-            Err(options_error(call, error))
-        }
+        _ => Ok(problems),
     }
 }
 
@@ -134,30 +129,13 @@ pub(crate) enum Ownership {
 }
 
 /// The name of who writes: what the client calls itself in `fieldManager`, else what it is by its user agent.
-pub(crate) fn manager<'c>(call: &Call<'c>) -> Result<&'c str, ApiError> {
-    let Some(name) = call.info.query.get("fieldManager") else {
-        let agent = call.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-        let name = agent.split('/').next().unwrap_or_default();
-        return Ok(&name[..name.len().min(managers::NAME_LEN_MAX)]);
-    };
-    let problem = if name.len() > managers::NAME_LEN_MAX {
-        "may not be more than 128 bytes"
-    } else if name.contains(char::is_control) {
-        "should only contain printable characters"
-    } else {
-        return Ok(name);
-    };
-    Err(options_error(call, FieldError::invalid("fieldManager", &json!(name), problem)))
-}
-
-/// The parameters of a write are wrong.
-pub(crate) fn options_error(call: &Call<'_>, error: FieldError) -> ApiError {
-    let kind = match call.info.verb {
-        "create" => "CreateOptions",
-        "patch" => "PatchOptions",
-        _ => "UpdateOptions",
-    };
-    ApiError::InvalidOptions { kind, errors: vec![error] }
+pub(crate) fn manager<'c>(call: &Call<'c>) -> &'c str {
+    if let Some(name) = call.info.query.get("fieldManager") {
+        return name;
+    }
+    let agent = call.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let name = agent.split('/').next().unwrap_or_default();
+    &name[..name.len().min(managers::NAME_LEN_MAX)]
 }
 
 /// Refuses new objects in a namespace that does not exist or is being deleted (admission plugin NamespaceLifecycle).

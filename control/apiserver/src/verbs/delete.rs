@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
-use super::list;
+use super::{list, options};
 use crate::api::Call;
 use crate::body::{self, Body};
 use crate::commit::{self, Uncommitted};
@@ -100,8 +100,12 @@ pub(crate) fn success(details: Option<Value>) -> Value {
     status
 }
 
-/// One attempt; `None` when another writer was faster.
-async fn try_delete(call: &Call<'_>, options: &Options, entry: &Entry) -> Result<Option<Deleted>, ApiError> {
+/// One attempt, at the object as it was read; `None` when another writer was faster.
+pub(crate) async fn try_delete(
+    call: &Call<'_>,
+    options: &Options,
+    entry: &Entry,
+) -> Result<Option<Deleted>, ApiError> {
     let resource = call.resource;
     let mut object = object::decode(resource, &entry.value, entry.mod_revision)?;
     options.check(resource, &object)?;
@@ -205,6 +209,11 @@ fn grace_secs(resource: &Resource, options: &Options, object: &Value) -> i64 {
 }
 
 impl Options {
+    /// The same for one object only, and not for another of its name.
+    pub(crate) fn of_one(&self, uid: &str) -> Self {
+        Self { uid: Some(uid.to_owned()), ..self.clone() }
+    }
+
     /// Whether the delete is only tried.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
@@ -222,31 +231,41 @@ impl Options {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let mut grace_secs = body["gracePeriodSeconds"].as_i64();
         if grace_secs.is_none() {
-            let secs = query.number("gracePeriodSeconds")?;
-            grace_secs = secs.map(|secs| i64::try_from(secs).unwrap_or(i64::MAX));
+            grace_secs = query.number("gracePeriodSeconds")?;
         }
         let mut propagation = text(&body["propagationPolicy"]);
         if propagation.is_none() {
             propagation = query.get("propagationPolicy").map(str::to_owned);
         }
-        if propagation.is_none() && (body["orphanDependents"] == true || query.flag("orphanDependents")?) {
+        let mut errors = Vec::new();
+        if propagation.is_some() && (!body["orphanDependents"].is_null() || query.has("orphanDependents")) {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid("propagationPolicy", &json!(propagation), detail));
+        }
+        if propagation.is_none() && (body["orphanDependents"] == true || query.flag("orphanDependents")) {
             propagation = Some("Orphan".to_owned());
         }
-        let allowed = ["Background", "Foreground", "Orphan"];
-        if let Some(policy) = propagation.as_ref().filter(|policy| !allowed.contains(&policy.as_str())) {
-            let error = FieldError::not_supported("propagationPolicy", &json!(policy), &allowed);
-            return Err(ApiError::InvalidOptions { kind: "DeleteOptions", errors: vec![error] });
+        let allowed = ["Background", "Foreground", "Orphan", "nil"];
+        if let Some(policy) = propagation.as_ref().filter(|policy| !allowed[..3].contains(&policy.as_str())) {
+            errors.push(FieldError::not_supported("propagationPolicy", &json!(policy), &allowed));
+        }
+        let dry: Vec<&str> =
+            body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        errors.extend(options::dry_run("dryRun", &dry));
+        if !errors.is_empty() {
+            return Err(ApiError::InvalidOptions { kind: "DeleteOptions", errors });
         }
         Ok(Self {
             grace_secs,
             propagation,
             uid: text(&body["preconditions"]["uid"]),
             version: text(&body["preconditions"]["resourceVersion"]),
-            dry_run: query.dry_run()? || body["dryRun"].as_array().is_some_and(|all| !all.is_empty()),
+            dry_run: query.dry_run() || !dry.is_empty(),
         })
     }
 
-    fn check(&self, resource: &'static Resource, object: &Value) -> Result<(), ApiError> {
+    /// Refuses another object than that of the preconditions.
+    pub(crate) fn check(&self, resource: &'static Resource, object: &Value) -> Result<(), ApiError> {
         let rows = [("UID", &self.uid, "uid"), ("ResourceVersion", &self.version, "resourceVersion")];
         for (what, wanted, field) in rows {
             let found = object::meta(object, field);

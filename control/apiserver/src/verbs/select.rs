@@ -72,7 +72,7 @@ pub(crate) fn list_at(query: &Query) -> Result<At, ApiError> {
     let limited = query.number("limit")?.is_some_and(|limit| limit > 0);
     let refuse = |field: &str, detail: &str| Err(options_error(FieldError::forbidden(field, detail)));
     match (query.get("resourceVersionMatch"), version) {
-        _ if query.get("sendInitialEvents").is_some() => {
+        _ if query.has("sendInitialEvents") => {
             refuse("sendInitialEvents", "sendInitialEvents is forbidden for list")
         }
         (Some(_), _) if query.get("continue").is_some() => {
@@ -103,7 +103,7 @@ pub(crate) fn list_at(query: &Query) -> Result<At, ApiError> {
 pub(crate) fn initial_events(query: &Query) -> Result<Option<bool>, ApiError> {
     let forbidden = |detail: &str| FieldError::forbidden("resourceVersionMatch", detail);
     let matching = query.get("resourceVersionMatch");
-    let wanted = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")).transpose()?;
+    let wanted = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
     let mut errors = Vec::new();
     if wanted.is_some() && matching != Some("NotOlderThan") {
         errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
@@ -166,6 +166,7 @@ mod tests {
             ("continue=x&resourceVersion=0", Ok(At::Newest)),
             ("continue=x&resourceVersion=0&resourceVersionMatch=NotOlderThan", Err(422)),
             ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", Err(422)),
+            ("resourceVersion=7&limit=-1", Ok(At::NotOlderThan(7))),
             ("limit=x", Err(400)),
         ];
         for (text, expected) in rows {

@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::admit::{self, Ownership};
-use super::create;
+use super::{create, options};
 use crate::api::Call;
 use crate::apply::{self, Writer};
 use crate::body::{self, Body};
@@ -50,9 +50,9 @@ pub(crate) async fn patch(call: &Call<'_>, subresource: Option<&str>) -> Result<
 /// The type of the patch in the body, the patch, and the paths of its keys that are there twice.
 pub(crate) fn parse_patch(call: &Call<'_>) -> Result<(PatchType, Value, Vec<String>), ApiError> {
     let kind = PatchType::from_content_type(body::content_type(call.headers))?;
-    if call.info.query.get("force").is_some() {
+    if call.info.query.has("force") {
         let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
-        return Err(admit::options_error(call, error));
+        return Err(options::refused(call.info.verb, error));
     }
     let (patch, duplicates) = body::parse_json(&call.body)
         .map_err(|error| ApiError::BadRequest(format!("the patch is not valid JSON: {error}")))?;
@@ -62,9 +62,9 @@ pub(crate) fn parse_patch(call: &Call<'_>) -> Result<(PatchType, Value, Vec<Stri
 /// Answers a server-side apply, which makes the object if it is not there.
 async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Body>, ApiError> {
     let (config, warnings) = parse_apply(call)?;
-    let (manager, time) = (admit::manager(call)?, object::now());
+    let (manager, time) = (admit::manager(call), object::now());
     let write = Writer { resource: call.resource, subresource, manager, time: &time };
-    let force = call.info.query.flag("force")?;
+    let force = call.info.query.flag("force");
     for _ in 0..ATTEMPTS {
         let change = |old: &Value| Ok(apply::apply(write, Some(old), &config, force)?);
         match modify(call, subresource, Ownership::Noted, change).await {
@@ -92,7 +92,7 @@ async fn apply(call: &Call<'_>, subresource: Option<&str>) -> Result<Response<Bo
 pub(crate) fn parse_apply(call: &Call<'_>) -> Result<(Value, Vec<String>), ApiError> {
     if call.info.query.get("fieldManager").is_none() {
         let error = FieldError::required("fieldManager", "is required for apply patch");
-        return Err(admit::options_error(call, error));
+        return Err(options::refused(call.info.verb, error));
     }
     let (mut config, duplicates) = body::parse_yaml(&call.body)?;
     if config["metadata"].get("managedFields").is_some_and(|entries| !entries.is_null()) {
@@ -131,7 +131,7 @@ pub(crate) async fn modify(
             prepare_for_update(call.resource, &mut new, old, subresource);
             default(call.resource, &mut new);
             if ownership == Ownership::Changed {
-                let (manager, time) = (admit::manager(call)?, object::now());
+                let (manager, time) = (admit::manager(call), object::now());
                 let write = Writer { resource: call.resource, subresource, manager, time: &time };
                 apply::track(write, Some(old), &mut new);
             }

@@ -41,9 +41,10 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let form = negotiate::form(call.headers, query)?;
     let selection = Selection::of(call)?;
     let initial_events = select::initial_events(query)?;
-    let bookmarks = query.flag("allowWatchBookmarks")?;
+    let bookmarks = query.flag("allowWatchBookmarks");
     let from = select::revision(query)?.filter(|revision| *revision > 0);
-    let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let seconds = query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+    let seconds = seconds.filter(|seconds| *seconds > 0);
     let seconds = seconds.unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
     let now = Instant::now();
 

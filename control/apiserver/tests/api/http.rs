@@ -214,6 +214,57 @@ async fn a_dry_run_changes_nothing() {
 }
 
 #[tokio::test]
+async fn wrong_parameters_are_refused_and_change_nothing() {
+    let server = Server::start().await;
+    let client = server.client();
+    post(&client, MAPS, config_map("a")).await;
+    post(&client, MAPS, config_map("b")).await;
+    let dry = |kind| {
+        format!(
+            "{kind}.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Foo\"]: supported values: \"All\""
+        )
+    };
+    let policies = r#"supported values: "Background", "Foreground", "Orphan", "nil""#;
+    let both = "propagationPolicy: Invalid value: \"Orphan\": orphanDependents and deletionPropagation cannot be both set";
+    let options = "DeleteOptions.meta.k8s.io \"\" is invalid";
+    let rows = [
+        ("POST", "?dryRun=Foo", config_map("c"), 422, dry("CreateOptions")),
+        ("PUT", "/a?dryRun=Foo", config_map("a"), 422, dry("UpdateOptions")),
+        ("DELETE", "/a?dryRun=Foo", Value::Null, 422, dry("DeleteOptions")),
+        ("DELETE", "?dryRun=Foo", Value::Null, 422, dry("DeleteOptions")),
+        ("DELETE", "/a", json!({ "dryRun": ["Foo"] }), 422, dry("DeleteOptions")),
+        (
+            "DELETE",
+            "/a?propagationPolicy=Foo",
+            Value::Null,
+            422,
+            format!("{options}: propagationPolicy: Unsupported value: \"Foo\": {policies}"),
+        ),
+        (
+            "DELETE",
+            "/a",
+            json!({ "propagationPolicy": "Orphan", "orphanDependents": true }),
+            422,
+            format!("{options}: {both}"),
+        ),
+        ("GET", "?limit=x", Value::Null, 400, "strconv.ParseInt: parsing \"x\": invalid syntax".to_owned()),
+    ];
+    for (method, rest, body, code, message) in rows {
+        let request = Request::builder().method(method).uri(format!("{MAPS}{rest}"));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let response = send(&client, request, &body).await;
+        let found = response.status().as_u16();
+        let status = value(response).await;
+        assert_eq!((found, &status["message"]), (code, &json!(message)), "{method} {rest} {body}");
+    }
+    // A limit that is none, as upstream takes it.
+    let list = value(get(&client, &format!("{MAPS}?limit=-1"), "*/*").await).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    let gone = send(&client, Request::delete(format!("{MAPS}/a?gracePeriodSeconds=-1")), "").await;
+    assert_eq!(gone.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn objects_come_as_tables_and_as_metadata() {
     let server = Server::start().await;
     let client = server.client();

@@ -5,6 +5,7 @@
 mod admission;
 mod apply;
 mod client;
+mod evictions;
 mod http;
 mod kubectl;
 mod limits;
@@ -14,5 +15,6 @@ mod python;
 mod reviews;
 mod robust;
 mod rollout;
+mod stopping;
 mod support;
 mod watches;

@@ -60,6 +60,7 @@ impl Server {
             state_dir: dir.path().to_owned(),
             listeners: vec![listener],
             advertise: vec!["172.29.0.1".parse().unwrap(), "fd00:29::1".parse().unwrap()],
+            shares_store: false,
             server_names: vec!["fairlead".to_owned()],
             service_networks: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             service_node_ports: PortRange::default(),

@@ -3,6 +3,7 @@
 mod kubelet;
 mod support;
 
+mod election;
 mod garbage;
 mod namespace;
 mod node_failure;

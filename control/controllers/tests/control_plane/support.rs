@@ -43,6 +43,7 @@ impl ControlPlane {
             state_dir: directory.path().to_owned(),
             listeners: vec![listener],
             advertise: vec!["172.29.0.1".parse().expect("an address")],
+            shares_store: false,
             server_names: Vec::new(),
             service_networks: vec![net("10.96.0.0/16"), net("fd00:96::/112")],
             service_node_ports: fairlead_apiserver::PortRange::default(),

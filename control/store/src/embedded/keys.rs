@@ -24,14 +24,14 @@ struct State {
 impl Keys {
     /// The keys in a database that nobody writes to.
     pub(super) fn read(database: &Database, revision: Revision) -> Result<Self, StoreError> {
-        const READING: &str = "read the keys";
-        let transaction = database.begin_read().during(READING)?;
-        let current = transaction.open_table(CURRENT).during(READING)?;
-        let mut keys = BTreeSet::new();
-        for item in current.iter().during(READING)? {
-            keys.insert(item.during(READING)?.0.value().into());
-        }
-        Ok(Self(RwLock::new(State { keys, revision })))
+        Ok(Self(RwLock::new(State::read(database, revision)?)))
+    }
+
+    /// Forgets what is not in a database that nobody writes to.
+    pub(super) fn read_again(&self, database: &Database, revision: Revision) -> Result<(), StoreError> {
+        let state = State::read(database, revision)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(())
     }
 
     /// Takes committed changes in.
@@ -64,5 +64,18 @@ impl Keys {
 
     fn read_lock(&self) -> RwLockReadGuard<'_, State> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn read(database: &Database, revision: Revision) -> Result<Self, StoreError> {
+        const READING: &str = "read the keys";
+        let transaction = database.begin_read().during(READING)?;
+        let current = transaction.open_table(CURRENT).during(READING)?;
+        let mut keys = BTreeSet::new();
+        for item in current.iter().during(READING)? {
+            keys.insert(item.during(READING)?.0.value().into());
+        }
+        Ok(Self { keys, revision })
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::{Database, ReadableTable, TableDefinition};
 
+use super::durability::{self, Durability};
 use crate::error::During;
 use crate::{Entry, Event, EventKind, Revision, StoreError};
 
@@ -22,15 +23,22 @@ pub(super) const META_LAYOUT: &str = "layout";
 pub(super) const META_REVISION: &str = "revision";
 pub(super) const META_COMPACTED: &str = "compacted";
 pub(super) const META_COMPACTED_BRIEF: &str = "compacted_brief";
+/// Where revisions go on when the store was not closed; 0 when all of them are on disk.
+pub(super) const META_CEILING: &str = "ceiling";
 
-/// The layout that this version writes, and the newest that it reads. The first one had no brief partition.
-pub(super) const LAYOUT: u64 = 2;
+/// The layout that this version writes, and the newest that it reads. The first one had no brief partition, the second
+/// no ceiling.
+pub(super) const LAYOUT: u64 = 3;
 
 const CURRENT_HEADER_LEN: usize = 16;
 const LOG_HEADER_LEN: usize = 33;
 
 /// Makes the tables of a new database, refuses one with a newer layout, and returns the newest revision.
-pub(super) fn prepare(database: &Database, path: &Path) -> Result<Revision, StoreError> {
+pub(super) fn prepare(
+    database: &Database,
+    path: &Path,
+    durability: Durability,
+) -> Result<Revision, StoreError> {
     const OPERATION: &str = "prepare the database";
     let transaction = database.begin_write().during(OPERATION)?;
     let revision = {
@@ -42,15 +50,18 @@ pub(super) fn prepare(database: &Database, path: &Path) -> Result<Revision, Stor
                 return Err(StoreError::NewerLayout { path, found, supported: LAYOUT });
             }
             Some(LAYOUT) => {}
-            Some(_) => {
-                // What there was of brief history is in the other partition, where nobody looks for it any longer.
-                let revision = read_meta(&meta, META_REVISION)?;
-                meta.insert(META_COMPACTED_BRIEF, revision).during(OPERATION)?;
+            Some(found) => {
+                if found < 2 {
+                    // What there was of brief history is in the other partition, where nobody looks for it any longer.
+                    let revision = read_meta(&meta, META_REVISION)?;
+                    meta.insert(META_COMPACTED_BRIEF, revision).during(OPERATION)?;
+                }
+                meta.insert(META_CEILING, 0).during(OPERATION)?;
                 meta.insert(META_LAYOUT, LAYOUT).during(OPERATION)?;
             }
             None => {
                 meta.insert(META_LAYOUT, LAYOUT).during(OPERATION)?;
-                for name in [META_REVISION, META_COMPACTED, META_COMPACTED_BRIEF] {
+                for name in [META_REVISION, META_COMPACTED, META_COMPACTED_BRIEF, META_CEILING] {
                     meta.insert(name, 0).during(OPERATION)?;
                 }
             }
@@ -58,7 +69,7 @@ pub(super) fn prepare(database: &Database, path: &Path) -> Result<Revision, Stor
         transaction.open_table(CURRENT).during(OPERATION)?;
         transaction.open_table(LOG).during(OPERATION)?;
         transaction.open_table(LOG_BRIEF).during(OPERATION)?;
-        read_meta(&meta, META_REVISION)?
+        durability::resume(&transaction, &mut meta, durability)?
     };
     transaction.commit().during(OPERATION)?;
     Ok(revision)

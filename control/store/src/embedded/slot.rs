@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use redb::Database;
 
+use super::EmbeddedConfig;
+use super::durability::Durability;
 use super::schema;
 use super::space::Space;
 use crate::error::During;
@@ -18,6 +20,7 @@ use crate::{Revision, StoreError};
 pub(super) struct Slot {
     path: PathBuf,
     cache_bytes: usize,
+    durability: Durability,
     pub(super) space: Space,
     state: RwLock<Result<Arc<Database>, StoreError>>,
 }
@@ -27,13 +30,12 @@ const READERS_EVERY: Duration = Duration::from_millis(1);
 
 impl Slot {
     /// Opens or makes the database; also returns its newest revision.
-    pub(super) fn open(
-        path: PathBuf,
-        cache_bytes: usize,
-        space: Space,
-    ) -> Result<(Self, Revision), StoreError> {
-        let (database, revision) = open(&path, cache_bytes)?;
-        Ok((Self { path, cache_bytes, space, state: RwLock::new(Ok(database)) }, revision))
+    pub(super) fn open(config: &EmbeddedConfig) -> Result<(Self, Revision), StoreError> {
+        let EmbeddedConfig { cache_bytes, durability, .. } = *config;
+        let path = config.dir.join("store.redb");
+        let space = Space::new(config.dir.clone(), config.space_reserved_bytes);
+        let (database, revision) = open(&path, cache_bytes, durability)?;
+        Ok((Self { path, cache_bytes, durability, space, state: RwLock::new(Ok(database)) }, revision))
     }
 
     /// The database. Whoever holds it delays its being opened again.
@@ -59,7 +61,7 @@ impl Slot {
     /// Opens the closed database; also returns its newest revision.
     pub(super) fn reopen(&self) -> Result<(Arc<Database>, Revision), StoreError> {
         self.space.check()?;
-        open(&self.path, self.cache_bytes)
+        open(&self.path, self.cache_bytes, self.durability)
     }
 
     /// Gives the database to everybody.
@@ -73,11 +75,15 @@ impl Slot {
     }
 }
 
-fn open(path: &Path, cache_bytes: usize) -> Result<(Arc<Database>, Revision), StoreError> {
+fn open(
+    path: &Path,
+    cache_bytes: usize,
+    durability: Durability,
+) -> Result<(Arc<Database>, Revision), StoreError> {
     let database = Database::builder()
         .set_cache_size(cache_bytes)
         .create(path)
         .during("open the database store.redb")?;
-    let revision = schema::prepare(&database, path)?;
+    let revision = schema::prepare(&database, path, durability)?;
     Ok((Arc::new(database), revision))
 }

@@ -46,7 +46,7 @@ async fn a_newer_layout_is_refused_and_left_alone() {
     };
     set_layout(schema::LAYOUT + 1);
     let error = EmbeddedStore::open(&EmbeddedConfig::new(dir.path())).unwrap_err();
-    assert!(matches!(error, StoreError::NewerLayout { found: 3, supported: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerLayout { found: 4, supported: 3, .. }), "{error}");
     set_layout(schema::LAYOUT);
     open(&dir);
 }
@@ -115,7 +115,7 @@ async fn leases_push_nothing_else_out_of_the_history() {
     }
 }
 
-/// The first layout had one partition.
+/// The first layout had one partition, and neither it nor the second a ceiling.
 #[tokio::test]
 async fn the_former_layout_is_read_and_brief_history_begins_anew() {
     let dir = TempDir::new().unwrap();
@@ -129,6 +129,7 @@ async fn the_former_layout_is_read_and_brief_history_begins_anew() {
     let mut meta = transaction.open_table(schema::META).unwrap();
     meta.insert(schema::META_LAYOUT, 1).unwrap();
     meta.remove(schema::META_COMPACTED_BRIEF).unwrap();
+    meta.remove(schema::META_CEILING).unwrap();
     drop(meta);
     transaction.commit().unwrap();
     drop(database);

@@ -5,13 +5,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redb::{Durability, ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
-use tokio::sync::{mpsc, oneshot};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use tokio::sync::oneshot;
 
+use super::durability::Syncs;
+use super::inbox::{Inbox, Next};
 use super::keys::Keys;
 use super::pace::Pace;
 use super::partition::{self, BRIEF, LASTING, Partition};
-use super::schema::{CURRENT, CurrentRecord, LogRecord, META, META_REVISION, read_meta};
+use super::schema::{CURRENT, CurrentRecord, LogRecord, META, META_CEILING, META_REVISION, read_meta};
 use super::slot::Slot;
 use super::{Retention, reader};
 use crate::error::During;
@@ -63,6 +65,7 @@ pub(super) struct Writer {
     hub: Arc<Hub>,
     /// Of the lasting partition of the history, and of the brief one.
     retention: [Retention; 2],
+    syncs: Syncs,
     trimmed: Instant,
     writes_since_trim: usize,
 }
@@ -89,28 +92,48 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 const REFUSE_EVERY: Duration = Duration::from_millis(20);
 
 impl Writer {
-    pub(super) fn new(slot: Arc<Slot>, keys: Arc<Keys>, hub: Arc<Hub>, retention: [Retention; 2]) -> Self {
-        Self { slot, keys, hub, retention, trimmed: Instant::now(), writes_since_trim: 0 }
+    pub(super) fn new(
+        slot: Arc<Slot>,
+        keys: Arc<Keys>,
+        hub: Arc<Hub>,
+        retention: [Retention; 2],
+        syncs: Syncs,
+    ) -> Self {
+        Self { slot, keys, hub, retention, syncs, trimmed: Instant::now(), writes_since_trim: 0 }
     }
 
     /// Serves commands until the store is dropped.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    pub(super) fn run(mut self, mut inbox: Inbox) {
         let mut pace = Pace::default();
-        while let Some(first) = queue.blocking_recv() {
-            pace.gather(|| queue.len() + 1);
-            let mut commands = vec![first];
+        loop {
+            let mut commands = match inbox.next(self.syncs.due()) {
+                Next::Command(first) => {
+                    pace.gather(|| inbox.len() + 1);
+                    vec![first]
+                }
+                Next::Due => Vec::new(),
+                Next::End => break,
+            };
             while commands.len() < BATCH_LEN_MAX
-                && let Ok(command) = queue.try_recv()
+                && let Ok(command) = inbox.try_next()
             {
                 commands.push(command);
             }
             pace.note(commands.len());
             let commands = self.refuse_without_space(commands);
+            if commands.is_empty() && !self.syncs.is_due() {
+                continue;
+            }
             if let Err(error) = self.commit(commands)
                 && error.is_io()
             {
-                self.recover(&error, &mut queue);
+                self.recover(&error, &mut inbox);
             }
+        }
+        if self.syncs.are_deferred() {
+            self.syncs.end();
+            // An error is logged, and the next start finds the store as after a crash.
+            let _ = self.commit(Vec::new());
         }
         self.hub.close();
     }
@@ -129,16 +152,16 @@ impl Writer {
     }
 
     /// Opens the database again after the disk failed. Meanwhile every command is answered with the reason.
-    fn recover(&self, error: &StoreError, queue: &mut mpsc::Receiver<Command>) {
+    fn recover(&mut self, error: &StoreError, inbox: &mut Inbox) {
         let reason = if error.is_out_of_space() { self.slot.space.exhausted() } else { error.clone() };
         tracing::error!(%reason, "the disk failed; the store is closed until it can be opened again");
         self.slot.close(reason.clone());
         let mut due = Instant::now();
         loop {
-            while let Ok(command) = queue.try_recv() {
+            while let Ok(command) = inbox.try_next() {
                 refuse(vec![command], &reason);
             }
-            if queue.is_closed() {
+            if inbox.is_closed() {
                 return;
             }
             if Instant::now() >= due {
@@ -152,11 +175,16 @@ impl Writer {
         }
     }
 
-    /// Opens the database and publishes what was committed although its commit failed.
-    fn reopen(&self) -> Result<(), StoreError> {
+    /// Opens the database and publishes what was committed although its commit failed. Where what was published may not
+    /// have been synced, everybody begins anew.
+    fn reopen(&mut self) -> Result<(), StoreError> {
         let (database, revision) = self.slot.reopen()?;
         let published = self.hub.published();
-        if revision > published {
+        if self.syncs.are_deferred() {
+            self.keys.read_again(&database, revision)?;
+            self.syncs.reopened(revision);
+            self.hub.cut_off(revision);
+        } else if revision > published {
             let missed = reader::history(&database, "", published, revision)?;
             self.publish(&Vec::from(missed));
         }
@@ -170,14 +198,14 @@ impl Writer {
     }
 
     fn commit(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
-        if commands.is_empty() {
-            return Ok(());
-        }
         let mut batch = Batch::default();
         let outcome = self.apply(commands, &mut batch);
         match &outcome {
             Ok(()) => self.publish(&batch.events),
-            Err(error) => tracing::error!(%error, source = ?error, "a commit failed"),
+            Err(error) => {
+                tracing::error!(%error, source = ?error, "a commit failed");
+                self.syncs.failed();
+            }
         }
         let answer = match &outcome {
             Err(error) if error.is_out_of_space() => Err(self.slot.space.exhausted()),
@@ -210,8 +238,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let database = self.slot.get()?;
         let mut transaction = database.begin_write().during(WRITING)?;
-        transaction.set_durability(Durability::Immediate).during(WRITING)?;
-        {
+        let (revision, ceiling) = {
             let mut tables = Tables::open(&transaction)?;
             for command in commands {
                 match command {
@@ -231,9 +258,15 @@ impl Writer {
                 self.trimmed = Instant::now();
                 tables.trim(&self.retention)?;
             }
-            tables.store_counters()?;
-        }
-        transaction.commit().during(WRITING)
+            let ceiling = self.syncs.ceiling_of(tables.revision);
+            tables.store_counters(ceiling)?;
+            (tables.revision, ceiling)
+        };
+        let durability = if ceiling.is_some() { redb::Durability::Immediate } else { redb::Durability::None };
+        transaction.set_durability(durability).during(WRITING)?;
+        transaction.commit().during(WRITING)?;
+        self.syncs.committed(revision, ceiling);
+        Ok(())
     }
 }
 
@@ -268,8 +301,11 @@ impl<'t> Tables<'t> {
         })
     }
 
-    fn store_counters(&mut self) -> Result<(), StoreError> {
+    fn store_counters(&mut self, ceiling: Option<Revision>) -> Result<(), StoreError> {
         self.meta.insert(META_REVISION, self.revision).during(WRITING)?;
+        if let Some(ceiling) = ceiling {
+            self.meta.insert(META_CEILING, ceiling).during(WRITING)?;
+        }
         for log in [&self.lasting, &self.brief] {
             self.meta.insert(log.part.compacted, log.compacted).during(WRITING)?;
         }
