@@ -103,7 +103,7 @@ impl Rules {
         now_ms: u64,
     ) -> Result<Vec<Problem>, KernelError> {
         let tcp_be_liberal = self.lenience.holds(now_ms);
-        let config = cluster.read(|inner| self.config(&inner.view, local))?;
+        let config = cluster.read(|inner| self.config(&inner.view, local));
         let config = classic::Config { tcp_be_liberal, ..config };
         if config != self.config {
             (self.config, self.planners) = (config, None);
