@@ -130,8 +130,8 @@ fn refuse_flags(args: &ProxyArgs) -> anyhow::Result<()> {
     let flags = &args.services;
     let rows = [
         (
-            flags.forwarding.is_some(),
-            "--forwarding is for Fairlead's own pod network; here the host's stack forwards by the routes of yours",
+            matches!(flags.forwarding, Some(Forwarding::Encapsulated | Forwarding::Direct)),
+            "--forwarding=encapsulated and direct are for Fairlead's own pod network; here the host's stack forwards by the routes of yours",
         ),
         (
             flags.socket_lb_host_only,
@@ -148,10 +148,12 @@ fn refuse_flags(args: &ProxyArgs) -> anyhow::Result<()> {
     }
 }
 
-/// How services are carried: pods are somebody else's, and so is the way to them.
+/// How services are carried: pods are somebody else's, and so is the way to them. Where the backends are processes of nodes, the
+/// programs can masquerade by themselves.
 fn services(args: &ProxyArgs, addresses: &[IpAddr]) -> ServiceConfig {
     let mut services = args.services.config(addresses);
-    (services.options.forwarding, services.options.xdp) = (Forwarding::Stack, Xdp::Off);
+    services.options.forwarding = args.services.forwarding.unwrap_or(Forwarding::Stack);
+    services.options.xdp = Xdp::Off;
     services
 }
 

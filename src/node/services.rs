@@ -15,7 +15,7 @@ use ipnet::IpNet;
 pub(crate) struct ServiceArgs {
     /// How connections from outside reach pods on other nodes: encapsulated (the pod sees the client, replies come back
     /// by this node), direct (the pod's node answers the client), masquerade (the pod sees this node) [default: encapsulated;
-    /// not with `fairlead proxy`, where the stack forwards and pods elsewhere see this node]
+    /// with `fairlead proxy` the host's stack forwards, and pods elsewhere see this node]
     #[arg(long, value_name = "HOW", value_parser = forwarding)]
     pub(crate) forwarding: Option<Forwarding>,
     /// UDP port of the VXLAN between nodes; not used with --forwarding=masquerade
