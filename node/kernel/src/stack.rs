@@ -23,7 +23,7 @@ const RULES: usize = 2;
 pub(crate) struct Masquerade {
     /// The bits of a packet's mark that ask for it.
     pub(crate) mark: u32,
-    /// Ports to masquerade with: none of a node port's, or an answer would be taken for a client.
+    /// Ports to masquerade with.
     pub(crate) ports: RangeInclusive<u16>,
 }
 
@@ -31,7 +31,7 @@ impl Masquerade {
     /// What a node with these options needs; none when its programs do without.
     pub(crate) fn of(options: &ServiceOptions) -> Option<Self> {
         let needed = options.forwarding == Forwarding::Stack && options.carriage != Carriage::Rules;
-        needed.then(|| Self { mark: options.masquerade_mark, ports: options.masquerade_ports.clone() })
+        needed.then(|| Self { mark: options.masquerade_mark, ports: beside(&options.node_ports) })
     }
 
     /// Makes the table, or makes it as it is to be.
@@ -59,7 +59,7 @@ impl Masquerade {
              table {FAMILY} {TABLE} {{\n\
              chain nat-postrouting {{\n\
              type nat hook postrouting priority srcnat;\n\
-             meta mark & {mark:#x} == {mark:#x} meta l4proto {{ tcp, udp, sctp }} counter masquerade to :{first}-{last}\n\
+             meta mark & {mark:#x} == {mark:#x} meta l4proto {{ tcp, udp, sctp }} counter masquerade to :{first}-{last} fully-random\n\
              }}\n\
              chain filter-postrouting {{\n\
              type filter hook postrouting priority srcnat + 1;\n\
@@ -68,6 +68,15 @@ impl Masquerade {
              }}\n"
         )
     }
+}
+
+/// The wider range of ports below or above those of node ports: an answer to a node port would be taken for a client. It has to be
+/// wide, because the stack remembers a connection for two minutes after its end, and for each backend and port there is one of
+/// a kind.
+fn beside(node_ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
+    let below = 1_024..=node_ports.start().saturating_sub(1);
+    let above = node_ports.end().saturating_add(1)..=u16::MAX;
+    if above.len() >= below.len() { above } else { below }
 }
 
 /// Takes the table away if a node with these pins made it in the network namespace of the calling thread.
@@ -82,4 +91,20 @@ pub async fn retire_masquerade(bpffs_dir: &Path) -> Result<(), KernelError> {
     nft::run(&format!("add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")).await?;
     let note = pins.masquerade();
     absent_is_fine(fs::remove_file(&note), &note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_to_masquerade_with_are_many_and_no_node_ports() {
+        for (node_ports, expected) in [
+            (30_000..=32_767, 32_768..=65_535),
+            (40_000..=50_000, 1_024..=39_999),
+            (1_024..=2_000, 2_001..=65_535),
+        ] {
+            assert_eq!(beside(&node_ports), expected);
+        }
+    }
 }
