@@ -130,15 +130,11 @@ fn refuse_flags(args: &ProxyArgs) -> anyhow::Result<()> {
     let flags = &args.services;
     let rows = [
         (
-            matches!(flags.forwarding, Some(Forwarding::Encapsulated | Forwarding::Direct)),
-            "--forwarding=encapsulated and direct are for Fairlead's own pod network; here the host's stack forwards by the routes of yours",
-        ),
-        (
             flags.socket_lb_host_only,
             "--socket-lb-host-only would leave pods without services: only Fairlead's own pod network has programs on their links",
         ),
         (
-            matches!(flags.xdp, Xdp::Native | Xdp::Generic),
+            flags.forwarding.is_none() && matches!(flags.xdp, Xdp::Native | Xdp::Generic),
             "--xdp sends packets past the host's stack, which alone knows the way to the pods of your network",
         ),
     ];
@@ -148,12 +144,13 @@ fn refuse_flags(args: &ProxyArgs) -> anyhow::Result<()> {
     }
 }
 
-/// How services are carried: pods are somebody else's, and so is the way to them. Where the backends are processes of nodes, the
-/// programs can masquerade by themselves.
+/// How services are carried: pods are somebody else's, and so is the way to them. Where backends are processes of nodes, the
+/// programs can forward by themselves.
 fn services(args: &ProxyArgs, addresses: &[IpAddr]) -> ServiceConfig {
     let mut services = args.services.config(addresses);
-    services.options.forwarding = args.services.forwarding.unwrap_or(Forwarding::Stack);
-    services.options.xdp = Xdp::Off;
+    if args.services.forwarding.is_none() {
+        (services.options.forwarding, services.options.xdp) = (Forwarding::Stack, Xdp::Off);
+    }
     services
 }
 

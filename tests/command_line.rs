@@ -42,7 +42,6 @@ fn a_failure_exits_with_1_and_one_sentence() {
         (&["top", "--run-dir", dir, "pods", "--node", "node-9"], "has no node node-9"),
         (&["kubeconfig", "--state-dir", dir], "has no certificate authority"),
         (&["node", "--kubeconfig", "/nonexistent"], "cannot read the kubeconfig /nonexistent"),
-        (&["proxy", "--forwarding=direct"], "Fairlead's own pod network"),
         (&["proxy", "--socket-lb-host-only"], "would leave pods without services"),
         (&["proxy", "--xdp=native"], "leave it out"),
         (&["server", "--listen", "192.0.2.1:6443", "--state-dir", dir], "cannot listen on 192.0.2.1:6443"),

@@ -43,7 +43,9 @@ impl World {
         let mut cluster = Cluster::new(nodes.map(|node| node.addresses.clone()));
         let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), cluster.snapshot())?;
         let binary = binary()?;
-        let start = |name, node| Proxy::start(&binary, name, node, &[], directory.path());
+        // All backends are processes of nodes, and both nodes run the proxy: clients' addresses can be kept.
+        let flags = ["--forwarding=encapsulated"];
+        let start = |name, node| Proxy::start(&binary, name, node, &flags, directory.path());
         let proxies = [start("a", &topology.a)?, start("b", &topology.b)?];
         for proxy in &proxies {
             proxy.until_applied(1)?;
