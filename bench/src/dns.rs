@@ -6,7 +6,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::screen::{Step, human, human_bytes};
@@ -225,12 +225,6 @@ impl Report {
         let last = self.change_ms.len().saturating_sub(1);
         let index = (quantile * last as f64).round() as usize;
         Duration::from_secs_f64(self.change_ms.get(index).copied().unwrap_or_default() / 1e3)
-    }
-
-    /// The report as JSON.
-    pub fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 }
 

@@ -1,6 +1,9 @@
 //! `fairlead-bench`: the demo and the benchmarks. `cargo xtask` builds what they need and starts them.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -48,15 +51,15 @@ enum Command {
         /// Only creates on the embedded store and the most watchers
         #[arg(long)]
         quick: bool,
-        /// Print JSON instead of tables
-        #[arg(long)]
-        json: bool,
+        /// Write everything that was measured to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Memory when idle, time to Ready, time of a pod to Ready
     Smoke {
-        /// Print JSON instead of a table
-        #[arg(long)]
-        json: bool,
+        /// Write everything that was measured to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// How fast services get into the kernel, and what they take there
     Programming(ProgrammingArgs),
@@ -167,30 +170,27 @@ async fn interrupted() {
     }
 }
 
-async fn measure_api(quick: bool, json: bool) -> Result<()> {
+async fn measure_api(quick: bool, json: Option<PathBuf>) -> Result<()> {
     let report = tokio::select! {
         report = api::run(quick) => report?,
         () = interrupted() => anyhow::bail!("interrupted"),
     };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        report.print();
-    }
-    Ok(())
+    report.print();
+    json.map_or(Ok(()), |file| write(&report, &file))
 }
 
-async fn measure(json: bool) -> Result<()> {
+fn write(measured: &impl serde::Serialize, file: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(measured)? + "\n";
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+async fn measure(json: Option<PathBuf>) -> Result<()> {
     let cluster = Cluster::up(spec("smoke"), false).await?;
     let outcome = smoke::run(&cluster).await;
     cluster.down().await?;
     let smoke = outcome?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&smoke)?);
-    } else {
-        smoke.print();
-    }
-    Ok(())
+    smoke.print();
+    json.map_or(Ok(()), |file| write(&smoke, &file))
 }
 
 /// An interruption ends it between two measurements, so that what it made is removed.
@@ -215,5 +215,5 @@ async fn measure_dns(json: Option<PathBuf>) -> Result<()> {
         outcome.with_context(|| format!("the benchmark failed; its logs are in {}", folder.display()))?;
     std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     report.print();
-    json.map_or(Ok(()), |file| report.write(&file))
+    json.map_or(Ok(()), |file| write(&report, &file))
 }
