@@ -36,7 +36,8 @@ pub(crate) struct ServiceArgs {
     /// ::1 among them]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = node_port_network)]
     nodeport_addresses: Vec<NodePortNetwork>,
-    /// Ports to masquerade with; they should not be in net.ipv4.ip_local_port_range
+    /// Ports to masquerade with; they should not be in net.ipv4.ip_local_port_range. Where the host's stack forwards (the default
+    /// of `fairlead proxy`) it takes those beside the node ports
     #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = ports)]
     masquerade_ports: RangeInclusive<u16>,
     /// How many entries a map holds: services, slots, backends, affinity or conntrack; may be repeated

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     KernelError,
-    bpf::pins::{Pins, absent_is_fine, remove_directory},
+    bpf::pins::{Made, Pins, absent_is_fine, remove_directory},
     cgroup,
     net::{Namespace, Netlink, namespace::own_cookie},
     retire_masquerade,
@@ -50,7 +50,7 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
         note(remove_directory(&directory));
     }
     note(remove_from_stack(&pins));
-    for text in [pins.layout(), pins.overlay(), pins.options(), pins.masquerade()] {
+    for text in [pins.layout(), pins.made(Made::Overlay), pins.options(), pins.made(Made::Masquerade)] {
         note(absent_is_fine(fs::remove_file(&text), &text));
     }
     note(absent_is_fine(fs::remove_dir(pins.root()), pins.root()));
@@ -61,8 +61,8 @@ pub fn remove_node(node: &NodeFootprint) -> Vec<KernelError> {
 /// own along.
 fn remove_from_stack(pins: &Pins) -> Result<(), KernelError> {
     let own = own_cookie()?;
-    let has_overlay = pins.has_overlay(own);
-    if !has_overlay && !pins.has_masquerade(own) {
+    let has_overlay = pins.has_made(Made::Overlay, own);
+    if !has_overlay && !pins.has_made(Made::Masquerade, own) {
         return Ok(());
     }
     // The caller may be inside a runtime.

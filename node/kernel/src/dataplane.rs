@@ -8,7 +8,7 @@ use crate::{
     Carriage, Counters, Driver, Events, Forwarding, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions,
     Tables,
     bpf::{
-        pins::Pins,
+        pins::{Made, Pins},
         programs::{Place, Programs, SharedPrograms},
     },
     cgroup,
@@ -99,7 +99,7 @@ impl Dataplane {
         let overlay = if options.forwarding.needs_overlay() {
             Some(netlink.put_overlay(options.overlay_port, uplink.mtu).await?)
         } else {
-            if pins.has_overlay(host_netns) {
+            if pins.has_made(Made::Overlay, host_netns) {
                 netlink.delete_overlay().await?;
             }
             None
@@ -116,7 +116,7 @@ impl Dataplane {
         match &masquerade {
             Some(masquerade) => {
                 masquerade.apply().await?;
-                programs.pins().write_masquerade(host_netns)?;
+                programs.pins().write_made(Made::Masquerade, host_netns)?;
             }
             // Until rules have taken over, the programs that are there go on needing it.
             None if options.carriage == Carriage::Rules => {}
@@ -129,7 +129,7 @@ impl Dataplane {
         let driver = Driver::open(&mut programs, options, &config.uplink, &uplink)?;
         if let Some(overlay) = &overlay {
             programs.attach_overlay(OVERLAY, overlay.index)?;
-            programs.pins().write_overlay(host_netns)?;
+            programs.pins().write_made(Made::Overlay, host_netns)?;
         } else {
             programs.detach_interface(OVERLAY)?;
         }

@@ -6,14 +6,14 @@ use std::{fs, ops::RangeInclusive, path::Path};
 
 use crate::{
     KernelError, ServiceOptions,
-    bpf::pins::{Pins, absent_is_fine},
+    bpf::pins::{Made, Pins, absent_is_fine},
     net::namespace::own_cookie,
     nft,
     options::{Carriage, Forwarding},
 };
 
 /// Our table in the family `inet`.
-pub(crate) const TABLE: &str = "fairlead-masquerade";
+const TABLE: &str = "fairlead-masquerade";
 const FAMILY: &str = "inet";
 /// How many rules it has.
 const RULES: usize = 2;
@@ -22,9 +22,9 @@ const RULES: usize = 2;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Masquerade {
     /// The bits of a packet's mark that ask for it.
-    pub(crate) mark: u32,
+    mark: u32,
     /// Ports to masquerade with.
-    pub(crate) ports: RangeInclusive<u16>,
+    ports: RangeInclusive<u16>,
 }
 
 impl Masquerade {
@@ -85,11 +85,11 @@ fn beside(node_ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
 /// `nft` is missing or fails.
 pub async fn retire_masquerade(bpffs_dir: &Path) -> Result<(), KernelError> {
     let pins = Pins::new(bpffs_dir);
-    if !pins.has_masquerade(own_cookie()?) {
+    if !pins.has_made(Made::Masquerade, own_cookie()?) {
         return Ok(());
     }
     nft::run(&format!("add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")).await?;
-    let note = pins.masquerade();
+    let note = pins.made(Made::Masquerade);
     absent_is_fine(fs::remove_file(&note), &note)
 }
 

@@ -92,29 +92,22 @@ impl Pins {
         self.write_text(&self.layout(), layout)
     }
 
-    /// Notes that the overlay is in the network namespace with this cookie.
-    pub(crate) fn write_overlay(&self, cookie: u64) -> Result<(), KernelError> {
-        self.write_text(&self.overlay(), &cookie.to_string())
+    /// Notes that this is in the network namespace with this cookie.
+    pub(crate) fn write_made(&self, what: Made, cookie: u64) -> Result<(), KernelError> {
+        self.write_text(&self.made(what), &cookie.to_string())
     }
 
-    /// Whether the overlay is in the network namespace with this cookie.
-    pub(crate) fn has_overlay(&self, cookie: u64) -> bool {
-        fs::read_link(self.overlay()).is_ok_and(|found| found == Path::new(&cookie.to_string()))
+    /// Whether this is in the network namespace with this cookie.
+    pub(crate) fn has_made(&self, what: Made, cookie: u64) -> bool {
+        fs::read_link(self.made(what)).is_ok_and(|found| found == Path::new(&cookie.to_string()))
     }
 
-    /// Notes that the host's stack masquerades for us in the network namespace with this cookie.
-    pub(crate) fn write_masquerade(&self, cookie: u64) -> Result<(), KernelError> {
-        self.write_text(&self.masquerade(), &cookie.to_string())
-    }
-
-    /// Whether it does in the network namespace with this cookie.
-    pub(crate) fn has_masquerade(&self, cookie: u64) -> bool {
-        fs::read_link(self.masquerade()).is_ok_and(|found| found == Path::new(&cookie.to_string()))
-    }
-
-    /// Where it is noted that the host's stack masquerades for us.
-    pub(crate) fn masquerade(&self) -> PathBuf {
-        self.root.join("masquerade")
+    /// Where that is noted.
+    pub(crate) fn made(&self, what: Made) -> PathBuf {
+        self.root.join(match what {
+            Made::Overlay => "overlay",
+            Made::Masquerade => "masquerade",
+        })
     }
 
     /// Notes what the programs have been told.
@@ -179,11 +172,15 @@ impl Pins {
     pub(crate) fn options(&self) -> PathBuf {
         self.root.join("options")
     }
+}
 
-    /// Where it is noted in which network namespace the overlay is.
-    pub(crate) fn overlay(&self) -> PathBuf {
-        self.root.join("overlay")
-    }
+/// What a node makes in its network namespace beside links and pods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Made {
+    /// The overlay's interface.
+    Overlay,
+    /// The table with which the host's stack masquerades.
+    Masquerade,
 }
 
 const MAPS: &str = "maps";
