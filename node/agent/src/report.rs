@@ -58,6 +58,8 @@ pub struct Status {
     pub programs: Vec<ProgramReport>,
     /// Drops on the node by reason, all pods together.
     pub drops: BTreeMap<String, u64>,
+    /// Interfaces by which clients outside are served.
+    pub interfaces: Vec<String>,
     /// Where the uplink's driver program runs: `native`, `generic` or `off`.
     pub xdp: String,
     /// Why there.
@@ -183,6 +185,7 @@ impl Reporter {
             maps: self.maps(),
             programs: programs.collect(),
             drops: self.drops(None)?,
+            interfaces: stats.interfaces,
             xdp: self.driver.mode.to_string(),
             xdp_reason: self.driver.reason.clone(),
             xdp_forwarded_packets: self.counters.carried()?,

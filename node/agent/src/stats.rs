@@ -36,6 +36,8 @@ pub(crate) struct SyncStats {
     pub(crate) routes: usize,
     /// Addresses of the node that serve node ports.
     pub(crate) node_port_addresses: Vec<IpAddr>,
+    /// Interfaces by which clients outside are served.
+    pub(crate) interfaces: Vec<String>,
     /// What has been applied completely.
     pub(crate) revision: Revision,
     pub(crate) service_changes: Changes,
@@ -104,6 +106,7 @@ impl Default for SyncStats {
             usage: Usage::default(),
             routes: 0,
             node_port_addresses: Vec::new(),
+            interfaces: Vec::new(),
             revision: Revision::default(),
             service_changes: Changes::default(),
             endpoint_changes: Changes::default(),

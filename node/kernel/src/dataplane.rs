@@ -139,7 +139,8 @@ impl Dataplane {
         let events = Events::new(&mut programs)?;
         let logs = ProgramLogs::new(&mut programs);
         let programs = SharedPrograms::new(programs);
-        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, uplink.index, masquerade)?;
+        let own = (config.uplink.as_str(), uplink.index);
+        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, own, masquerade)?;
         let counters = Counters::open(&pins)?;
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;

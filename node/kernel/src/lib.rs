@@ -54,5 +54,5 @@ pub use options::{Capacities, Carriage, Forwarding, ServiceOptions, Xdp};
 pub use pods::{PodSpec, Pods};
 pub use retire::{is_pinned, retire_ebpf_services};
 pub use stack::retire_masquerade;
-pub use state::{LocalState, State};
+pub use state::{Interface, LocalState, State};
 pub use tables::Tables;

@@ -1,6 +1,10 @@
 //! What the sync loop needs of the kernel.
 
-use std::{collections::BTreeMap, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+};
 
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
 
@@ -13,6 +17,27 @@ pub struct LocalState {
     pub addresses: BTreeMap<IpAddr, bool>,
     /// Largest network packet that the uplink takes, in bytes.
     pub mtu: u32,
+    /// The interfaces themselves.
+    pub interfaces: Vec<Interface>,
+}
+
+/// An interface of the node, as far as it may be one by which clients outside come.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub index: u32,
+    /// What it is (`veth`, `bridge` …); nothing when it is a network card.
+    pub kind: Option<String>,
+    /// Its packets have Ethernet headers, and it is not the loopback interface.
+    pub is_ethernet: bool,
+    /// It is a part of another one (a bridge, a bond), which has what comes by it.
+    pub is_part: bool,
+    /// It is the uplink.
+    pub is_uplink: bool,
+    /// Its addresses but link-local ones.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// Services and routes as the kernel holds them. [`crate::Tables`] is the kernel, [`crate::FakeState`] a fake.
@@ -34,6 +59,15 @@ pub trait State: Send + 'static {
     /// # Errors
     /// The kernel cannot be asked.
     fn observe_local(&mut self) -> impl Future<Output = Result<LocalState, KernelError>> + Send;
+
+    /// Has what clients outside send looked at on these interfaces (name and index), the uplink among them, and on no others.
+    /// Returns the names of those where it is.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    fn serve_on(&mut self, interfaces: &BTreeMap<String, u32>) -> Result<Vec<String>, KernelError> {
+        Ok(interfaces.keys().cloned().collect())
+    }
 
     /// Applies operations in order; stops at the first that fails.
     ///

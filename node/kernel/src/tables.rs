@@ -1,6 +1,7 @@
 //! Services, backends, addresses and routes: the maps and the kernel's routing table.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
 };
@@ -21,6 +22,7 @@ use crate::{
     KernelError, LocalState, State,
     bpf::{
         batch::{read_all, write_all},
+        entrances::Entrances,
         pins::Pins,
         programs::{SharedPrograms, open_pinned},
     },
@@ -41,6 +43,7 @@ pub struct Tables {
     programs: SharedPrograms,
     netlink: Netlink,
     uplink: u32,
+    entrances: Entrances,
     masquerade: Option<Masquerade>,
 }
 
@@ -57,7 +60,7 @@ impl Tables {
         programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
-        uplink: u32,
+        (name, uplink): (&str, u32),
         masquerade: Option<Masquerade>,
     ) -> Result<Self, KernelError> {
         let whole = |spec: MapSpec| {
@@ -79,6 +82,7 @@ impl Tables {
             programs,
             netlink,
             uplink,
+            entrances: Entrances::new(name.to_owned(), uplink),
             masquerade,
         })
     }
@@ -196,6 +200,10 @@ impl State for Tables {
 
     async fn observe_local(&mut self) -> Result<LocalState, KernelError> {
         self.netlink.local_state(self.uplink).await
+    }
+
+    fn serve_on(&mut self, interfaces: &BTreeMap<String, u32>) -> Result<Vec<String>, KernelError> {
+        self.entrances.set(&mut self.programs.lock(), interfaces)
     }
 
     async fn apply(&mut self, ops: &[Op]) -> Result<(), KernelError> {

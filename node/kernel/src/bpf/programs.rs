@@ -1,6 +1,7 @@
 //! Loading the object and attaching its programs.
 
 use std::{
+    collections::BTreeSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -164,10 +165,28 @@ impl Programs {
         Ok(())
     }
 
-    /// Attaches the uplink's programs.
+    /// Attaches the programs of the uplink, or of another interface by which clients come.
     pub(crate) fn attach_uplink(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
         self.attach_interface(names::link::FROM_UPLINK, TCX_INGRESS, name, ifindex)?;
         self.attach_interface(names::link::TO_UPLINK, TCX_EGRESS, name, ifindex)
+    }
+
+    /// Takes those programs from all interfaces but these.
+    pub(crate) fn keep_uplinks<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a String>,
+    ) -> Result<(), KernelError> {
+        let programs = [names::link::FROM_UPLINK, names::link::TO_UPLINK];
+        let pins = |name: &String| programs.map(|program| self.pins.interface_link(program, name));
+        let kept: BTreeSet<PathBuf> = names.flat_map(pins).collect();
+        let mut pinned = self.pins.interface_links(&programs)?;
+        pinned.retain(|pin| !kept.contains(pin));
+        pinned.iter().try_for_each(|pin| {
+            tracing::info!(link = %pin.display(), "clients are no longer served on an interface");
+            // A filter does not go with its note.
+            filter::detach_noted(pin);
+            self.remove_link(pin)
+        })
     }
 
     /// Attaches the overlay's program.
