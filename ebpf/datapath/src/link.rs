@@ -60,7 +60,7 @@ pub enum Verdict {
     PassMasqueraded,
     /// The host's stack takes it in order to answer with an ICMP error; the reason is counted.
     Refuse(DropReason),
-    /// It has become an ICMP error and leaves by the interface it came from; the reason is counted.
+    /// It has become an ICMP error, or a TCP reset, and leaves by the interface it came from; the reason is counted.
     Answer(DropReason),
     /// Into the network namespace at the other end of a veth, without another pass through the host.
     RedirectPeer {
@@ -74,7 +74,7 @@ pub enum Verdict {
         /// The neighbour.
         next_hop: Addr16,
     },
-    /// Out of the uplink, on the way that the kernel's routes say.
+    /// Out of the interface to which the kernel's routes lead for its addresses; of the uplink where they lead nowhere.
     RedirectUplink,
     /// To another node, with the client's address, over the overlay.
     RedirectOverlay {

@@ -120,14 +120,8 @@ pub fn select<S: Services, C: Client>(
     if service.flags & SERVICE_SOURCE_RANGES != 0 && !may_use(services, service, client) {
         return refused(DropReason::SourceNotAllowed);
     }
-    let local_only = service.flags & SERVICE_INTERNAL_LOCAL != 0
-        || service.flags & SERVICE_EXTERNAL_LOCAL != 0 && !client.is_inside()
-        || client.is_sent_here();
-    let (first, count) = if local_only {
-        (service.first, service.local)
-    } else {
-        (service.first.wrapping_add(service.skip), service.active)
-    };
+    let local_only = is_local_only(service, client);
+    let (first, count) = window(service, local_only);
     if count == 0 {
         let elsewhere = service.flags & SERVICE_HAS_ENDPOINTS != 0;
         return refused(if elsewhere { DropReason::NoLocalEndpoints } else { DropReason::NoEndpoints });
@@ -148,6 +142,31 @@ pub fn select<S: Services, C: Client>(
     let value = AffinityValue { used_ns: now, backend: choice.index, generation: choice.backend.generation };
     services.keep_affinity(&key, &value);
     Ok(choice)
+}
+
+/// Whether the client gets backends of this node only.
+#[inline(always)]
+fn is_local_only<C: Client>(service: &ServiceValue, client: &C) -> bool {
+    service.flags & SERVICE_INTERNAL_LOCAL != 0
+        || service.flags & SERVICE_EXTERNAL_LOCAL != 0 && !client.is_inside()
+        || client.is_sent_here()
+}
+
+/// The first slot of the backends to choose from, and how many there are.
+#[inline(always)]
+fn window(service: &ServiceValue, local_only: bool) -> (u32, u32) {
+    if local_only {
+        (service.first, service.local)
+    } else {
+        (service.first.wrapping_add(service.skip), service.active)
+    }
+}
+
+/// Whether [`select`] gives a connection of the client the same backend whenever and on whichever node it is asked, as long as
+/// the backends stay: there is one, or a Maglev table.
+#[inline(always)]
+pub(crate) fn is_certain<C: Client>(service: &ServiceValue, client: &C) -> bool {
+    service.table_len != 0 || window(service, is_local_only(service, client)).1 == 1
 }
 
 #[inline(always)]
