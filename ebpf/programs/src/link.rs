@@ -16,13 +16,13 @@ use aya_ebpf::{
 use fairlead_abi::{Addr16, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
 use fairlead_datapath::{
     Verdict,
-    header::{Family, Network, Parsed, parse},
+    header::{IPV4_SRC, IPV6_SRC},
     link,
 };
 
 use crate::{
     maps::{Maps, forwarding, masquerade_mark, overlay_ifindex, uplink_ifindex, work},
-    skb::Skb,
+    skb::{ETH_P_IP, Skb},
 };
 
 /// `AF_INET`.
@@ -128,8 +128,10 @@ const VLAN_ID: u32 = 0x0fff;
 /// they lead nowhere it leaves by the uplink, if that one knows a way.
 #[inline(always)]
 fn redirect_routed(ctx: &TcContext) -> i32 {
-    let Parsed::Ip(network) = parse(&Skb::new(ctx)) else { return TC_ACT_SHOT as i32 };
-    let mut way = question(&network, ifindex(ctx));
+    // SAFETY: every field of the structure is an integer.
+    let mut way: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    way.ifindex = ifindex(ctx);
+    ask_for_addresses(ctx, &mut way);
     // SAFETY: the context is valid, and `way` for its size for the time of the call.
     let found = unsafe {
         let size = size_of::<bpf_fib_lookup>() as i32;
@@ -152,25 +154,25 @@ fn redirect_routed(ctx: &TcContext) -> i32 {
     redirect_to(way.ifindex, &mut params)
 }
 
-/// What is asked of the kernel's routes about a packet that came by an interface.
+/// Puts the packet's addresses into a question for the kernel's routes. Copied by the helper: every way through the program
+/// that ends here would otherwise be walked through the comparisons with the packet's end once more, by the verifier. A
+/// packet that is shorter has no route.
 #[inline(always)]
-fn question(network: &Network, ifindex: u32) -> bpf_fib_lookup {
-    // SAFETY: every field of the structure is an integer.
-    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    question.ifindex = ifindex;
-    match network.family {
-        Family::V4 => {
+fn ask_for_addresses(ctx: &TcContext, question: &mut bpf_fib_lookup) {
+    let skb = ctx.skb.skb;
+    let (src, dst) = (&raw mut question.__bindgen_anon_3, &raw mut question.__bindgen_anon_4);
+    // SAFETY: the context is valid, and either union is 16 bytes long.
+    unsafe {
+        if (*skb).protocol == ETH_P_IP {
             question.family = AF_INET as u8;
-            question.__bindgen_anon_3.ipv4_src = network.src.v4_be();
-            question.__bindgen_anon_4.ipv4_dst = network.dst.v4_be();
-        }
-        Family::V6 => {
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV4_SRC as u32, src.cast(), 4);
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV4_SRC as u32 + 4, dst.cast(), 4);
+        } else {
             question.family = AF_INET6 as u8;
-            question.__bindgen_anon_3.ipv6_src = network.src.0;
-            question.__bindgen_anon_4.ipv6_dst = network.dst.0;
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV6_SRC as u32, src.cast(), 16);
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV6_SRC as u32 + 16, dst.cast(), 16);
         }
     }
-    question
 }
 
 /// How much of a tunnel key the helpers are given: without the local address, which kernels before 6.0 do not know.
