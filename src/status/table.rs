@@ -84,6 +84,12 @@ fn complaints(agent: &AgentStatus) -> Vec<String> {
     if !agent.connected {
         all.push(format!("feed: {}", agent.feed));
     }
+    if let Some(last) = &agent.last_repair {
+        all.push(format!(
+            "somebody else removes or changes what the node needs: put right {} times, last {last}",
+            agent.repairs
+        ));
+    }
     if agent.events_lost > 0 {
         all.push(format!("{} flow records were lost", agent.events_lost));
     }

@@ -20,6 +20,8 @@ pub trait Services {
     fn backend(&self, index: u32) -> Option<BackendValue>;
     /// What an address is: `ADDRESS_*`, 0 when nothing is known of it.
     fn address(&self, addr: &Addr16) -> u32;
+    /// Whether the address is in a network of services' addresses, of which every one that has a service is known.
+    fn is_service_network(&self, addr: &Addr16) -> bool;
     /// Which backend a client stays with.
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue>;
     /// Remembers it.
@@ -57,6 +59,8 @@ pub enum Frontend {
     None,
     /// A service's address, but no port of it.
     NoPort,
+    /// An address that a service might have, and none has.
+    NoAddress,
     /// A frontend.
     Service(ServiceValue),
 }
@@ -83,7 +87,13 @@ impl Refusal {
     /// Whether the client is told; else the semantics of services say "drop": elsewhere the service may well serve, or the
     /// client is not meant to learn of it.
     pub const fn is_told(&self) -> bool {
-        matches!(self.reason, DropReason::NoEndpoints | DropReason::NoPort | DropReason::Inconsistent)
+        matches!(
+            self.reason,
+            DropReason::NoEndpoints
+                | DropReason::NoPort
+                | DropReason::UnknownAddress
+                | DropReason::Inconsistent
+        )
     }
 }
 
@@ -103,7 +113,25 @@ pub fn frontend<S: Services>(services: &S, addr: &Addr16, port: Be16, proto: u8,
             return Frontend::Service(service);
         }
     }
-    if flags & ADDRESS_SERVICE != 0 { Frontend::NoPort } else { Frontend::None }
+    if flags & ADDRESS_SERVICE != 0 {
+        Frontend::NoPort
+    } else if is_nobodys(services, addr, flags) {
+        Frontend::NoAddress
+    } else {
+        Frontend::None
+    }
+}
+
+/// Whether an address of which the maps say `flags` is in a network of services and nobody's.
+#[inline(always)]
+pub(crate) fn is_nobodys<S: Services>(services: &S, addr: &Addr16, flags: u32) -> bool {
+    flags == 0 && services.is_service_network(addr)
+}
+
+/// A refusal for want of a service.
+#[inline(always)]
+pub(crate) const fn no_service(reason: DropReason) -> Refusal {
+    Refusal { reason, service_id: 0 }
 }
 
 /// Chooses a backend for a new connection of the client.

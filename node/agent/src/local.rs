@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use fairlead_kernel::{Interface, LocalState};
-use fairlead_model::Prefix;
+use fairlead_model::{Prefix, View};
 use fairlead_plan::{LocalNode, ebpf::contains};
 
 use crate::{NodePortAddresses, ServiceConfig};
@@ -29,6 +29,19 @@ fn masquerade(state: &LocalState, config: &ServiceConfig, v4: bool) -> Option<Ip
     own.or(uplink.map(|(address, _)| address)).copied()
 }
 
+/// The networks of services in which nothing else is: where a node's or a pod's address is in one, it is not known to whom its
+/// addresses belong.
+pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> Vec<Prefix> {
+    let overlaps = |a: &Prefix, b: &Prefix| contains(a, b.address) || contains(b, a.address);
+    let is_free = |network: &&Prefix| {
+        view.nodes().all(|node| {
+            !node.addresses.iter().any(|address| contains(network, *address))
+                && !node.pod_networks.iter().any(|pods| overlaps(network, pods))
+        })
+    };
+    config.service_networks.iter().filter(is_free).copied().collect()
+}
+
 /// Kinds of interfaces, as the kernel names them, behind which there is a network; a network card has none.
 const KINDS: &[&str] = &["bond", "bridge", "ipvlan", "macvlan", "team", "veth", "vlan"];
 
@@ -50,7 +63,35 @@ pub(crate) fn entrances(interfaces: &[Interface], pod_networks: &[Prefix]) -> BT
 
 #[cfg(test)]
 mod tests {
+    use fairlead_model::{Change, Node, Revision, Update};
+
     use super::*;
+
+    #[test]
+    fn a_network_of_services_in_which_nodes_or_pods_are_is_nobodys() {
+        let prefix = |text: &str, length| Prefix { address: text.parse().expect("an address"), length };
+        let network = prefix("10.96.0.0", 16);
+        let other = prefix("fd00:96::", 112);
+        let config = ServiceConfig { service_networks: vec![network, other], ..ServiceConfig::default() };
+        let table: [(&[&str], &[Prefix], &[Prefix]); 4] = [
+            (&["172.29.0.11", "fd00:29::b"], &[prefix("10.244.1.0", 24)], &[network, other]),
+            (&["10.96.3.4"], &[], &[other]),
+            (&[], &[prefix("10.96.128.0", 24)], &[other]),
+            (&[], &[prefix("10.0.0.0", 8), prefix("fd00::", 16)], &[]),
+        ];
+        for (addresses, pod_networks, expected) in table {
+            let node = Node {
+                name: "a".into(),
+                addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+                pod_networks: pod_networks.to_vec(),
+                ..Node::default()
+            };
+            let mut view = View::default();
+            let revision = Revision { epoch: 1, sequence: 1 };
+            view.apply(Update { revision, snapshot: true, changes: vec![Change::PutNode(node)] });
+            assert_eq!(service_networks(&config, &view), expected, "{addresses:?} {pod_networks:?}");
+        }
+    }
 
     #[test]
     fn clients_come_by_cards_and_by_what_has_an_address_and_a_network_behind_it() {

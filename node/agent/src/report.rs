@@ -60,6 +60,10 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Interfaces by which clients outside are served.
     pub interfaces: Vec<String>,
+    /// How often an eBPF program, an interface or a kernel parameter that somebody else had removed or changed was put right.
+    pub repairs: u64,
+    /// What that was last.
+    pub last_repair: Option<String>,
     /// Where the uplink's driver program runs: `native`, `generic` or `off`.
     pub xdp: String,
     /// Why there.
@@ -186,6 +190,8 @@ impl Reporter {
             programs: programs.collect(),
             drops: self.drops(None)?,
             interfaces: stats.interfaces,
+            repairs: stats.upkeep,
+            last_repair: stats.last_upkeep,
             xdp: self.driver.mode.to_string(),
             xdp_reason: self.driver.reason.clone(),
             xdp_forwarded_packets: self.counters.carried()?,

@@ -24,6 +24,9 @@ pub(crate) struct SyncStats {
     pub(crate) failures: u64,
     /// How often somebody else had changed the maps.
     pub(crate) repairs: u64,
+    /// How often something beside the maps was put right, and what that was last.
+    pub(crate) upkeep: u64,
+    pub(crate) last_upkeep: Option<String>,
     /// Since when something waits to be applied.
     pub(crate) pending_since: Option<Instant>,
     /// From the arrival of the last update until it was applied.
@@ -97,6 +100,8 @@ impl Default for SyncStats {
             programming: Histogram::new(programming_bounds()),
             failures: 0,
             repairs: 0,
+            upkeep: 0,
+            last_upkeep: None,
             pending_since: None,
             last_took: Duration::ZERO,
             last_success: None,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ServiceConfig,
     cluster::{Changed, Cluster},
-    local::{entrances, local_node},
+    local::{entrances, local_node, service_networks},
     network::Network,
     resolver::Life,
     rules::{Rules, leftovers::Leftovers},
@@ -73,6 +73,8 @@ pub(crate) struct SyncLoop<S> {
     local: Option<LocalNode>,
     /// The node's interfaces as they were observed, and that nobody has looked at them since.
     interfaces: (Vec<Interface>, bool),
+    /// The networks of services that the kernel was told of.
+    service_networks: Option<Vec<Prefix>>,
     /// The kernel was told that everything is there.
     complete: bool,
     /// Whether routes to pods are ours.
@@ -102,6 +104,7 @@ impl<S: State> SyncLoop<S> {
             routes: None,
             local: None,
             interfaces: (Vec::new(), false),
+            service_networks: None,
             complete: false,
             routing: true,
             rules: None,
@@ -252,6 +255,9 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_all(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
+        if self.audit {
+            self.repair().await;
+        }
         let problems = match self.rules {
             Some(_) => self.sync_rules(pending).await?,
             None => self.sync_services(pending).await?,
@@ -301,12 +307,22 @@ impl<S: State> SyncLoop<S> {
         if !concerned || self.rules.is_some() {
             return Ok(());
         }
-        let wanted = self.outputs.cluster.read(|inner| {
+        let (wanted, networks) = self.outputs.cluster.read(|inner| {
             let node = inner.view.node(&self.node);
-            entrances(interfaces, node.map_or(&[], |node| &node.pod_networks))
+            let wanted = entrances(interfaces, node.map_or(&[], |node| &node.pod_networks));
+            (wanted, service_networks(&self.services, &inner.view))
         });
         let served = self.state.serve_on(&wanted)?;
         self.outputs.stats.update(|stats| stats.interfaces = served);
+        if self.service_networks.as_ref() != Some(&networks) {
+            self.state.set_service_networks(&networks)?;
+            if networks.len() < self.services.service_networks.len() {
+                tracing::warn!(
+                    "--service-cidr has addresses of nodes or pods; those of it that nobody has are not refused"
+                );
+            }
+            self.service_networks = Some(networks);
+        }
         Ok(())
     }
 
@@ -338,12 +354,6 @@ impl<S: State> SyncLoop<S> {
         let now_ms = self.now_ms();
         if std::mem::take(&mut self.audit) {
             self.audit_maps()?;
-            if self.state.repair().await? {
-                tracing::warn!(
-                    "somebody else has changed the nftables rule that masquerades; it is put right"
-                );
-                self.outputs.stats.update(|stats| stats.repairs += 1);
-            }
         }
         let fresh = self.planner.is_none();
         let planner = match &mut self.planner {
@@ -366,6 +376,24 @@ impl<S: State> SyncLoop<S> {
             let _ = self.outputs.stopped.send(plan.stopped);
         }
         Ok(plan.problems)
+    }
+
+    /// Puts right what is beside the maps. That it cannot be keeps no service from being programmed.
+    async fn repair(&mut self) {
+        match self.state.repair().await {
+            Ok(repaired) => {
+                for what in &repaired {
+                    tracing::warn!("somebody else has removed or changed {what}; it is put right");
+                }
+                self.outputs.stats.update(|stats| {
+                    stats.upkeep += repaired.len() as u64;
+                    stats.last_upkeep = repaired.into_iter().last().or(stats.last_upkeep.take());
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "something that the node needs is gone and cannot be put back")
+            }
+        }
     }
 
     /// Lets go of the planner when somebody else has written to the maps, so that what they hold is observed anew.

@@ -35,6 +35,7 @@ mod stack;
 pub mod state;
 pub mod tables;
 mod tool;
+mod upkeep;
 
 pub use bpf::driver::{Driver, DriverMode};
 pub use cleanup::{NodeFootprint, remove_node};

@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use fairlead_model::Prefix;
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
 
 use crate::KernelError;
@@ -69,18 +70,28 @@ pub trait State: Send + 'static {
         Ok(interfaces.keys().cloned().collect())
     }
 
+    /// Has addresses of these networks refused that no service has; every service must be known. At most one network of each
+    /// family counts.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    fn set_service_networks(&mut self, _networks: &[Prefix]) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     /// Applies operations in order; stops at the first that fails.
     ///
     /// # Errors
     /// What the failed operation met; those before it are applied.
     fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Puts right what others have changed beside the maps; says whether there was anything.
+    /// Puts right what others have changed beside the maps: links, interfaces, kernel parameters. Returns what that was, in a
+    /// few words each.
     ///
     /// # Errors
     /// It cannot be looked at, or not be changed.
-    fn repair(&mut self) -> impl Future<Output = Result<bool, KernelError>> + Send {
-        async { Ok(false) }
+    fn repair(&mut self) -> impl Future<Output = Result<Vec<String>, KernelError>> + Send {
+        async { Ok(Vec::new()) }
     }
 
     /// Says that everything a complete view asks for is there. Maps that replace those of another layout go into use.

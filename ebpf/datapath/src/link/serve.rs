@@ -19,7 +19,7 @@ use crate::{
     nat::{self, key, quoted, rewrite, rewrite_error},
     packet::{ETHERNET_LEN, Packet, Resizable},
     reset, same,
-    service::{Frontend, Refusal, frontend},
+    service::{Frontend, Refusal, frontend, no_service},
     transport::{ACK, Payload, SYN, payload},
 };
 
@@ -182,7 +182,10 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
                 return translated(begin(tables, &service, place, work));
             }
             Frontend::NoPort => {
-                return Step::Refused(Refusal { reason: DropReason::NoPort, service_id: 0 });
+                return Step::Refused(no_service(DropReason::NoPort));
+            }
+            Frontend::NoAddress => {
+                return Step::Refused(no_service(DropReason::UnknownAddress));
             }
             Frontend::None => {}
         }
