@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Networks of services' addresses, one of each family, unless others are given.
+pub(crate) const SERVICE_NETWORKS: [&str; 2] = ["10.96.0.0/16", "fd00:96::/112"];
+
 /// The name a cluster has when none is given.
 pub(crate) const DEFAULT_CLUSTER: &str = "fairlead";
 

@@ -69,7 +69,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "NAME")]
     server_name: Vec<String>,
     /// Network of service addresses, one per family
-    #[arg(long, value_name = "PREFIX", default_values = ["10.96.0.0/16", "fd00:96::/112"])]
+    #[arg(long, value_name = "PREFIX", default_values = paths::SERVICE_NETWORKS)]
     service_cidr: Vec<IpNet>,
     /// Ports of the nodes that Services get; the first of them only for Services that name one
     #[arg(long, value_name = "FIRST-LAST", default_value_t)]

@@ -67,7 +67,8 @@ pub(crate) struct ServiceArgs {
     /// Networks of all pods, who are not masqueraded (the same modes) [default: the pod networks of this node]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     cluster_cidr: Vec<Prefix>,
-    /// Networks of cluster addresses; what is sent to one that nobody has is dropped (nftables mode)
+    /// Networks of cluster addresses, one of each family: what is sent to one that nobody has is refused (ebpf mode) or dropped
+    /// (nftables mode)
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<Prefix>,
     /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes, and `fairlead proxy`)
@@ -135,11 +136,11 @@ impl ServiceArgs {
                 udp: self.conntrack_udp_timeout,
                 ..Timeouts::default()
             },
+            service_networks: self.service_cidr.clone(),
             rules: RuleConfig {
                 masquerade_all: self.masquerade_all,
                 masquerade_bit: self.masquerade_bit,
                 pod_networks: self.cluster_cidr.clone(),
-                service_networks: self.service_cidr.clone(),
                 localhost_node_ports: self.iptables_localhost_nodeports,
             },
         }

@@ -12,7 +12,20 @@ pub(super) fn render(status: &Status) -> String {
         Some(api) => format!("API server {} NOT ready", api.address),
         None => "API server elsewhere".to_owned(),
     };
-    let header = ["NODE", "PID", "MODE", "SYNCED", "FEED", "REVISION", "LAG", "PODS", "XDP", "DROPS", "MAPS"];
+    let header = [
+        "NODE",
+        "PID",
+        "MODE",
+        "SYNCED",
+        "FEED",
+        "REVISION",
+        "LAG",
+        "PODS",
+        "INTERFACES",
+        "XDP",
+        "DROPS",
+        "MAPS",
+    ];
     let mut text = format!("cluster {}: {api}\n\n", status.cluster);
     text += &columns(&header, status.nodes.iter().map(row));
     for problem in problems(status) {
@@ -35,7 +48,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
     let synced = if node.synced { "yes" } else { "no" };
     let Some(agent) = &node.agent else {
         let mut row = vec![node.node.clone(), pid, dash(), synced.to_owned()];
-        row.resize_with(11, dash);
+        row.resize_with(12, dash);
         return row;
     };
     vec![
@@ -47,10 +60,16 @@ fn row(node: &NodeStatus) -> Vec<String> {
         agent.sequence.to_string(),
         node.lag.map_or_else(dash, |lag| lag.to_string()),
         agent.pods.to_string(),
+        interfaces(&agent.interfaces),
         agent.xdp.clone(),
         count(agent.drops.values().sum()),
         agent.maps.iter().map(fill).collect::<Vec<_>>().join("  "),
     ]
+}
+
+/// Those by which clients outside are served; rules serve by all.
+fn interfaces(names: &[String]) -> String {
+    if names.is_empty() { dash() } else { names.join(",") }
 }
 
 /// `services 12/65.5 k`.
@@ -64,6 +83,12 @@ fn complaints(agent: &AgentStatus) -> Vec<String> {
     all.extend(agent.last_error.iter().map(|error| format!("the last sync failed: {error}")));
     if !agent.connected {
         all.push(format!("feed: {}", agent.feed));
+    }
+    if let Some(last) = &agent.last_repair {
+        all.push(format!(
+            "somebody else removes or changes what the node needs: put right {} times, last {last}",
+            agent.repairs
+        ));
     }
     if agent.events_lost > 0 {
         all.push(format!("{} flow records were lost", agent.events_lost));

@@ -7,7 +7,7 @@ use super::{
     supervise::ChildSpec,
     topology::{FABRIC_V4, FABRIC_V6, UPLINK, node_addresses},
 };
-use crate::paths::{ClusterPaths, DNS_HEARTBEAT, FABRIC, node_name};
+use crate::paths::{ClusterPaths, DNS_HEARTBEAT, FABRIC, SERVICE_NETWORKS, node_name};
 
 /// Port of the API server in the fabric.
 pub(crate) const API_PORT: u16 = 6443;
@@ -70,6 +70,7 @@ pub(crate) fn node(paths: &ClusterPaths, program: OsString, args: &UpArgs, index
         ("--containerd", socket.into()),
         ("--containerd-namespace", containerd::namespace(paths, &name).into()),
         ("--uplink", UPLINK.into()),
+        ("--service-cidr", SERVICE_NETWORKS.join(",").into()),
         ("--proxy-mode", args.proxy_mode.as_str().into()),
     ];
     options.extend(node_addresses(index).map(|address| ("--node-ip", address.to_string().into())));

@@ -55,6 +55,7 @@ mod user {
         crate::node::AddressValue,
         crate::node::NodeValue,
         crate::node::AnswersValue,
+        crate::node::ServiceNetwork,
         crate::pod::PodValue,
         crate::pod::NearPod,
         crate::pod::InterfaceValue,

@@ -29,6 +29,9 @@ pub const SOURCE_RANGES: MapSpec = MapSpec { name: "SOURCE_RANGES", capacity: 16
 pub const ADDRESSES: MapSpec = MapSpec { name: "ADDRESSES", capacity: 131_072, since: 2 };
 /// This node: [`crate::node::NodeValue`]. `ARRAY`.
 pub const NODE: MapSpec = MapSpec { name: "NODE", capacity: 1, since: 2 };
+/// The networks of services' addresses, once the node knows every service: [`crate::node::ServiceNetwork`] at its index.
+/// `ARRAY`.
+pub const SERVICE_NETWORKS: MapSpec = MapSpec { name: "SERVICE_NETWORKS", capacity: 2, since: 3 };
 /// Connected sockets: [`crate::socket::SocketValue`], in the socket. `SK_STORAGE`.
 pub const SOCKETS: MapSpec = MapSpec { name: "SOCKETS", capacity: 0, since: 2 };
 /// Unconnected sockets: [`crate::socket::OriginKey`] to [`crate::socket::OriginValue`]. `LRU_HASH`.
@@ -79,6 +82,7 @@ pub const MAPS: &[MapSpec] = &[
     SOURCE_RANGES,
     ADDRESSES,
     NODE,
+    SERVICE_NETWORKS,
     SOCKETS,
     ORIGINS,
     CONNTRACK,

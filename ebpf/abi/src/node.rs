@@ -39,6 +39,52 @@ pub struct NodeValue {
 
 const _: () = assert!(size_of::<NodeValue>() == 40);
 
+/// A network of services' addresses.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ServiceNetwork {
+    /// Network address.
+    pub network: Addr16,
+    /// Ones where an address of the network has the same bits; zeros only while no network is known.
+    pub mask: Addr16,
+}
+
+const _: () = assert!(size_of::<ServiceNetwork>() == 32);
+
+impl ServiceNetwork {
+    /// The network with so many leading bits of the mapped form of `network`.
+    pub const fn new(network: Addr16, bits: u32) -> Self {
+        let mut mask = Addr16::UNSPECIFIED;
+        let mut word = 0;
+        while word < 4 {
+            let before = 32 * word as u32;
+            let ones = if bits <= before { 0 } else { bits - before };
+            mask.0[word] = if ones >= 32 { u32::MAX } else { !(u32::MAX >> ones) }.to_be();
+            word += 1;
+        }
+        Self { network, mask }
+    }
+
+    /// Where in `SERVICE_NETWORKS` the network of an address's family is.
+    #[inline(always)]
+    pub const fn index(addr: &Addr16) -> u32 {
+        if addr.is_v4() { 0 } else { 1 }
+    }
+
+    /// Whether the address is in it.
+    #[inline(always)]
+    pub const fn covers(&self, addr: &Addr16) -> bool {
+        let Self { network: Addr16(network), mask: Addr16(mask) } = self;
+        // A mask is of leading bits, so its first word tells whether there is any.
+        let known = mask[0] != 0;
+        let differs = (addr.0[0] ^ network[0]) & mask[0]
+            | (addr.0[1] ^ network[1]) & mask[1]
+            | (addr.0[2] ^ network[2]) & mask[2]
+            | (addr.0[3] ^ network[3]) & mask[3];
+        known && differs == 0
+    }
+}
+
 /// VXLAN network identifier of the overlay.
 pub const OVERLAY_VNI: u32 = 0xfa1;
 

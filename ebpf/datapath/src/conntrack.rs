@@ -22,7 +22,7 @@ use crate::{
     is_unspecified,
     nat::{Quoted, reverse},
     same,
-    service::{Choice, Client, Refusal, Services, below, mix, select},
+    service::{Choice, Client, Refusal, Services, below, is_certain, mix, select},
     transport::{ACK, FIN, RST, SYN, Transport},
 };
 
@@ -259,6 +259,9 @@ pub(crate) fn begin<C: Connections>(
 ) -> Result<(), Refusal> {
     let sender = Sender { network: &work.network, transport: &work.transport, place };
     let choice = select(connections, service, &sender)?;
+    if !may_begin(service, &sender) {
+        return Err(Refusal { reason: DropReason::UnknownConnection, service_id: service.service_id });
+    }
     let backend = &choice.backend;
     let node = way_to(connections, place, &choice);
     let direct = !is_unspecified(&node) && connections.forwarding() == FORWARD_DIRECT_RETURN;
@@ -271,7 +274,7 @@ pub(crate) fn begin<C: Connections>(
         dst: if direct { key.dst } else { backend.addr },
         src_port: key.src_port,
         dst_port: if direct { key.dst_port } else { backend.port },
-        flags: 0,
+        flags: if work.transport.tcp_flags & FIN != 0 { CT_CLIENT_FIN } else { 0 },
         _pad: 0,
         node,
         backend: choice.index,
@@ -285,10 +288,10 @@ pub(crate) fn begin<C: Connections>(
     } else if !is_process_here(backend) && masquerades(service.flags, place, connections.forwarding()) {
         let own = connections.node();
         value.src = if key.src.is_v4() { own.v4 } else { own.v6 };
-        value.flags = CT_MASQUERADED;
+        value.flags |= CT_MASQUERADED;
     } else if by_stack && !place.host && backend.flags & BACKEND_HERE == 0 {
         // Its answers would go past this node.
-        value.flags = CT_STACK_MASQUERADES;
+        value.flags |= CT_STACK_MASQUERADES;
     }
     if !direct {
         add_reply(connections, work)?;
@@ -302,6 +305,16 @@ pub(crate) fn begin<C: Connections>(
             Err(Refusal { reason: DropReason::ConntrackFull, service_id: service.service_id })
         }
     }
+}
+
+/// Whether a packet of no known connection may begin one: a SYN or a datagram. Another segment is of a connection that some node
+/// knew, and goes on where only the same backend can be chosen for it; elsewhere it would meet a stranger. A reset has
+/// nothing to begin.
+#[inline(always)]
+fn may_begin(service: &ServiceValue, sender: &Sender<'_>) -> bool {
+    let flags = sender.transport.tcp_flags;
+    let opens = sender.transport.proto != TCP || flags & (SYN | ACK | RST) == SYN;
+    opens || flags & RST == 0 && is_certain(service, sender)
 }
 
 /// Whether a client's address is replaced with the node's. It is where kube-proxy does so, when this node is told to forward

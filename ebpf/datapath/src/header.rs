@@ -156,9 +156,9 @@ pub(crate) fn ipv6<P: Packet + ?Sized>(packet: &P) -> Option<Network> {
 }
 
 /// Offset of the source address of an IPv4 packet.
-pub(crate) const IPV4_SRC: usize = ETHERNET_LEN + 12;
+pub const IPV4_SRC: usize = ETHERNET_LEN + 12;
 /// Offset of the source address of an IPv6 packet.
-pub(crate) const IPV6_SRC: usize = ETHERNET_LEN + 8;
+pub const IPV6_SRC: usize = ETHERNET_LEN + 8;
 
 /// Replaces both addresses, corrects the IPv4 header checksum, and returns what the addresses have changed by. The new ones
 /// are of the packet's family.

@@ -21,6 +21,7 @@ mod icmp;
 pub mod link;
 mod nat;
 pub mod packet;
+mod reset;
 pub mod service;
 pub mod socket;
 mod transport;

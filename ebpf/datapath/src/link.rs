@@ -10,7 +10,7 @@ use fairlead_abi::{
 
 use self::{
     serve::{From, serve},
-    way::{Way, deliver, discard, forward, refuse},
+    way::{Way, concerns_services, deliver, discard, forward, refuse},
 };
 use crate::{
     conntrack::{Connections, Work},
@@ -18,6 +18,7 @@ use crate::{
     is_unspecified,
     packet::{Packet, Resizable},
     same,
+    service::is_nobodys,
 };
 
 pub(crate) mod serve;
@@ -60,7 +61,7 @@ pub enum Verdict {
     PassMasqueraded,
     /// The host's stack takes it in order to answer with an ICMP error; the reason is counted.
     Refuse(DropReason),
-    /// It has become an ICMP error and leaves by the interface it came from; the reason is counted.
+    /// It has become an ICMP error, or a TCP reset, and leaves by the interface it came from; the reason is counted.
     Answer(DropReason),
     /// Into the network namespace at the other end of a veth, without another pass through the host.
     RedirectPeer {
@@ -74,7 +75,7 @@ pub enum Verdict {
         /// The neighbour.
         next_hop: Addr16,
     },
-    /// Out of the uplink, on the way that the kernel's routes say.
+    /// Out of the interface to which the kernel's routes lead for its addresses; of the uplink where they lead nowhere.
     RedirectUplink,
     /// To another node, with the client's address, over the overlay.
     RedirectOverlay {
@@ -124,7 +125,7 @@ pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
     if !tracked {
         match Way::of(tables, &network.dst) {
             // A service, perhaps.
-            Way::Unknown if tables.address(&network.dst) != 0 => {}
+            Way::Unknown if concerns_services(tables, &network.dst) => {}
             way => return forward(packet, tables, &network, way, slot),
         }
     }
@@ -200,8 +201,8 @@ pub fn from_uplink<'a, P: Resizable + ?Sized, T: Tables>(
         Way::Pod(_) => Some(false),
         Way::Nowhere => return refuse(tables, 0, DropReason::UnknownPod),
         Way::Node(_) => return Verdict::Pass,
-        Way::Unknown if tables.address(&network.dst) == 0 => return Verdict::Pass,
-        Way::Unknown => Some(true),
+        Way::Unknown if concerns_services(tables, &network.dst) => Some(true),
+        Way::Unknown => return Verdict::Pass,
     };
     let from = From { slot: 0, inside: None, host: false, begins, leaves: false, via: None };
     serve(packet, tables, &network, &from, work())
@@ -218,7 +219,8 @@ pub fn to_uplink<'a, P: Resizable + ?Sized, T: Tables>(
     work: impl FnOnce() -> Option<&'a mut Work>,
 ) -> Verdict {
     let Parsed::Ip(network) = parse(packet) else { return Verdict::Pass };
-    let begins = !forwarded && tables.address(&network.dst) & ADDRESS_SERVICE != 0;
+    let flags = tables.address(&network.dst);
+    let begins = !forwarded && (flags & ADDRESS_SERVICE != 0 || is_nobodys(tables, &network.dst, flags));
     if !begins && !tables.is_tracked(0) {
         return Verdict::Pass;
     }

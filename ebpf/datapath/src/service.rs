@@ -20,6 +20,8 @@ pub trait Services {
     fn backend(&self, index: u32) -> Option<BackendValue>;
     /// What an address is: `ADDRESS_*`, 0 when nothing is known of it.
     fn address(&self, addr: &Addr16) -> u32;
+    /// Whether the address is in a network of services' addresses, of which every one that has a service is known.
+    fn is_service_network(&self, addr: &Addr16) -> bool;
     /// Which backend a client stays with.
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue>;
     /// Remembers it.
@@ -57,6 +59,8 @@ pub enum Frontend {
     None,
     /// A service's address, but no port of it.
     NoPort,
+    /// An address that a service might have, and none has.
+    NoAddress,
     /// A frontend.
     Service(ServiceValue),
 }
@@ -83,7 +87,13 @@ impl Refusal {
     /// Whether the client is told; else the semantics of services say "drop": elsewhere the service may well serve, or the
     /// client is not meant to learn of it.
     pub const fn is_told(&self) -> bool {
-        matches!(self.reason, DropReason::NoEndpoints | DropReason::NoPort | DropReason::Inconsistent)
+        matches!(
+            self.reason,
+            DropReason::NoEndpoints
+                | DropReason::NoPort
+                | DropReason::UnknownAddress
+                | DropReason::Inconsistent
+        )
     }
 }
 
@@ -103,7 +113,25 @@ pub fn frontend<S: Services>(services: &S, addr: &Addr16, port: Be16, proto: u8,
             return Frontend::Service(service);
         }
     }
-    if flags & ADDRESS_SERVICE != 0 { Frontend::NoPort } else { Frontend::None }
+    if flags & ADDRESS_SERVICE != 0 {
+        Frontend::NoPort
+    } else if is_nobodys(services, addr, flags) {
+        Frontend::NoAddress
+    } else {
+        Frontend::None
+    }
+}
+
+/// Whether an address of which the maps say `flags` is in a network of services and nobody's.
+#[inline(always)]
+pub(crate) fn is_nobodys<S: Services>(services: &S, addr: &Addr16, flags: u32) -> bool {
+    flags == 0 && services.is_service_network(addr)
+}
+
+/// A refusal for want of a service.
+#[inline(always)]
+pub(crate) const fn no_service(reason: DropReason) -> Refusal {
+    Refusal { reason, service_id: 0 }
 }
 
 /// Chooses a backend for a new connection of the client.
@@ -120,14 +148,8 @@ pub fn select<S: Services, C: Client>(
     if service.flags & SERVICE_SOURCE_RANGES != 0 && !may_use(services, service, client) {
         return refused(DropReason::SourceNotAllowed);
     }
-    let local_only = service.flags & SERVICE_INTERNAL_LOCAL != 0
-        || service.flags & SERVICE_EXTERNAL_LOCAL != 0 && !client.is_inside()
-        || client.is_sent_here();
-    let (first, count) = if local_only {
-        (service.first, service.local)
-    } else {
-        (service.first.wrapping_add(service.skip), service.active)
-    };
+    let local_only = is_local_only(service, client);
+    let (first, count) = window(service, local_only);
     if count == 0 {
         let elsewhere = service.flags & SERVICE_HAS_ENDPOINTS != 0;
         return refused(if elsewhere { DropReason::NoLocalEndpoints } else { DropReason::NoEndpoints });
@@ -148,6 +170,31 @@ pub fn select<S: Services, C: Client>(
     let value = AffinityValue { used_ns: now, backend: choice.index, generation: choice.backend.generation };
     services.keep_affinity(&key, &value);
     Ok(choice)
+}
+
+/// Whether the client gets backends of this node only.
+#[inline(always)]
+fn is_local_only<C: Client>(service: &ServiceValue, client: &C) -> bool {
+    service.flags & SERVICE_INTERNAL_LOCAL != 0
+        || service.flags & SERVICE_EXTERNAL_LOCAL != 0 && !client.is_inside()
+        || client.is_sent_here()
+}
+
+/// The first slot of the backends to choose from, and how many there are.
+#[inline(always)]
+fn window(service: &ServiceValue, local_only: bool) -> (u32, u32) {
+    if local_only {
+        (service.first, service.local)
+    } else {
+        (service.first.wrapping_add(service.skip), service.active)
+    }
+}
+
+/// Whether [`select`] gives a connection of the client the same backend whenever and on whichever node it is asked, as long as
+/// the backends stay: there is one, or a Maglev table.
+#[inline(always)]
+pub(crate) fn is_certain<C: Client>(service: &ServiceValue, client: &C) -> bool {
+    service.table_len != 0 || window(service, is_local_only(service, client)).1 == 1
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use fairlead_abi::{
 
 use crate::{
     is_unspecified, same,
-    service::{Choice, Client, Frontend, Refusal, Services, frontend, select},
+    service::{Choice, Client, Frontend, Refusal, Services, frontend, no_service, select},
 };
 
 /// What the hooks remember of sockets.
@@ -50,7 +50,8 @@ pub fn connect<S: Sockets, C: Client>(
 ) -> Translation {
     let service = match frontend(sockets, addr, port, proto, ADDRESS_NODE_PORT) {
         Frontend::None => return Translation::None,
-        Frontend::NoPort => return no_port(),
+        Frontend::NoPort => return refused(DropReason::NoPort),
+        Frontend::NoAddress => return refused(DropReason::UnknownAddress),
         Frontend::Service(service) => service,
     };
     match select(sockets, &service, client) {
@@ -84,7 +85,8 @@ pub fn send<S: Sockets, C: Client>(
 ) -> Translation {
     let service = match frontend(sockets, addr, port, proto, ADDRESS_NODE_PORT) {
         Frontend::None => return Translation::None,
-        Frontend::NoPort => return no_port(),
+        Frontend::NoPort => return refused(DropReason::NoPort),
+        Frontend::NoAddress => return refused(DropReason::UnknownAddress),
         Frontend::Service(service) => service,
     };
     let service_id = service.service_id;
@@ -165,8 +167,8 @@ pub fn may_bind<S: Services>(services: &S, addr: &Addr16, port: Be16, proto: u8)
     !(taken(Addr16::UNSPECIFIED) || any && taken(Addr16::UNSPECIFIED_V4))
 }
 
-const fn no_port() -> Translation {
-    Translation::Refused(Refusal { reason: DropReason::NoPort, service_id: 0 })
+const fn refused(reason: DropReason) -> Translation {
+    Translation::Refused(no_service(reason))
 }
 
 #[inline(always)]

@@ -2,22 +2,27 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh,
-        bpf_tunnel_key,
+        BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, BPF_FIB_LKUP_RET_FRAG_NEEDED,
+        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_OK, TC_ACT_SHOT, bpf_fib_lookup,
+        bpf_redir_neigh, bpf_tunnel_key,
     },
     helpers::{
-        bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_get_tunnel_key,
-        bpf_skb_set_tunnel_key,
+        self, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
+        bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
     },
     macros::classifier,
     programs::TcContext,
 };
 use fairlead_abi::{Addr16, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
-use fairlead_datapath::{Verdict, link};
+use fairlead_datapath::{
+    Verdict,
+    header::{IPV4_SRC, IPV6_SRC},
+    link,
+};
 
 use crate::{
     maps::{Maps, forwarding, masquerade_mark, overlay_ifindex, uplink_ifindex, work},
-    skb::Skb,
+    skb::{ETH_P_IP, Skb},
 };
 
 /// `AF_INET`.
@@ -43,22 +48,25 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     act(&ctx, link::to_pod(&mut skb, &Maps, ifindex(&ctx), work))
 }
 
-/// Ingress of the uplink.
+/// Ingress of the uplink and of the other interfaces by which clients outside come.
 #[classifier]
 #[inline(always)]
 pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
+    if is_of_vlan(&ctx) {
+        return TC_ACT_OK as i32;
+    }
     let mut skb = Skb::new(&ctx);
     act(&ctx, link::from_uplink(&mut skb, &Maps, work))
 }
 
-/// Egress of the uplink. What came in by another interface has been looked at there, unless the pods' interfaces are somebody
-/// else's.
+/// Egress of the same interfaces. What came in by another one has been looked at there, unless the pods' interfaces are
+/// somebody else's.
 #[classifier]
 #[inline(always)]
 pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
     // SAFETY: the kernel passes a valid context.
     let forwarded = unsafe { (*ctx.skb.skb).ingress_ifindex } != 0;
-    if forwarded && forwarding() != FORWARD_BY_STACK {
+    if forwarded && forwarding() != FORWARD_BY_STACK || is_of_vlan(&ctx) {
         return TC_ACT_OK as i32;
     }
     let mut skb = Skb::new(&ctx);
@@ -101,11 +109,69 @@ fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
         // SAFETY: as above.
         Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
         Verdict::RedirectNeigh { ifindex, next_hop } => redirect_neigh(ifindex, &next_hop),
-        // SAFETY: without a next hop the helper asks the kernel's routes.
-        Verdict::RedirectUplink => unsafe {
-            bpf_redirect_neigh(uplink_ifindex(), core::ptr::null_mut(), 0, 0) as i32
-        },
+        Verdict::RedirectUplink => redirect_routed(ctx),
         Verdict::RedirectOverlay { node } => redirect_overlay(ctx, &node),
+    }
+}
+
+/// The packet is of a VLAN on this interface, and passes by the VLAN's own interface, too.
+#[inline(always)]
+fn is_of_vlan(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*ctx.skb.skb).vlan_tci & VLAN_ID != 0 }
+}
+
+/// `VLAN_VID_MASK` of `linux/if_vlan.h`.
+const VLAN_ID: u32 = 0x0fff;
+
+/// Sends a packet to where the kernel's routes lead for the addresses that it has become, by whichever interface that is. Where
+/// they lead nowhere it leaves by the uplink, if that one knows a way.
+#[inline(always)]
+fn redirect_routed(ctx: &TcContext) -> i32 {
+    // SAFETY: every field of the structure is an integer.
+    let mut way: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    way.ifindex = ifindex(ctx);
+    ask_for_addresses(ctx, &mut way);
+    // SAFETY: the context is valid, and `way` for its size for the time of the call.
+    let found = unsafe {
+        let size = size_of::<bpf_fib_lookup>() as i32;
+        helpers::bpf_fib_lookup(ctx.skb.skb.cast(), &mut way, size, 0)
+    };
+    // Whoever has a route has an interface and a next hop. That the neighbour is not known yet is the next helper's business,
+    // and a packet that is too long is no shorter on another way.
+    if !matches!(
+        found as u32,
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED
+    ) {
+        // SAFETY: without a next hop the helper asks the kernel's routes for one.
+        return unsafe { bpf_redirect_neigh(uplink_ifindex(), core::ptr::null_mut(), 0, 0) as i32 };
+    }
+    // SAFETY: every field of the structure is an integer.
+    let mut params: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    params.nh_family = way.family as u32;
+    // SAFETY: all of either union is initialized, and its bytes are the next hop's in network order.
+    params.__bindgen_anon_1.ipv6_nh = unsafe { way.__bindgen_anon_4.ipv6_dst };
+    redirect_to(way.ifindex, &mut params)
+}
+
+/// Puts the packet's addresses into a question for the kernel's routes. Copied by the helper: every way through the program
+/// that ends here would otherwise be walked through the comparisons with the packet's end once more, by the verifier. A
+/// packet that is shorter has no route.
+#[inline(always)]
+fn ask_for_addresses(ctx: &TcContext, question: &mut bpf_fib_lookup) {
+    let skb = ctx.skb.skb;
+    let (src, dst) = (&raw mut question.__bindgen_anon_3, &raw mut question.__bindgen_anon_4);
+    // SAFETY: the context is valid, and either union is 16 bytes long.
+    unsafe {
+        if (*skb).protocol == ETH_P_IP {
+            question.family = AF_INET as u8;
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV4_SRC as u32, src.cast(), 4);
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV4_SRC as u32 + 4, dst.cast(), 4);
+        } else {
+            question.family = AF_INET6 as u8;
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV6_SRC as u32, src.cast(), 16);
+            helpers::bpf_skb_load_bytes(skb.cast(), IPV6_SRC as u32 + 16, dst.cast(), 16);
+        }
     }
 }
 
@@ -165,8 +231,13 @@ fn redirect_neigh(ifindex: u32, next_hop: &Addr16) -> i32 {
         params.nh_family = AF_INET6;
         params.__bindgen_anon_1.ipv6_nh = next_hop.0;
     }
+    redirect_to(ifindex, &mut params)
+}
+
+#[inline(always)]
+fn redirect_to(ifindex: u32, params: &mut bpf_redir_neigh) -> i32 {
     // SAFETY: `params` is valid for its size for the time of the call.
-    unsafe { bpf_redirect_neigh(ifindex, &mut params, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+    unsafe { bpf_redirect_neigh(ifindex, params, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
 }
 
 #[inline(always)]

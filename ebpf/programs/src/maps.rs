@@ -15,7 +15,7 @@ use fairlead_abi::{
     Addr16, DropReason,
     conntrack::{ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
     names,
-    node::{ANSWERS_PER_SEC, AddressValue, AnswersValue, NodeValue},
+    node::{ANSWERS_PER_SEC, AddressValue, AnswersValue, NodeValue, ServiceNetwork},
     pod::{DropKey, InterfaceValue, NearPod, PodCounters, PodValue},
     route::RouteValue,
     service::{AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue, SlotValue, SourceRange},
@@ -44,6 +44,8 @@ static SOURCE_RANGES: LpmTrie<SourceRange, u8> = LpmTrie::pinned(names::SOURCE_R
 static ADDRESSES: HashMap<Addr16, AddressValue> = HashMap::pinned(names::ADDRESSES.capacity, ON_DEMAND);
 #[map]
 static NODE: Array<NodeValue> = Array::pinned(names::NODE.capacity, 0);
+#[map]
+static SERVICE_NETWORKS: Array<ServiceNetwork> = Array::pinned(names::SERVICE_NETWORKS.capacity, 0);
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<SocketValue> = SkStorage::new();
 #[map]
@@ -286,6 +288,11 @@ impl Services for Maps {
     fn address(&self, addr: &Addr16) -> u32 {
         // SAFETY: the value is plain bytes, copied at once.
         unsafe { ADDRESSES.get(addr) }.map_or(0, |value| value.flags)
+    }
+
+    #[inline(always)]
+    fn is_service_network(&self, addr: &Addr16) -> bool {
+        SERVICE_NETWORKS.get(ServiceNetwork::index(addr)).is_some_and(|network| network.covers(addr))
     }
 
     #[inline(always)]

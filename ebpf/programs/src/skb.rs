@@ -43,7 +43,7 @@ impl Skb {
 const SEGMENT_HEADERS_V4: u32 = 20 + 32;
 const SEGMENT_HEADERS_V6: u32 = 40 + 32;
 /// `ETH_P_IP` in network order.
-const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+pub(crate) const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 
 impl Skb {
     /// The helpers below may move the packet.

@@ -82,6 +82,8 @@ pub struct ServiceConfig {
     pub node_port_addresses: NodePortAddresses,
     /// How long connections are remembered.
     pub timeouts: Timeouts,
+    /// Networks of cluster addresses: what is sent to one that nobody has is refused, or in nftables mode dropped.
+    pub service_networks: Vec<Prefix>,
     /// What concerns the modes with rules only.
     pub rules: RuleConfig,
 }
@@ -95,8 +97,6 @@ pub struct RuleConfig {
     pub masquerade_bit: u8,
     /// Networks of all pods (`--cluster-cidr`); empty: a pod is whoever is in this node's pod networks.
     pub pod_networks: Vec<Prefix>,
-    /// Networks of cluster addresses; nftables mode drops what is sent to one that nobody has.
-    pub service_networks: Vec<Prefix>,
     /// Node ports on `127.0.0.1`, iptables mode only.
     pub localhost_node_ports: bool,
 }
@@ -107,7 +107,6 @@ impl Default for RuleConfig {
             masquerade_all: false,
             masquerade_bit: fairlead_plan::classic::MASQUERADE_BIT,
             pod_networks: Vec::new(),
-            service_networks: Vec::new(),
             localhost_node_ports: true,
         }
     }

@@ -1,8 +1,9 @@
 //! What the node is by itself: what its interfaces say, as the planner wants to know it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use fairlead_kernel::LocalState;
+use fairlead_kernel::{Interface, LocalState};
+use fairlead_model::{Prefix, View};
 use fairlead_plan::{LocalNode, ebpf::contains};
 
 use crate::{NodePortAddresses, ServiceConfig};
@@ -28,13 +29,112 @@ fn masquerade(state: &LocalState, config: &ServiceConfig, v4: bool) -> Option<Ip
     own.or(uplink.map(|(address, _)| address)).copied()
 }
 
+/// The networks of services in which nothing else is: where a node's or a pod's address is in one, it is not known to whom its
+/// addresses belong.
+pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> Vec<Prefix> {
+    let overlaps = |a: &Prefix, b: &Prefix| contains(a, b.address) || contains(b, a.address);
+    let is_free = |network: &&Prefix| {
+        view.nodes().all(|node| {
+            !node.addresses.iter().any(|address| contains(network, *address))
+                && !node.pod_networks.iter().any(|pods| overlaps(network, pods))
+        })
+    };
+    config.service_networks.iter().filter(is_free).copied().collect()
+}
+
+/// Kinds of interfaces, as the kernel names them, behind which there is a network; a network card has none.
+const KINDS: &[&str] = &["bond", "bridge", "ipvlan", "macvlan", "team", "veth", "vlan"];
+
+/// The interfaces by which clients outside come, with their indexes: the uplink, network cards, and what has an address of
+/// the node and a network behind it. A part of another interface has nothing to itself, and what only has addresses of the
+/// node's `pod_networks` (a network plugin's bridge) leads to pods, whose own sockets are translated.
+pub(crate) fn entrances(interfaces: &[Interface], pod_networks: &[Prefix]) -> BTreeMap<String, u32> {
+    let of_pods = |address: &IpAddr| pod_networks.iter().any(|network| contains(network, *address));
+    let is_one = |interface: &&Interface| {
+        let kind = interface.kind.as_deref();
+        let leads_outside = match kind {
+            None => interface.addresses.is_empty() || !interface.addresses.iter().all(of_pods),
+            Some(kind) => KINDS.contains(&kind) && !interface.addresses.iter().all(of_pods),
+        };
+        interface.is_uplink || interface.is_ethernet && !interface.is_part && leads_outside
+    };
+    interfaces.iter().filter(is_one).map(|interface| (interface.name.clone(), interface.index)).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use fairlead_model::Prefix;
+    use fairlead_model::{Change, Node, Revision, Update};
 
     use super::*;
+
+    #[test]
+    fn a_network_of_services_in_which_nodes_or_pods_are_is_nobodys() {
+        let prefix = |text: &str, length| Prefix { address: text.parse().expect("an address"), length };
+        let network = prefix("10.96.0.0", 16);
+        let other = prefix("fd00:96::", 112);
+        let config = ServiceConfig { service_networks: vec![network, other], ..ServiceConfig::default() };
+        let table: [(&[&str], &[Prefix], &[Prefix]); 4] = [
+            (&["172.29.0.11", "fd00:29::b"], &[prefix("10.244.1.0", 24)], &[network, other]),
+            (&["10.96.3.4"], &[], &[other]),
+            (&[], &[prefix("10.96.128.0", 24)], &[other]),
+            (&[], &[prefix("10.0.0.0", 8), prefix("fd00::", 16)], &[]),
+        ];
+        for (addresses, pod_networks, expected) in table {
+            let node = Node {
+                name: "a".into(),
+                addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+                pod_networks: pod_networks.to_vec(),
+                ..Node::default()
+            };
+            let mut view = View::default();
+            let revision = Revision { epoch: 1, sequence: 1 };
+            view.apply(Update { revision, snapshot: true, changes: vec![Change::PutNode(node)] });
+            assert_eq!(service_networks(&config, &view), expected, "{addresses:?} {pod_networks:?}");
+        }
+    }
+
+    #[test]
+    fn clients_come_by_cards_and_by_what_has_an_address_and_a_network_behind_it() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let pods = [Prefix { address: ip("10.244.1.0"), length: 24 }];
+        let plain = |name: &str, kind: Option<&str>, addresses: &[&str]| Interface {
+            name: name.into(),
+            index: 7,
+            kind: kind.map(Into::into),
+            is_ethernet: true,
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+            ..Interface::default()
+        };
+        let part = |interface| Interface { is_part: true, ..interface };
+        let without_ethernet = |interface| Interface { is_ethernet: false, ..interface };
+        let outside = ["172.30.0.11"];
+        let table = [
+            (plain("eth1", None, &outside), true),
+            // Its addresses may be on the loopback interface, and routes say who has it as a next hop.
+            (plain("eth2", None, &[]), true),
+            (part(plain("eth3", None, &[])), false),
+            (without_ethernet(plain("lo", None, &["127.0.0.1", "203.0.113.5"])), false),
+            (without_ethernet(plain("wg0", Some("wireguard"), &outside)), false),
+            (plain("bond0", Some("bond"), &outside), true),
+            (plain("eth0.12", Some("vlan"), &outside), true),
+            (plain("vlan-without", Some("vlan"), &[]), false),
+            (plain("br0", Some("bridge"), &outside), true),
+            (plain("cni0", Some("bridge"), &["10.244.1.1"]), false),
+            (plain("both", Some("bridge"), &["10.244.1.1", "172.30.0.11"]), true),
+            (plain("flp1", Some("veth"), &[]), false),
+            (plain("ptp", Some("veth"), &["10.244.1.1"]), false),
+            (plain("second", Some("veth"), &outside), true),
+            (plain("fairlead-vx", Some("vxlan"), &[]), false),
+            (plain("vxlan.calico", Some("vxlan"), &["192.168.0.0"]), false),
+            (plain("kube-ipvs0", Some("dummy"), &["10.96.0.1"]), false),
+            (Interface { is_uplink: true, ..plain("flannel.1", Some("vxlan"), &outside) }, true),
+        ];
+        for (interface, expected) in table {
+            let found = entrances(std::slice::from_ref(&interface), &pods);
+            assert_eq!(found == BTreeMap::from([(interface.name.clone(), 7)]), expected, "{interface:?}");
+            assert_eq!(found.is_empty(), !expected, "{interface:?}");
+        }
+    }
 
     #[test]
     fn node_ports_are_served_where_it_is_said() {
@@ -43,6 +143,7 @@ mod tests {
         let state = LocalState {
             addresses: BTreeMap::from([(loopback, false), (second, true), (first, true), (six, true)]),
             mtu: 1500,
+            interfaces: Vec::new(),
         };
         let network = Prefix { address: ip("172.29.0.0"), length: 29 };
         for (node_port_addresses, expected) in [

@@ -58,6 +58,12 @@ pub struct Status {
     pub programs: Vec<ProgramReport>,
     /// Drops on the node by reason, all pods together.
     pub drops: BTreeMap<String, u64>,
+    /// Interfaces by which clients outside are served.
+    pub interfaces: Vec<String>,
+    /// How often an eBPF program, an interface or a kernel parameter that somebody else had removed or changed was put right.
+    pub repairs: u64,
+    /// What that was last.
+    pub last_repair: Option<String>,
     /// Where the uplink's driver program runs: `native`, `generic` or `off`.
     pub xdp: String,
     /// Why there.
@@ -183,6 +189,9 @@ impl Reporter {
             maps: self.maps(),
             programs: programs.collect(),
             drops: self.drops(None)?,
+            interfaces: stats.interfaces,
+            repairs: stats.upkeep,
+            last_repair: stats.last_upkeep,
             xdp: self.driver.mode.to_string(),
             xdp_reason: self.driver.reason.clone(),
             xdp_forwarded_packets: self.counters.carried()?,

@@ -234,7 +234,7 @@ impl Rules {
             node_ports,
             local_addresses: local.addresses.keys().filter(|own| !own.is_loopback()).copied().collect(),
             localhost_node_ports: rules.localhost_node_ports,
-            service_networks: rules.service_networks.clone(),
+            service_networks: self.services.service_networks.clone(),
             tcp_be_liberal: false,
         }
     }

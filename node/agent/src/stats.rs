@@ -24,6 +24,9 @@ pub(crate) struct SyncStats {
     pub(crate) failures: u64,
     /// How often somebody else had changed the maps.
     pub(crate) repairs: u64,
+    /// How often something beside the maps was put right, and what that was last.
+    pub(crate) upkeep: u64,
+    pub(crate) last_upkeep: Option<String>,
     /// Since when something waits to be applied.
     pub(crate) pending_since: Option<Instant>,
     /// From the arrival of the last update until it was applied.
@@ -36,6 +39,8 @@ pub(crate) struct SyncStats {
     pub(crate) routes: usize,
     /// Addresses of the node that serve node ports.
     pub(crate) node_port_addresses: Vec<IpAddr>,
+    /// Interfaces by which clients outside are served.
+    pub(crate) interfaces: Vec<String>,
     /// What has been applied completely.
     pub(crate) revision: Revision,
     pub(crate) service_changes: Changes,
@@ -95,6 +100,8 @@ impl Default for SyncStats {
             programming: Histogram::new(programming_bounds()),
             failures: 0,
             repairs: 0,
+            upkeep: 0,
+            last_upkeep: None,
             pending_since: None,
             last_took: Duration::ZERO,
             last_success: None,
@@ -104,6 +111,7 @@ impl Default for SyncStats {
             usage: Usage::default(),
             routes: 0,
             node_port_addresses: Vec::new(),
+            interfaces: Vec::new(),
             revision: Revision::default(),
             service_changes: Changes::default(),
             endpoint_changes: Changes::default(),

@@ -4,12 +4,12 @@
 //! the kernel holds is observed anew and everything is planned again: the same path as after a restart.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fairlead_kernel::{KernelError, State};
+use fairlead_kernel::{Interface, KernelError, State};
 use fairlead_model::{Prefix, Update};
 use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Op, Planner, Problem, Scope, plan_routes};
 use tokio::{
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ServiceConfig,
     cluster::{Changed, Cluster},
-    local::local_node,
+    local::{entrances, local_node, service_networks},
     network::Network,
     resolver::Life,
     rules::{Rules, leftovers::Leftovers},
@@ -71,6 +71,10 @@ pub(crate) struct SyncLoop<S> {
     routes: Option<ObservedRoutes>,
     /// None until the node's addresses have been observed, and when they may have changed.
     local: Option<LocalNode>,
+    /// The node's interfaces as they were observed, and that nobody has looked at them since.
+    interfaces: (Vec<Interface>, bool),
+    /// The networks of services that the kernel was told of.
+    service_networks: Option<Vec<Prefix>>,
     /// The kernel was told that everything is there.
     complete: bool,
     /// Whether routes to pods are ours.
@@ -99,6 +103,8 @@ impl<S: State> SyncLoop<S> {
             planner: None,
             routes: None,
             local: None,
+            interfaces: (Vec::new(), false),
+            service_networks: None,
             complete: false,
             routing: true,
             rules: None,
@@ -246,6 +252,9 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_all(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
+        if self.audit {
+            self.repair().await;
+        }
         let problems = match self.rules {
             Some(_) => self.sync_rules(pending).await?,
             None => self.sync_services(pending).await?,
@@ -257,15 +266,24 @@ impl<S: State> SyncLoop<S> {
         }
         if self.complete {
             self.take_over().await?;
+            self.serve_on_interfaces(pending)?;
         }
         Ok(problems)
     }
 
+    /// The node, as it was observed or, if it may have changed, as it is now.
+    async fn take_local(&mut self) -> Result<LocalNode, KernelError> {
+        if let Some(local) = self.local.take() {
+            return Ok(local);
+        }
+        let observed = self.state.observe_local().await?;
+        let local = local_node(&observed, &self.services);
+        self.interfaces = (observed.interfaces, true);
+        Ok(local)
+    }
+
     async fn sync_rules(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
-        let local = match self.local.take() {
-            Some(local) => local,
-            None => local_node(&self.state.observe_local().await?, &self.services),
-        };
+        let local = self.take_local().await?;
         let now_ms = self.now_ms();
         let scope = if pending.all { Scope::All } else { Scope::Changed(&pending.changes) };
         let mut problems = Vec::new();
@@ -279,6 +297,32 @@ impl<S: State> SyncLoop<S> {
         Ok(problems)
     }
 
+    /// Has clients served who come by whichever interface.
+    fn serve_on_interfaces(&mut self, pending: &Pending) -> Result<(), KernelError> {
+        let (interfaces, fresh) = &mut self.interfaces;
+        let concerned = std::mem::take(fresh) || pending.all || pending.changes.nodes;
+        if !concerned || self.rules.is_some() {
+            return Ok(());
+        }
+        let (wanted, networks) = self.outputs.cluster.read(|inner| {
+            let node = inner.view.node(&self.node);
+            let wanted = entrances(interfaces, node.map_or(&[], |node| &node.pod_networks));
+            (wanted, service_networks(&self.services, &inner.view))
+        });
+        let served = self.state.serve_on(&wanted)?;
+        self.outputs.stats.update(|stats| stats.interfaces = served);
+        if self.service_networks.as_ref() != Some(&networks) {
+            self.state.set_service_networks(&networks)?;
+            if networks.len() < self.services.service_networks.len() {
+                tracing::warn!(
+                    "--service-cidr has addresses of nodes or pods; those of it that nobody has are not refused"
+                );
+            }
+            self.service_networks = Some(networks);
+        }
+        Ok(())
+    }
+
     /// This mode carries every service: what the one before left can go.
     async fn take_over(&mut self) -> Result<(), KernelError> {
         let Some((mut leftovers, network)) = self.leftovers.take() else { return Ok(()) };
@@ -290,6 +334,7 @@ impl<S: State> SyncLoop<S> {
         let now_ms = self.now_ms();
         if let Some(rules) = &mut self.rules {
             rules.are_in_charge(now_ms);
+            self.state.serve_on(&BTreeMap::new())?;
         }
         // Routes past the host's stack may be used from now on.
         self.routes = None;
@@ -302,19 +347,10 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_services(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
-        let local = match self.local.take() {
-            Some(local) => local,
-            None => local_node(&self.state.observe_local().await?, &self.services),
-        };
+        let local = self.take_local().await?;
         let now_ms = self.now_ms();
         if std::mem::take(&mut self.audit) {
             self.audit_maps()?;
-            if self.state.repair().await? {
-                tracing::warn!(
-                    "somebody else has changed the nftables rule that masquerades; it is put right"
-                );
-                self.outputs.stats.update(|stats| stats.repairs += 1);
-            }
         }
         let fresh = self.planner.is_none();
         let planner = match &mut self.planner {
@@ -337,6 +373,24 @@ impl<S: State> SyncLoop<S> {
             let _ = self.outputs.stopped.send(plan.stopped);
         }
         Ok(plan.problems)
+    }
+
+    /// Puts right what is beside the maps. That it cannot be keeps no service from being programmed.
+    async fn repair(&mut self) {
+        match self.state.repair().await {
+            Ok(repaired) => {
+                for what in &repaired {
+                    tracing::warn!("somebody else has removed or changed {what}; it is put right");
+                }
+                self.outputs.stats.update(|stats| {
+                    stats.upkeep += repaired.len() as u64;
+                    stats.last_upkeep = repaired.into_iter().last().or(stats.last_upkeep.take());
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "something that the node needs is gone and cannot be put back")
+            }
+        }
     }
 
     /// Lets go of the planner when somebody else has written to the maps, so that what they hold is observed anew.

@@ -12,10 +12,11 @@ use std::{
 use fairlead_kubelet::network::Attachment;
 use fairlead_model::{Change, HostPort, ObjectName, Pod, Protocol, Service, ServicePort};
 use fairlead_testkit::{
-    InCgroup, NodesAndClient,
+    InCgroup, Node, NodesAndClient,
     echo::{ANSWER_WAIT, TCP_PORT, UDP_PORT, WHO, ask_who, connect, serve},
     eventually,
     netns::run_in,
+    topology::UPLINK,
 };
 
 use crate::{
@@ -60,10 +61,22 @@ enum Client {
     PodWithoutHooks,
     HostA,
     Outside,
+    /// Outside, and the first node has another interface to it.
+    SecondCard,
 }
 
-const CLIENTS: [Client; 5] =
-    [Client::PodOfA, Client::PodOfB, Client::PodWithoutHooks, Client::HostA, Client::Outside];
+const CLIENTS: [Client; 6] = [
+    Client::PodOfA,
+    Client::PodOfB,
+    Client::PodWithoutHooks,
+    Client::HostA,
+    Client::Outside,
+    Client::SecondCard,
+];
+
+/// That interface, and one that has no address at first; with the number of their networks.
+const SECOND: (&str, u8) = ("second0", 30);
+const THIRD: (&str, u8) = ("third0", 31);
 
 /// With what socket.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -83,12 +96,16 @@ struct World {
     agents: [RunningAgent; 2],
     clients: [Attachment; 2],
     backends: [Attachment; 2],
+    /// The client at the first node's second card, and that card's addresses.
+    second: (Node, Vec<IpAddr>),
     /// Last: the others live in its namespaces.
     topology: NodesAndClient,
 }
 
 impl World {
     fn new(directory: &std::path::Path, feed: &mut Feed, topology: NodesAndClient) -> Self {
+        let second = topology.a.cable(SECOND.0, SECOND.1);
+        let second = (second, topology.a.address_card(SECOND.0, SECOND.1));
         let agent = |name, node| RunningAgent::start(name, node, feed.endpoint.clone(), directory);
         let agents = [agent("a", &topology.a), agent("b", &topology.b)];
         agents.iter().for_each(RunningAgent::wait_ready);
@@ -97,15 +114,17 @@ impl World {
         serve(&backends[0].netns, &backends[0].addresses, "backend-a");
         serve(&backends[1].netns, &backends[1].addresses, "backend-b");
         // What announces service addresses to the network outside, does so for the first node.
-        for (family, via) in topology.a.addresses.iter().enumerate() {
-            for place in 0..2 {
-                for kind in [Kind::LoadBalancer, Kind::ExternalIp, Kind::ClusterIp] {
-                    let to = kind.address(place, family).expect("it has one").to_string();
-                    topology.client.netns.ip(&["route", "add", &to, "via", &via.to_string()]);
+        for (client, vias) in [(&topology.client, &topology.a.addresses), (&second.0, &second.1)] {
+            for (family, via) in vias.iter().enumerate() {
+                for place in 0..2 {
+                    for kind in [Kind::LoadBalancer, Kind::ExternalIp, Kind::ClusterIp] {
+                        let to = kind.address(place, family).expect("it has one").to_string();
+                        client.netns.ip(&["route", "add", &to, "via", &via.to_string()]);
+                    }
                 }
             }
         }
-        Self { agents, clients, backends, topology }
+        Self { agents, clients, backends, second, topology }
     }
 
     /// Where a client's sockets are made.
@@ -115,6 +134,7 @@ impl World {
             Client::PodOfB => self.clients[1].netns.clone(),
             Client::HostA => self.topology.a.netns.path(),
             Client::Outside => self.topology.client.netns.path(),
+            Client::SecondCard => self.second.0.netns.path(),
         }
     }
 
@@ -123,7 +143,7 @@ impl World {
         let agent = match client {
             Client::PodOfA | Client::HostA => &self.agents[0],
             Client::PodOfB => &self.agents[1],
-            Client::PodWithoutHooks | Client::Outside => return None,
+            Client::PodWithoutHooks | Client::Outside | Client::SecondCard => return None,
         };
         Some(InCgroup::enter(&agent.cgroup().join("client")))
     }
@@ -135,19 +155,45 @@ impl World {
             Client::PodOfB => self.clients[1].addresses[family],
             Client::HostA => self.topology.a.addresses[family],
             Client::Outside => self.topology.client.addresses[family],
+            Client::SecondCard => self.second.0.addresses[family],
         }
     }
 
-    /// Where a service whose backend is at `place` is asked for.
-    fn target(&self, kind: Kind, place: usize, family: usize, port: u16) -> SocketAddr {
-        let nodes = [&self.topology.a, &self.topology.b];
+    /// Where a client asks for a service whose backend is at `place`; nowhere if it has no way there.
+    fn target(
+        &self,
+        client: Client,
+        kind: Kind,
+        (place, family): (usize, usize),
+        port: u16,
+    ) -> Option<SocketAddr> {
+        let by_second = client == Client::SecondCard;
+        let a = if by_second { &self.second.1 } else { &self.topology.a.addresses };
         let (address, port) = match kind {
+            Kind::HostPort if by_second && place == 1 => return None,
             // The backend's node has the host port; a node port is asked for on the first node, wherever the backend is.
-            Kind::HostPort => (nodes[place].addresses[family], host_port(port)),
-            Kind::NodePort => (self.topology.a.addresses[family], node_port(place, port)),
+            Kind::HostPort => ([a, &self.topology.b.addresses][place][family], host_port(port)),
+            Kind::NodePort => (a[family], node_port(place, port)),
             _ => (kind.address(place, family).expect("the others have one"), port),
         };
-        SocketAddr::new(address, port)
+        Some(SocketAddr::new(address, port))
+    }
+
+    /// Interfaces of the first node by which clients are served, as it says itself.
+    fn interfaces(&self) -> Vec<String> {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.agents[0].admin("/status").1).expect("it is JSON");
+        serde_json::from_value(status["interfaces"].clone()).expect("a list of names")
+    }
+
+    /// What there is in the pin directory for that.
+    fn pins(&self) -> Vec<String> {
+        let links = self.agents[0].config.bpffs_dir.join("links");
+        let names = std::fs::read_dir(links).expect("pins").flatten();
+        let names = names.map(|pin| pin.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name.contains("_uplink-")).collect();
+        names.sort();
+        names
     }
 }
 
@@ -232,9 +278,9 @@ fn every_kind_of_service_serves_everybody() {
             for (place, node) in NODES.iter().enumerate() {
                 for (family, family_name) in FAMILIES.iter().enumerate() {
                     for socket in SOCKETS {
-                        cells += 1;
                         let port = if socket == Socket::Tcp { HTTP } else { DNS };
-                        let to = world.target(kind, place, family, port);
+                        let Some(to) = world.target(client, kind, (place, family), port) else { continue };
+                        cells += 1;
                         let expected = format!("backend-{node} {}", world.seen(client, family));
                         let found = run_in(&world.netns(client), || ask(socket, to));
                         if found.as_ref().ok() != Some(&expected) {
@@ -250,6 +296,31 @@ fn every_kind_of_service_serves_everybody() {
     }
     println!("{cells} cells");
     assert!(wrong.is_empty(), "{} of {cells} cells:\n{}", wrong.len(), wrong.join("\n"));
+    an_interface_is_served_as_its_addresses_come_and_go(&world);
+}
+
+/// By events: nothing else looks at interfaces within the time that a test waits.
+fn an_interface_is_served_as_its_addresses_come_and_go(world: &World) {
+    let two = [SECOND.0, UPLINK].map(str::to_owned);
+    assert_eq!(world.interfaces(), two);
+    let client = world.topology.a.cable(THIRD.0, THIRD.1);
+    let addresses = world.topology.a.address_card(THIRD.0, THIRD.1);
+    eventually("the third interface", || world.interfaces().contains(&THIRD.0.to_owned()).then_some(()));
+    for place in 0..2 {
+        for (family, address) in addresses.iter().enumerate() {
+            let to = SocketAddr::new(*address, node_port(place, HTTP));
+            let expected = format!("backend-{} {}", NODES[place], client.addresses[family]);
+            let found = client.netns.run(|| ask(Socket::Tcp, to));
+            assert_eq!(found.unwrap_or_else(|error| panic!("{to}: {error}")), expected);
+        }
+    }
+    for (address, length) in addresses.iter().zip([24, 64]) {
+        world.topology.a.netns.ip(&["addr", "del", &format!("{address}/{length}"), "dev", THIRD.0]);
+    }
+    eventually("the third interface to be left", || (world.interfaces() == two).then_some(()));
+    let pins =
+        ["from_uplink", "to_uplink"].map(|program| two.each_ref().map(|name| format!("{program}-{name}")));
+    assert_eq!(world.pins(), pins.concat());
 }
 
 /// Who answers, and whom that one sees.

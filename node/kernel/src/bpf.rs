@@ -4,6 +4,7 @@ pub(crate) mod batch;
 mod carry;
 pub(crate) mod count;
 pub mod driver;
+pub(crate) mod entrances;
 pub(crate) mod filter;
 pub(crate) mod link;
 pub mod load;

@@ -16,6 +16,7 @@ use crate::{
     features,
     net::{AddressChanges, Netlink, namespace::own_cookie, overlay::OVERLAY, sysctl},
     stack::{Masquerade, retire_masquerade},
+    upkeep::Upkeep,
 };
 
 /// Where the node's dataplane lives.
@@ -97,7 +98,7 @@ impl Dataplane {
         sysctl::reserve_ports(&[&options.node_ports, &options.masquerade_ports])?;
         let (pins, host_netns) = (Pins::new(&config.bpffs_dir), own_cookie()?);
         let overlay = if options.forwarding.needs_overlay() {
-            Some(netlink.put_overlay(options.overlay_port, uplink.mtu).await?)
+            Some(netlink.put_overlay(options.overlay_port, uplink.mtu, None).await?)
         } else {
             if pins.has_made(Made::Overlay, host_netns) {
                 netlink.delete_overlay().await?;
@@ -139,7 +140,9 @@ impl Dataplane {
         let events = Events::new(&mut programs)?;
         let logs = ProgramLogs::new(&mut programs);
         let programs = SharedPrograms::new(programs);
-        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, uplink.index, masquerade)?;
+        let (own, size) = ((config.uplink.as_str(), uplink.index), (config.uplink.as_str(), uplink.mtu));
+        let upkeep = Upkeep::new(size, options, overlay.map(|link| link.index), masquerade);
+        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, own, upkeep)?;
         let counters = Counters::open(&pins)?;
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;

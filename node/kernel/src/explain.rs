@@ -13,7 +13,7 @@ use fairlead_abi::{
     Addr16, Be16, DropReason,
     conntrack::{CT_MASQUERADED, ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
     names::{self, MapSpec},
-    node::{self, AddressValue, NodeValue},
+    node::{self, AddressValue, NodeValue, ServiceNetwork},
     pod::{InterfaceValue, PodValue},
     route::RouteValue,
     service::{self, AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue},
@@ -74,6 +74,8 @@ struct Live {
     affinity: HashMap<MapData, AffinityKey, AffinityValue>,
     source_ranges: LpmTrie<MapData, [u8; 20], u8>,
     node: Array<MapData, NodeValue>,
+    /// None in the maps of a version that knew none.
+    service_networks: Option<Array<MapData, ServiceNetwork>>,
     pods: HashMap<MapData, Addr16, PodValue>,
     namespaces: HashMap<MapData, u64, InterfaceValue>,
     interfaces: HashMap<MapData, u32, InterfaceValue>,
@@ -119,6 +121,7 @@ impl Live {
             affinity: open(pins, names::AFFINITY)?,
             source_ranges: open(pins, names::SOURCE_RANGES)?,
             node: open(pins, names::NODE)?,
+            service_networks: open(pins, names::SERVICE_NETWORKS).ok(),
             pods: open(pins, names::PODS)?,
             namespaces: open(pins, names::POD_NETNS)?,
             interfaces: open(pins, names::INTERFACES)?,
@@ -339,7 +342,7 @@ fn verdict_text(verdict: &Verdict) -> String {
         Verdict::RedirectNeigh { ifindex, next_hop } => {
             format!("out of interface {ifindex} to {}", next_hop.to_ip())
         }
-        Verdict::RedirectUplink => "out of the uplink, as the kernel's routes say".to_owned(),
+        Verdict::RedirectUplink => "to where the kernel's routes lead for these addresses".to_owned(),
         Verdict::RedirectOverlay { node } => format!("over the overlay to the node {}", node.to_ip()),
         Verdict::Drop(reason) => refusal_text(*reason, "dropped"),
     }
@@ -377,6 +380,15 @@ impl Services for Live {
         let flags = self.flags(addr);
         self.note(format!("address {}", addr.to_ip()), Some(flags), |flags| names_of(*flags, ADDRESS_NAMES));
         flags
+    }
+
+    fn is_service_network(&self, addr: &Addr16) -> bool {
+        let networks = self.service_networks.as_ref();
+        let network = networks.and_then(|networks| networks.get(&ServiceNetwork::index(addr), 0).ok());
+        let within = network.is_some_and(|network| network.covers(addr));
+        let what = format!("network of services with {}", addr.to_ip());
+        self.note(what, Some(within), |within| if *within { "yes" } else { "no" }.to_owned());
+        within
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {

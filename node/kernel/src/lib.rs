@@ -35,6 +35,7 @@ mod stack;
 pub mod state;
 pub mod tables;
 mod tool;
+mod upkeep;
 
 pub use bpf::driver::{Driver, DriverMode};
 pub use cleanup::{NodeFootprint, remove_node};
@@ -54,5 +55,5 @@ pub use options::{Capacities, Carriage, Forwarding, ServiceOptions, Xdp};
 pub use pods::{PodSpec, Pods};
 pub use retire::{is_pinned, retire_ebpf_services};
 pub use stack::retire_masquerade;
-pub use state::{LocalState, State};
+pub use state::{Interface, LocalState, State};
 pub use tables::Tables;

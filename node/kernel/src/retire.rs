@@ -9,7 +9,7 @@ use aya::{
 use fairlead_abi::{
     Addr16,
     names::{self, MapSpec},
-    node::AddressValue,
+    node::{AddressValue, ServiceNetwork},
     pod::{NearPod, PodValue},
     route::RouteValue,
     service::{ServiceKey, ServiceValue},
@@ -39,6 +39,7 @@ pub fn retire_ebpf_services(bpffs_dir: &Path) -> Result<(), KernelError> {
     if !pins.maps().exists() {
         return Ok(());
     }
+    forget_service_networks(&pins)?;
     clear_near_pods(&pins)?;
     clear::<Addr16, PodValue>(&pins, names::PODS)?;
     clear_routes(&pins)?;
@@ -75,6 +76,16 @@ fn clear_near_pods(pins: &Pins) -> Result<(), KernelError> {
     let failed = |operation| KernelError::map(names::NEAR_PODS.name, operation);
     let mut map = Array::<MapData, NearPod>::try_from(map).map_err(failed("opening"))?;
     (0..map.len()).try_for_each(|index| map.set(index, NearPod::default(), 0)).map_err(failed("emptying"))
+}
+
+/// What follows takes services away, and an address of theirs is not to be nobody's.
+fn forget_service_networks(pins: &Pins) -> Result<(), KernelError> {
+    let Some(map) = open(pins, names::SERVICE_NETWORKS)? else { return Ok(()) };
+    let failed = |operation| KernelError::map(names::SERVICE_NETWORKS.name, operation);
+    let mut map = Array::<MapData, ServiceNetwork>::try_from(map).map_err(failed("opening"))?;
+    (0..map.len())
+        .try_for_each(|index| map.set(index, ServiceNetwork::default(), 0))
+        .map_err(failed("emptying"))
 }
 
 fn clear_routes(pins: &Pins) -> Result<(), KernelError> {

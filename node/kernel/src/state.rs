@@ -1,7 +1,12 @@
 //! What the sync loop needs of the kernel.
 
-use std::{collections::BTreeMap, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+};
 
+use fairlead_model::Prefix;
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
 
 use crate::KernelError;
@@ -13,6 +18,27 @@ pub struct LocalState {
     pub addresses: BTreeMap<IpAddr, bool>,
     /// Largest network packet that the uplink takes, in bytes.
     pub mtu: u32,
+    /// The interfaces themselves.
+    pub interfaces: Vec<Interface>,
+}
+
+/// An interface of the node, as far as it may be one by which clients outside come.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub index: u32,
+    /// What it is (`veth`, `bridge` …); nothing when it is a network card.
+    pub kind: Option<String>,
+    /// Its packets have Ethernet headers, and it is not the loopback interface.
+    pub is_ethernet: bool,
+    /// It is a part of another one (a bridge, a bond), which has what comes by it.
+    pub is_part: bool,
+    /// It is the uplink.
+    pub is_uplink: bool,
+    /// Its addresses but link-local ones.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// Services and routes as the kernel holds them. [`crate::Tables`] is the kernel, [`crate::FakeState`] a fake.
@@ -35,18 +61,37 @@ pub trait State: Send + 'static {
     /// The kernel cannot be asked.
     fn observe_local(&mut self) -> impl Future<Output = Result<LocalState, KernelError>> + Send;
 
+    /// Has what clients outside send looked at on these interfaces (name and index), the uplink among them, and on no others.
+    /// Returns the names of those where it is.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    fn serve_on(&mut self, interfaces: &BTreeMap<String, u32>) -> Result<Vec<String>, KernelError> {
+        Ok(interfaces.keys().cloned().collect())
+    }
+
+    /// Has addresses of these networks refused that no service has; every service must be known. At most one network of each
+    /// family counts.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    fn set_service_networks(&mut self, _networks: &[Prefix]) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     /// Applies operations in order; stops at the first that fails.
     ///
     /// # Errors
     /// What the failed operation met; those before it are applied.
     fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Puts right what others have changed beside the maps; says whether there was anything.
+    /// Puts right what others have changed beside the maps: links, interfaces, kernel parameters. Returns what that was, in a
+    /// few words each.
     ///
     /// # Errors
     /// It cannot be looked at, or not be changed.
-    fn repair(&mut self) -> impl Future<Output = Result<bool, KernelError>> + Send {
-        async { Ok(false) }
+    fn repair(&mut self) -> impl Future<Output = Result<Vec<String>, KernelError>> + Send {
+        async { Ok(Vec::new()) }
     }
 
     /// Says that everything a complete view asks for is there. Maps that replace those of another layout go into use.

@@ -1,6 +1,7 @@
 //! Services, backends, addresses and routes: the maps and the kernel's routing table.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
 };
@@ -9,7 +10,7 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie};
 use fairlead_abi::{
     Addr16,
     names::{self, MapSpec},
-    node::{AddressValue, NodeValue},
+    node::{AddressValue, NodeValue, ServiceNetwork},
     route::RouteValue,
     service::{BackendValue, ServiceKey, ServiceValue, SourceRange},
 };
@@ -21,12 +22,13 @@ use crate::{
     KernelError, LocalState, State,
     bpf::{
         batch::{read_all, write_all},
+        entrances::Entrances,
         pins::Pins,
         programs::{SharedPrograms, open_pinned},
     },
     flows::Flows,
     net::Netlink,
-    stack::Masquerade,
+    upkeep::Upkeep,
 };
 
 /// What the sync loop writes.
@@ -35,13 +37,15 @@ pub struct Tables {
     source_ranges: LpmTrie<MapData, [u8; 20], u8>,
     addresses: HashMap<MapData, Addr16, AddressValue>,
     node: Array<MapData, NodeValue>,
+    service_networks: Array<MapData, ServiceNetwork>,
     routes: LpmTrie<MapData, [u8; 16], RouteValue>,
     flows: Flows,
     whole: Whole,
     programs: SharedPrograms,
     netlink: Netlink,
     uplink: u32,
-    masquerade: Option<Masquerade>,
+    entrances: Entrances,
+    upkeep: Upkeep,
 }
 
 /// Maps that are read and written many entries at a time.
@@ -57,8 +61,8 @@ impl Tables {
         programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
-        uplink: u32,
-        masquerade: Option<Masquerade>,
+        (name, uplink): (&str, u32),
+        upkeep: Upkeep,
     ) -> Result<Self, KernelError> {
         let whole = |spec: MapSpec| {
             MapData::from_pin(pins.map(spec.name)).map_err(KernelError::map(spec.name, "opening"))
@@ -68,6 +72,7 @@ impl Tables {
             source_ranges: open_pinned(pins, names::SOURCE_RANGES)?,
             addresses: open_pinned(pins, names::ADDRESSES)?,
             node: open_pinned(pins, names::NODE)?,
+            service_networks: open_pinned(pins, names::SERVICE_NETWORKS)?,
             routes: open_pinned(pins, names::ROUTES)?,
             flows: Flows::open(pins)?,
             whole: Whole {
@@ -79,7 +84,8 @@ impl Tables {
             programs,
             netlink,
             uplink,
-            masquerade,
+            entrances: Entrances::new(name.to_owned(), uplink),
+            upkeep,
         })
     }
 
@@ -198,6 +204,23 @@ impl State for Tables {
         self.netlink.local_state(self.uplink).await
     }
 
+    fn serve_on(&mut self, interfaces: &BTreeMap<String, u32>) -> Result<Vec<String>, KernelError> {
+        self.entrances.set(&mut self.programs.lock(), interfaces)
+    }
+
+    fn set_service_networks(&mut self, networks: &[Prefix]) -> Result<(), KernelError> {
+        let mut wanted = [ServiceNetwork::default(); names::SERVICE_NETWORKS.capacity as usize];
+        for prefix in networks.iter().rev() {
+            let network = ServiceNetwork::new(prefix.address.into(), mapped_length(prefix));
+            wanted[ServiceNetwork::index(&network.network) as usize] = network;
+        }
+        let mut put = |(index, network)| self.service_networks.set(index, network, 0);
+        (0..)
+            .zip(wanted)
+            .try_for_each(&mut put)
+            .map_err(KernelError::map(names::SERVICE_NETWORKS.name, "writing"))
+    }
+
     async fn apply(&mut self, ops: &[Op]) -> Result<(), KernelError> {
         let mut rest = ops;
         while let Some(op) = rest.first() {
@@ -211,11 +234,8 @@ impl State for Tables {
         Ok(())
     }
 
-    async fn repair(&mut self) -> Result<bool, KernelError> {
-        match &self.masquerade {
-            Some(masquerade) => masquerade.repair().await,
-            None => Ok(false),
-        }
+    async fn repair(&mut self) -> Result<Vec<String>, KernelError> {
+        self.upkeep.repair(&self.netlink, &self.programs).await
     }
 
     fn complete(&mut self) -> Result<(), KernelError> {

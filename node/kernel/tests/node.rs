@@ -63,6 +63,7 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     no_netfilter_rule_exists(&topology);
     a_restart_under_traffic_breaks_nothing(&mut a, &cluster, &client);
     what_somebody_else_deletes_is_noticed_and_comes_back(&mut a, &cluster, &client);
+    what_somebody_else_takes_away_is_put_back(&mut a, &topology, &client);
     counters_and_records_tell_of_it(&mut a);
     a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
     a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
@@ -204,6 +205,39 @@ fn what_somebody_else_deletes_is_noticed_and_comes_back(
         "each frontend and its range; backends stay where they are"
     );
     assert_eq!(a.audit(), None);
+    connections_are_spread_and_show_the_service(client);
+}
+
+fn what_somebody_else_takes_away_is_put_back(a: &mut RunningNode, topology: &TwoNodes, client: &node::Pod) {
+    assert_eq!(a.repair(), Vec::<String>::new(), "everything is as it should be");
+    let from_pod = format!("from_pod-{}", client.spec.interface);
+    for link in ["connect4", "sock_ops", "from_uplink-uplink0", "from_overlay-fairlead-vx", from_pod.as_str()]
+    {
+        a.take_away(link);
+    }
+    let overlay = || topology.a.netns.ip(&["-o", "link", "show", "fairlead-vx"]);
+    let index = overlay().split(':').next().map(str::to_owned);
+    topology.a.netns.ip(&["link", "delete", "fairlead-vx"]);
+    topology.a.netns.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).expect("root may");
+    let client_address = SocketAddr::new(VIP4, 80);
+    let unserved = client.run(|| connect(client_address));
+    assert!(unserved.is_err(), "without the hook nobody translates: {unserved:?}");
+    let mut repaired = a.repair();
+    repaired.sort();
+    let from_pod = format!("the eBPF program from_pod of {}", client.spec.interface);
+    let mut expected = [
+        "the interface fairlead-vx",
+        "the kernel parameter net/ipv4/ip_forward",
+        "the eBPF program connect4 of the node's cgroup",
+        "the eBPF program sock_ops of the node's cgroup",
+        "the eBPF program from_uplink of uplink0",
+        "the eBPF program from_overlay of fairlead-vx",
+        &from_pod,
+    ];
+    expected.sort_unstable();
+    assert_eq!(repaired, expected);
+    assert_eq!(overlay().split(':').next().map(str::to_owned), index, "the programs know it by its index");
+    assert_eq!(a.repair(), Vec::<String>::new(), "nothing is put right twice");
     connections_are_spread_and_show_the_service(client);
 }
 

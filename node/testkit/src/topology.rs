@@ -103,13 +103,50 @@ impl Default for NodesAndClient {
 
 impl Node {
     fn up(netns: Netns, v4: &str, v6: &str) -> Self {
-        // Until duplicate address detection is over (a second), neighbours cannot be asked.
-        let parameter = format!("/proc/sys/net/ipv6/conf/{UPLINK}/accept_dad");
-        netns.run(|| std::fs::write(parameter, "0")).expect("a kernel with IPv6");
-        netns.ip(&["addr", "add", &format!("{v4}/24"), "dev", UPLINK]);
-        netns.ip(&["addr", "add", &format!("{v6}/64"), "dev", UPLINK, "nodad"]);
-        netns.ip(&["link", "set", UPLINK, "up"]);
         let addresses = [v4, v6].map(|address| address.parse().expect("an address")).to_vec();
+        start(&netns, UPLINK);
+        join(&netns, UPLINK, &addresses);
         Self { netns, addresses }
+    }
+
+    /// A client behind another cable to this node, in a network of their own: 172.NETWORK.0.7, fd00:NETWORK::7. The node's end
+    /// is called `card` and has no address yet.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn cable(&self, card: &str, network: u8) -> Self {
+        let netns = Netns::new(card);
+        let veth = ["link", "add", card, "type", "veth", "peer", "name", UPLINK, "netns", netns.name()];
+        self.netns.ip(&veth);
+        start(&self.netns, card);
+        Self::up(netns, &format!("172.{network}.0.7"), &format!("fd00:{network}::7"))
+    }
+
+    /// Gives the node's end of such a cable its addresses, 172.NETWORK.0.11 and fd00:NETWORK::b, which are returned.
+    ///
+    /// # Panics
+    /// It has them.
+    pub fn address_card(&self, card: &str, network: u8) -> Vec<IpAddr> {
+        let addresses = [format!("172.{network}.0.11"), format!("fd00:{network}::b")];
+        let addresses = addresses.map(|address| address.parse().expect("an address")).to_vec();
+        join(&self.netns, card, &addresses);
+        addresses
+    }
+}
+
+/// Sets an interface up.
+fn start(netns: &Netns, interface: &str) {
+    // Until duplicate address detection is over (a second), neighbours cannot be asked.
+    let parameter = format!("/proc/sys/net/ipv6/conf/{interface}/accept_dad");
+    netns.run(|| std::fs::write(parameter, "0")).expect("a kernel with IPv6");
+    netns.ip(&["link", "set", interface, "up"]);
+}
+
+/// Gives an interface addresses, and with them its network.
+fn join(netns: &Netns, interface: &str, addresses: &[IpAddr]) {
+    for address in addresses {
+        let prefix = format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 });
+        let add = ["addr", "add", &prefix, "dev", interface];
+        netns.ip(&[&add[..], if address.is_ipv4() { &[] } else { &["nodad"] }].concat());
     }
 }

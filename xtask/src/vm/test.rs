@@ -48,7 +48,7 @@ const PROGRAMS: &str = "vm_programs";
 const PROXY: &str = "node_proxy_modes";
 const WAITS: &str = "/bin/sleep";
 /// Programs of this machine that the tests call, beside those of the modes with rules.
-const TOOLS: &[&str] = &["ip", "bpftool", "tcpdump"];
+const TOOLS: &[&str] = &["ip", "bpftool", "tc", "tcpdump"];
 /// What the tests need of a kernel: links, filters, the tables that they look into, and what ends sockets.
 const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "act_bpf", "bridge", "vxlan", "udp_diag"];
 const OBJECT: &str = "/fairlead.bpf.o";

@@ -19,6 +19,9 @@ pub struct PacketBuilder {
     protocol: u8,
     ports: (u16, u16),
     tcp_flags: u8,
+    /// TCP sequence and acknowledgement numbers, and the window.
+    numbers: (u32, u32),
+    window: u16,
     has_checksum: bool,
     hops: u8,
     options: usize,
@@ -44,6 +47,8 @@ impl PacketBuilder {
             protocol: UDP,
             ports: (4_000, 53),
             tcp_flags: 0,
+            numbers: (1, 2),
+            window: 0xffff,
             has_checksum: false,
             hops: 64,
             options: 0,
@@ -89,6 +94,18 @@ impl PacketBuilder {
     /// Source and destination port.
     pub fn ports(mut self, src: u16, dst: u16) -> Self {
         self.ports = (src, dst);
+        self
+    }
+
+    /// TCP sequence and acknowledgement numbers.
+    pub fn numbers(mut self, sequence: u32, acknowledged: u32) -> Self {
+        self.numbers = (sequence, acknowledged);
+        self
+    }
+
+    /// The TCP window.
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
         self
     }
 
@@ -187,8 +204,11 @@ impl PacketBuilder {
         let (src, dst) = (self.ports.0.to_be_bytes(), self.ports.1.to_be_bytes());
         let checksum = match self.protocol {
             TCP => {
-                bytes.extend([src[0], src[1], dst[0], dst[1], 0, 0, 0, 1, 0, 0, 0, 2]);
-                bytes.extend([0x50, self.tcp_flags, 0xff, 0xff, 0, 0, 0, 0]);
+                bytes.extend([src[0], src[1], dst[0], dst[1]]);
+                bytes.extend(self.numbers.0.to_be_bytes());
+                bytes.extend(self.numbers.1.to_be_bytes());
+                let [high, low] = self.window.to_be_bytes();
+                bytes.extend([0x50, self.tcp_flags, high, low, 0, 0, 0, 0]);
                 16
             }
             UDP => {

@@ -10,7 +10,7 @@ use fairlead_abi::{
     Addr16, DropReason,
     conntrack::{ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
     names::globals::FORWARD_ENCAPSULATED,
-    node::NodeValue,
+    node::{NodeValue, ServiceNetwork},
     pod::{InterfaceValue, PodCounters, PodValue},
     route::RouteValue,
     service::{AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue},
@@ -40,6 +40,8 @@ pub struct Memory {
     pub backends: Vec<BackendValue>,
     /// `ADDRESSES`.
     pub addresses: HashMap<Addr16, u32>,
+    /// `SERVICE_NETWORKS`.
+    pub service_networks: Vec<ServiceNetwork>,
     /// `SOURCE_RANGES`: service, prefix and its length over the 128-bit mapped form.
     pub source_ranges: Vec<(u32, Addr16, u32)>,
     /// `NODE`.
@@ -91,6 +93,7 @@ impl Default for Memory {
             slots: Vec::new(),
             backends: Vec::new(),
             addresses: HashMap::new(),
+            service_networks: Vec::new(),
             source_ranges: Vec::new(),
             node: NodeValue::default(),
             pods: Vec::new(),
@@ -143,6 +146,10 @@ impl Services for Memory {
 
     fn address(&self, addr: &Addr16) -> u32 {
         self.addresses.get(addr).copied().unwrap_or(0)
+    }
+
+    fn is_service_network(&self, addr: &Addr16) -> bool {
+        self.service_networks.iter().any(|network| network.covers(addr))
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {

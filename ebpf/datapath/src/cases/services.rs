@@ -6,6 +6,7 @@ mod inside;
 mod outside;
 mod refusals;
 mod sticky;
+mod strays;
 
 use std::vec::Vec;
 
@@ -29,6 +30,7 @@ pub(super) fn table() -> Vec<Case> {
             inside::beside_a_service(family),
             refusals::refused(family),
             sticky::sticky(family),
+            strays::strays(family),
             errors::errors(family),
             errors::fragments(family),
             errors::too_big(family),

@@ -18,8 +18,8 @@ use crate::{
     is_unspecified,
     nat::{self, key, quoted, rewrite, rewrite_error},
     packet::{ETHERNET_LEN, Packet, Resizable},
-    same,
-    service::{Frontend, Refusal, frontend},
+    reset, same,
+    service::{Frontend, Refusal, frontend, no_service},
     transport::{ACK, Payload, SYN, payload},
 };
 
@@ -182,7 +182,10 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
                 return translated(begin(tables, &service, place, work));
             }
             Frontend::NoPort => {
-                return Step::Refused(Refusal { reason: DropReason::NoPort, service_id: 0 });
+                return Step::Refused(no_service(DropReason::NoPort));
+            }
+            Frontend::NoAddress => {
+                return Step::Refused(no_service(DropReason::UnknownAddress));
             }
             Frontend::None => {}
         }
@@ -296,7 +299,8 @@ fn complain<P: Resizable + ?Sized, T: Tables>(
     answer(packet, tables, network, from, DropReason::TooBig, Complaint::TooBig(mtu))
 }
 
-/// Refuses a connection: tells the client where it is to know, drops where it is not.
+/// Refuses a connection: tells the client where it is to know, drops where it is not. Who goes on with one that nobody knows is
+/// told by a reset, which alone ends it at once.
 #[inline(always)]
 fn reject<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
@@ -305,13 +309,17 @@ fn reject<P: Resizable + ?Sized, T: Tables>(
     from: &From<'_>,
     refusal: &Refusal,
 ) -> Verdict {
+    if matches!(refusal.reason, DropReason::UnknownConnection) {
+        let told = is_told(tables, from) && reset::answer(packet, network).is_some();
+        return answered(tables, from, refusal.reason, told);
+    }
     if !refusal.is_told() {
         return discard(tables, from.slot, refusal.reason);
     }
     answer(packet, tables, network, from, refusal.reason, Complaint::PortUnreachable)
 }
 
-/// Answers with an ICMP error; not over the overlay, where the client is another node's.
+/// Answers with an ICMP error.
 #[inline(always)]
 fn answer<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
@@ -321,10 +329,22 @@ fn answer<P: Resizable + ?Sized, T: Tables>(
     reason: DropReason,
     complaint: Complaint,
 ) -> Verdict {
-    let told = !from.leaves && from.via.is_none() && tables.may_answer();
-    if told && icmp::answer(packet, network, complaint).is_some() {
-        tables.count_drop(from.slot, reason);
-        return Verdict::Answer(reason);
+    let told = is_told(tables, from) && icmp::answer(packet, network, complaint).is_some();
+    answered(tables, from, reason, told)
+}
+
+/// Whether the sender may be answered: not over the overlay, where the client is another node's.
+#[inline(always)]
+fn is_told<T: Tables>(tables: &T, from: &From<'_>) -> bool {
+    !from.leaves && from.via.is_none() && tables.may_answer()
+}
+
+/// The packet has become the answer, or ends here.
+#[inline(always)]
+fn answered<T: Tables>(tables: &T, from: &From<'_>, reason: DropReason, told: bool) -> Verdict {
+    if !told {
+        return discard(tables, from.slot, reason);
     }
-    discard(tables, from.slot, reason)
+    tables.count_drop(from.slot, reason);
+    Verdict::Answer(reason)
 }

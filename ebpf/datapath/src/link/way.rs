@@ -44,10 +44,16 @@ impl Way {
     }
 }
 
-/// Whether something is known of the address that is in none of the cluster's pod networks.
+/// Whether services may have a say about the address, and no pod has it.
 #[inline(always)]
 pub(crate) fn is_beside_pods<T: Tables>(tables: &T, addr: &Addr16) -> bool {
-    tables.pod(addr).is_none() && tables.route(addr).is_none() && tables.address(addr) != 0
+    tables.pod(addr).is_none() && tables.route(addr).is_none() && concerns_services(tables, addr)
+}
+
+/// Whether services may have a say about an address that is in none of the cluster's pod networks.
+#[inline(always)]
+pub(crate) fn concerns_services<T: Tables>(tables: &T, addr: &Addr16) -> bool {
+    tables.address(addr) != 0 || tables.is_service_network(addr)
 }
 
 /// Sends on a packet on the ways between pods.

@@ -178,7 +178,11 @@ async fn a_restarted_loop_writes_nothing_when_nothing_changed() {
 async fn a_host_port_follows_the_addresses_of_the_node() {
     let mut running = Running::start(FakeState::default());
     let address = |last| IpAddr::from([172, 29, 0, last]);
-    let local = |last| LocalState { addresses: BTreeMap::from([(address(last), true)]), mtu: 1500 };
+    let local = |last| LocalState {
+        addresses: BTreeMap::from([(address(last), true)]),
+        mtu: 1500,
+        interfaces: Vec::new(),
+    };
     running.kernel.set_local(local(11));
     running.send(true, vec![]).await;
     let port = HostPort { address: None, protocol: Protocol::Tcp, port: 80, pod_port: 8080 };

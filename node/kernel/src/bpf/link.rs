@@ -19,6 +19,7 @@ use super::syscall::{bpf, raw};
 
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
@@ -111,6 +112,43 @@ pub(crate) fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     let path = c_path(pin)?;
     let mut attr = ObjectAttr { pathname: path.as_ptr() as u64, ..ObjectAttr::default() };
     bpf(BPF_OBJ_GET, &mut attr).map(owned)
+}
+
+/// What a link does at present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Present {
+    /// Id of its program.
+    pub(crate) program: u32,
+    /// It is on a hook: nobody has detached it, and what it was attached to has not gone.
+    pub(crate) is_attached: bool,
+}
+
+/// Asks about a pinned link.
+pub(crate) fn present(pin: &Path) -> io::Result<Present> {
+    /// `struct bpf_link_info` as far as it concerns links of cgroups, TCX and XDP.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        pad: u32,
+        // The cgroup's id, or the interface's index and the hook; 0 when it has gone.
+        target: [u32; 2],
+        rest: [u64; 6],
+    }
+    #[repr(C)]
+    struct Attr {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    let link = open_pin(pin)?;
+    let mut info = Info::default();
+    let len = u32::try_from(size_of::<Info>()).expect("some bytes");
+    let mut attr = Attr { fd: raw(&link), len, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(Present { program: info.program, is_attached: info.target[0] != 0 })
 }
 
 fn create(program: BorrowedFd<'_>, target: Target<'_>, hook: u32) -> io::Result<OwnedFd> {

@@ -159,6 +159,18 @@ impl Pins {
         self.links().join(format!("{program}-{}", interface.replace('.', "_")))
     }
 
+    /// Pins of the links that these programs have, on whatever interface.
+    pub(crate) fn interface_links(&self, programs: &[&str]) -> Result<Vec<PathBuf>, KernelError> {
+        let entries = fs::read_dir(self.links()).map_err(KernelError::file("listing", self.links()))?;
+        let of_one = |name: &str| {
+            programs
+                .iter()
+                .any(|program| name.strip_prefix(program).is_some_and(|rest| rest.starts_with('-')))
+        };
+        let pins = entries.filter_map(Result::ok).filter(|pin| of_one(&pin.file_name().to_string_lossy()));
+        Ok(pins.map(|pin| pin.path()).collect())
+    }
+
     /// Pin of the link of the program in an interface's driver, attached with these `XDP_FLAGS_*`.
     pub(crate) fn driver_link(&self, interface: &str, flags: u32) -> PathBuf {
         self.interface_link(&format!("{}-{flags}", names::driver::FROM_WIRE), interface)

@@ -1,6 +1,7 @@
 //! Loading the object and attaching its programs.
 
 use std::{
+    collections::BTreeSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,7 +17,7 @@ use fairlead_abi::names::{self, MapSpec, globals};
 use super::{
     carry::Carried,
     filter,
-    link::{self, TCX_EGRESS, TCX_INGRESS, Target, XDP},
+    link::{self, Attached, TCX_EGRESS, TCX_INGRESS, Target, XDP},
     load, object,
     pins::{Difference, Pins, absent_is_fine},
 };
@@ -43,14 +44,17 @@ pub(crate) struct Programs {
     ebpf: Ebpf,
     pins: Pins,
     layout: String,
+    /// What is attached.
+    attached: Vec<Attachment>,
     /// Links that shall get these programs once the new maps are filled; none without a change of layout.
-    waiting: Option<Vec<WaitingLink>>,
+    waiting: Option<Vec<Attachment>>,
     /// What goes from the old maps to the new ones.
     carried: Carried,
 }
 
+/// A program on a hook.
 #[derive(Debug)]
-struct WaitingLink {
+struct Attachment {
     program: &'static str,
     hook: u32,
     target: OwnTarget,
@@ -72,6 +76,20 @@ impl OwnTarget {
             Self::Cgroup(directory) => Target::Cgroup(directory.as_fd()),
             Self::Interface(ifindex) => Target::Interface(*ifindex),
             Self::Driver { interface, flags } => Target::Driver { interface: *interface, flags: *flags },
+        }
+    }
+
+    /// Whether programs are filters there, not links.
+    fn has_filter(&self) -> bool {
+        matches!(self, Self::Interface(_)) && !has_tcx()
+    }
+
+    fn exists(&self) -> bool {
+        match self {
+            Self::Cgroup(_) => true,
+            Self::Interface(index) | Self::Driver { interface: index, .. } => {
+                nix::net::if_::if_indextoname(*index).is_ok()
+            }
         }
     }
 }
@@ -137,7 +155,8 @@ impl Programs {
             loader.map_pin_path(map.name, pins.map(map.name));
         }
         let ebpf = loader.load(object::embedded()?).map_err(Box::new)?;
-        let mut programs = Self { ebpf, pins, layout, waiting: other.then(Vec::new), carried };
+        let waiting = other.then(Vec::new);
+        let mut programs = Self { ebpf, pins, layout, attached: Vec::new(), waiting, carried };
         for name in names::cgroup::ALL.iter().chain(names::link::ALL) {
             programs.load_program(name)?;
         }
@@ -159,15 +178,33 @@ impl Programs {
             let directory = directory.try_clone_to_owned();
             let directory = directory.map_err(KernelError::file("opening", "the node's cgroup"))?;
             let target = OwnTarget::Cgroup(directory);
-            self.attach(WaitingLink { program: name, hook, target, pin, what })?;
+            self.attach(Attachment { program: name, hook, target, pin, what })?;
         }
         Ok(())
     }
 
-    /// Attaches the uplink's programs.
+    /// Attaches the programs of the uplink, or of another interface by which clients come.
     pub(crate) fn attach_uplink(&mut self, name: &str, ifindex: u32) -> Result<(), KernelError> {
         self.attach_interface(names::link::FROM_UPLINK, TCX_INGRESS, name, ifindex)?;
         self.attach_interface(names::link::TO_UPLINK, TCX_EGRESS, name, ifindex)
+    }
+
+    /// Takes those programs from all interfaces but these.
+    pub(crate) fn keep_uplinks<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a String>,
+    ) -> Result<(), KernelError> {
+        let programs = [names::link::FROM_UPLINK, names::link::TO_UPLINK];
+        let pins = |name: &String| programs.map(|program| self.pins.interface_link(program, name));
+        let kept: BTreeSet<PathBuf> = names.flat_map(pins).collect();
+        let mut pinned = self.pins.interface_links(&programs)?;
+        pinned.retain(|pin| !kept.contains(pin));
+        pinned.iter().try_for_each(|pin| {
+            tracing::info!(link = %pin.display(), "clients are no longer served on an interface");
+            // A filter does not go with its note.
+            filter::detach_noted(pin);
+            self.remove_link(pin)
+        })
     }
 
     /// Attaches the overlay's program.
@@ -192,7 +229,7 @@ impl Programs {
         }
         let what = format!("{program} of {name}");
         let target = OwnTarget::Driver { interface: ifindex, flags };
-        self.attach(WaitingLink { program, hook: XDP, target, pin, what })?;
+        self.attach(Attachment { program, hook: XDP, target, pin, what })?;
         Ok(true)
     }
 
@@ -218,6 +255,7 @@ impl Programs {
         if let Some(waiting) = &mut self.waiting {
             waiting.retain(|link| link.pin != pin);
         }
+        self.attached.retain(|link| link.pin != pin);
         absent_is_fine(std::fs::remove_file(pin), pin)
     }
 
@@ -232,12 +270,15 @@ impl Programs {
         switched
     }
 
-    fn switch_links(&mut self, waiting: &mut Vec<WaitingLink>) -> Result<(), KernelError> {
+    fn switch_links(&mut self, waiting: &mut Vec<Attachment>) -> Result<(), KernelError> {
         self.carried.copy(&self.pins)?;
         while let Some(link) = waiting.pop() {
-            if let Err(error) = self.attach_now(&link) {
-                waiting.push(link);
-                return Err(error);
+            match self.attach_now(&link) {
+                Ok(_) => self.note(link),
+                Err(error) => {
+                    waiting.push(link);
+                    return Err(error);
+                }
             }
         }
         // What has begun between the two.
@@ -275,11 +316,11 @@ impl Programs {
     ) -> Result<(), KernelError> {
         let pin = self.pins.interface_link(program, name);
         let what = format!("{program} of {name}");
-        self.attach(WaitingLink { program, hook, target: OwnTarget::Interface(ifindex), pin, what })
+        self.attach(Attachment { program, hook, target: OwnTarget::Interface(ifindex), pin, what })
     }
 
     /// Attaches now, or later where that would take a hook from a program whose maps are filled.
-    fn attach(&mut self, link: WaitingLink) -> Result<(), KernelError> {
+    fn attach(&mut self, link: Attachment) -> Result<(), KernelError> {
         let of_pod = [names::link::FROM_POD, names::link::TO_POD].contains(&link.program);
         match &mut self.waiting {
             Some(waiting) if !of_pod || link.pin.exists() => {
@@ -287,25 +328,64 @@ impl Programs {
                 waiting.push(link);
                 Ok(())
             }
-            _ => self.attach_now(&link),
+            _ => {
+                self.attach_now(&link)?;
+                self.note(link);
+                Ok(())
+            }
         }
     }
 
-    fn attach_now(&mut self, link: &WaitingLink) -> Result<(), KernelError> {
+    fn note(&mut self, link: Attachment) {
+        self.attached.retain(|other| other.pin != link.pin);
+        self.attached.push(link);
+    }
+
+    /// Puts back the links that somebody has taken away, and gives the others the programs that they had. Returns what had to
+    /// be put right. Links of an interface that is gone have nowhere to go.
+    pub(crate) fn repair(&mut self) -> Vec<String> {
+        if self.waiting.is_some() {
+            return Vec::new();
+        }
+        let mut repaired = Vec::new();
+        let mut attached = std::mem::take(&mut self.attached);
+        attached.retain(|link| link.target.exists());
+        for link in &attached {
+            match self.repair_link(link) {
+                Ok(false) => {}
+                Ok(true) => repaired.push(format!("the eBPF program {}", link.what)),
+                Err(error) => tracing::error!(%error, "an eBPF program that is gone cannot be put back"),
+            }
+        }
+        self.attached = attached;
+        repaired
+    }
+
+    fn repair_link(&mut self, link: &Attachment) -> Result<bool, KernelError> {
+        // A filter has no object that could be asked; replacing it tells whether there was one.
+        if !link.target.has_filter() {
+            let own = self.id(link.program)?;
+            let whole = link::present(&link.pin).is_ok_and(|link| link.is_attached && link.program == own);
+            return if whole { Ok(false) } else { self.attach_now(link).map(|_| true) };
+        }
+        Ok(self.attach_now(link)? == Attached::New)
+    }
+
+    fn attach_now(&mut self, link: &Attachment) -> Result<Attached, KernelError> {
         if let OwnTarget::Interface(ifindex) = link.target
-            && !has_tcx()
+            && link.target.has_filter()
         {
             return self.attach_filter(link, ifindex);
         }
         let attached = link::attach(self.fd(link.program)?, link.target.borrow(), link.hook, &link.pin);
-        attached.map(drop).map_err(|source| KernelError::Link {
+        attached.map_err(|source| KernelError::Link {
             name: link.what.clone(),
             operation: "attaching",
             source,
         })
     }
 
-    fn attach_filter(&mut self, link: &WaitingLink, ifindex: u32) -> Result<(), KernelError> {
+    fn attach_filter(&mut self, link: &Attachment, ifindex: u32) -> Result<Attached, KernelError> {
         let name = link.program;
         let Some(Program::SchedClassifier(classifier)) = self.ebpf.program_mut(name) else {
             return Err(KernelError::Missing { kind: "program of the expected type", name });
@@ -313,13 +393,20 @@ impl Programs {
         let interface = nix::net::if_::if_indextoname(ifindex)
             .map_err(|errno| KernelError::file("looking up the interface of", &link.pin)(errno.into()))?;
         let attached = filter::attach(classifier, &interface.to_string_lossy(), link.hook, &link.pin);
-        attached.map(drop).map_err(|source| KernelError::Program { name, source: Box::new(source) })
+        attached.map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 
     fn load_program(&mut self, name: &'static str) -> Result<(), KernelError> {
         let missing = KernelError::Missing { kind: "program", name };
         let loaded = load::load(self.ebpf.program_mut(name).ok_or(missing)?);
         loaded.map_err(|source| KernelError::Program { name, source: Box::new(source) })
+    }
+
+    fn id(&self, name: &'static str) -> Result<u32, KernelError> {
+        let program = self.ebpf.program(name).ok_or(KernelError::Missing { kind: "program", name })?;
+        let info =
+            program.info().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        Ok(info.id())
     }
 
     fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, KernelError> {

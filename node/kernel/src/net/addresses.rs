@@ -1,7 +1,7 @@
 //! Addresses of the node's interfaces, and when they change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,12 +10,13 @@ use futures::{StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
 };
 use rtnetlink::{MulticastGroup, packet_core::NetlinkMessage, sys::SocketAddr};
 use tokio::task::JoinHandle;
 
-use super::Netlink;
-use crate::{KernelError, LocalState};
+use super::{Link, Netlink};
+use crate::{KernelError, LocalState, state::Interface};
 
 impl Netlink {
     /// What the interfaces of this namespace say, but for the one that has services' addresses for IPVS: whoever made it, they
@@ -35,9 +36,37 @@ impl Netlink {
                 *addresses.entry(address).or_default() |= message.header.index == uplink;
             }
         }
-        let mtu = self.link_by_index(uplink).await?.map_or(0, |link| link.mtu);
-        Ok(LocalState { addresses, mtu })
+        let links: Result<Vec<_>, _> = self.handle().link().get().execute().try_collect().await;
+        let links = links.map_err(KernelError::netlink("listing interfaces"))?;
+        let mtu = links.iter().map(Link::from).find(|link| link.index == uplink).map_or(0, |link| link.mtu);
+        let interfaces = links.iter().map(|link| interface(link, &messages, uplink)).collect();
+        Ok(LocalState { addresses, mtu, interfaces })
     }
+}
+
+fn interface(message: &LinkMessage, addresses: &[AddressMessage], uplink: u32) -> Interface {
+    let header = &message.header;
+    let mut found = Interface {
+        index: header.index,
+        kind: Link::from(message).kind,
+        is_ethernet: header.link_layer_type == LinkLayerType::Ether
+            && !header.flags.contains(LinkFlags::Loopback),
+        is_uplink: header.index == uplink,
+        addresses: addresses
+            .iter()
+            .filter(|address| address.header.index == header.index)
+            .filter_map(own_address)
+            .collect::<BTreeSet<_>>(),
+        ..Interface::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => found.name.clone_from(name),
+            LinkAttribute::Controller(index) => found.is_part = *index != 0,
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The interface's own address, which is `IFA_LOCAL` where it differs from its peer's; none for a link-local one.

@@ -14,21 +14,28 @@ pub const OVERLAY: &str = "fairlead-vx";
 const OVERHEAD: u32 = 20 + 8 + 8 + 14;
 
 impl Netlink {
-    /// Makes the overlay, or makes what is there right.
+    /// Makes the overlay, or makes what is there right; with this index, if one is given, by which the programs that are loaded
+    /// know it.
     ///
     /// # Errors
     /// The request fails; another interface that uses the same UDP port in the same way is the usual reason.
-    pub async fn put_overlay(&self, port: u16, uplink_mtu: u32) -> Result<Link, KernelError> {
+    pub async fn put_overlay(
+        &self,
+        port: u16,
+        uplink_mtu: u32,
+        index: Option<u32>,
+    ) -> Result<Link, KernelError> {
         let mtu = uplink_mtu.saturating_sub(OVERHEAD);
         if let Some(link) = self.link(OVERLAY).await? {
-            if link.vxlan_port == Some(port) && link.mtu == mtu {
+            let is_it = index.is_none_or(|index| link.index == index);
+            if is_it && link.vxlan_port == Some(port) && link.mtu == mtu {
                 sysctl::make_overlay(OVERLAY)?;
                 self.set_up(link.index).await?;
                 return Ok(link);
             }
             self.delete_link(OVERLAY).await?;
         }
-        let message = LinkMessageBuilder::<LinkVxlan>::new(OVERLAY)
+        let mut message = LinkMessageBuilder::<LinkVxlan>::new(OVERLAY)
             .collect_metadata(true)
             .learning(false)
             // What the driver's program of another node sends has none.
@@ -36,6 +43,7 @@ impl Netlink {
             .port(port)
             .mtu(mtu)
             .build();
+        message.header.index = index.unwrap_or_default();
         self.add_link(message, format!("creating VXLAN interface {OVERLAY} on UDP port {port}")).await?;
         sysctl::make_overlay(OVERLAY)?;
         let link = self.require_link(OVERLAY).await?;

@@ -4,25 +4,40 @@ use std::{fs, io, ops::RangeInclusive, path::Path};
 
 use crate::KernelError;
 
-/// Writes `value` to `/proc/sys/net/<name>` unless it holds that already.
+/// Writes `value` to `/proc/sys/net/<name>` unless it holds that already; says whether it did not.
 ///
 /// # Errors
 /// It cannot be written; a read-only `/proc/sys` is the usual reason.
-pub fn set(name: &str, value: &str) -> Result<(), KernelError> {
+pub fn set(name: &str, value: &str) -> Result<bool, KernelError> {
     let path = Path::new("/proc/sys/net").join(name);
     match fs::read_to_string(&path) {
-        Ok(current) if current.trim() == value => Ok(()),
+        Ok(current) if current.trim() == value => Ok(false),
         // The kernel has no IPv6: then there is nothing to say about it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => Ok(()),
-        _ => fs::write(&path, value).map_err(KernelError::file("setting kernel parameter", path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => Ok(false),
+        _ => fs::write(&path, value)
+            .map(|()| true)
+            .map_err(KernelError::file("setting kernel parameter", path)),
     }
 }
 
-/// Makes the namespace a router between its pods and the uplink.
+/// Sets all of these; says which of them did not hold.
+fn set_all<N: AsRef<str>>(
+    values: impl IntoIterator<Item = (N, &'static str)>,
+) -> Result<Vec<String>, KernelError> {
+    let mut changed = Vec::new();
+    for (name, value) in values {
+        if set(name.as_ref(), value)? {
+            changed.push(name.as_ref().to_owned());
+        }
+    }
+    Ok(changed)
+}
+
+/// Makes the namespace a router between its pods and the uplink. Returns the parameters that had to be set.
 ///
 /// # Errors
 /// A parameter cannot be set.
-pub fn make_router(uplink: &str, pods_are_ours: bool) -> Result<(), KernelError> {
+pub fn make_router(uplink: &str, pods_are_ours: bool) -> Result<Vec<String>, KernelError> {
     // Forwarding makes an interface ignore router advertisements unless it is told otherwise (2), and a host that
     // lives by them would lose its default route.
     let accept_ra = format!("ipv6/conf/{uplink}/accept_ra");
@@ -30,37 +45,37 @@ pub fn make_router(uplink: &str, pods_are_ours: bool) -> Result<(), KernelError>
     {
         set(&accept_ra, "2")?;
     }
-    set("ipv4/ip_forward", "1")?;
-    set("ipv6/conf/all/forwarding", "1")?;
+    let mut changed = set_all([("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     // Replies of pods may leave by another way than the requests came; the link programs check sources instead.
     let unfiltered = if pods_are_ours { &["all", "default", uplink][..] } else { &[] };
-    unfiltered.iter().try_for_each(|interface| set(&format!("ipv4/conf/{interface}/rp_filter"), "0"))
+    changed.extend(set_all(unfiltered.iter().map(|name| (format!("ipv4/conf/{name}/rp_filter"), "0")))?);
+    Ok(changed)
 }
 
 /// Prepares the overlay: it carries packets between programs, and from them to processes of this node. It has no addresses;
-/// without IPv6 the kernel would drop what is for a process.
+/// without IPv6 the kernel would drop what is for a process. Returns the parameters that had to be set.
 ///
 /// # Errors
 /// A parameter cannot be set.
-pub fn make_overlay(interface: &str) -> Result<(), KernelError> {
+pub fn make_overlay(interface: &str) -> Result<Vec<String>, KernelError> {
     // No link-local address: `IN6_ADDR_GEN_MODE_NONE` of `linux/if_link.h`.
-    for (name, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
-        set(&format!("ipv6/conf/{interface}/{name}"), value)?;
-    }
-    set(&format!("ipv4/conf/{interface}/rp_filter"), "0")
+    let v6 = [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")];
+    let v6 = v6.map(|(name, value)| (format!("ipv6/conf/{interface}/{name}"), value));
+    set_all(v6.into_iter().chain([(format!("ipv4/conf/{interface}/rp_filter"), "0")]))
 }
 
-/// Keeps the kernel from giving ports of these ranges to sockets that ask for any.
+/// Keeps the kernel from giving ports of these ranges to sockets that ask for any; says whether it did not.
 ///
 /// # Errors
 /// The parameter cannot be read or set.
-pub fn reserve_ports(ranges: &[&RangeInclusive<u16>]) -> Result<(), KernelError> {
+pub fn reserve_ports(ranges: &[&RangeInclusive<u16>]) -> Result<bool, KernelError> {
     let path = Path::new("/proc/sys/net").join(RESERVED_PORTS);
     let current = fs::read_to_string(&path).map_err(KernelError::file("reading", path))?;
     set(RESERVED_PORTS, &with_ranges(current.trim(), ranges))
 }
 
-const RESERVED_PORTS: &str = "ipv4/ip_local_reserved_ports";
+/// The parameter that says which ports those are.
+pub const RESERVED_PORTS: &str = "ipv4/ip_local_reserved_ports";
 
 /// A list such as `22,8080-8090` with more ranges, as the kernel writes it.
 fn with_ranges(list: &str, ranges: &[&RangeInclusive<u16>]) -> String {
@@ -105,7 +120,7 @@ pub fn make_pod() -> Result<(), KernelError> {
 pub fn make_pod_gateway(interface: &str) -> Result<(), KernelError> {
     set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
     set(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
-    set(&format!("ipv4/conf/{interface}/rp_filter"), "0")
+    set(&format!("ipv4/conf/{interface}/rp_filter"), "0").map(drop)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process,
     time::Instant,
@@ -13,7 +14,7 @@ use fairlead_kernel::{
     Capacities, Collected, Dataplane, DataplaneConfig, Driver, KernelError, NodeFootprint, PodSpec,
     PodTotals, ServiceOptions, State, Timeouts, Xdp, cgroup, remove_node,
 };
-use fairlead_model::View;
+use fairlead_model::{Prefix, View};
 use fairlead_plan::{Changes, LocalNode, Planner, Scope, plan_routes};
 use fairlead_testkit::{
     Node,
@@ -22,6 +23,12 @@ use fairlead_testkit::{
 };
 use tokio::runtime::Runtime;
 use zerocopy::FromBytes;
+
+/// Where the tests' services have their addresses.
+const SERVICE_NETWORKS: [Prefix; 2] = [
+    Prefix { address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), length: 16 },
+    Prefix { address: IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0)), length: 112 },
+];
 
 /// How long to wait for a batch of records.
 const BATCH: std::time::Duration = std::time::Duration::from_millis(500);
@@ -207,6 +214,7 @@ impl RunningNode {
                 }
                 tables.apply(&ops).await.expect("applies");
                 tables.complete().expect("the programs are replaced");
+                tables.set_service_networks(&SERVICE_NETWORKS).expect("it is a map of ours");
                 ops.len()
             })
         })
@@ -254,6 +262,25 @@ impl RunningNode {
             self.planner = None;
         }
         differs
+    }
+
+    /// Puts right what others have changed beside the maps; returns what that was.
+    pub(crate) fn repair(&mut self) -> Vec<String> {
+        let Self { dataplane, runtime, netns, .. } = self;
+        let tables = &mut dataplane.as_mut().expect("running").tables;
+        run_in(netns, || runtime.block_on(tables.repair())).expect("repairs")
+    }
+
+    /// Takes a program from its hook, as somebody who knows nothing of us.
+    pub(crate) fn take_away(&self, link: &str) {
+        let pin = self.footprint.bpffs_dir.join("links").join(link);
+        let Ok(note) = fs::read_link(&pin) else {
+            command("bpftool", &["link", "detach", "pinned", &pin.display().to_string()]);
+            return;
+        };
+        let note = note.to_string_lossy().into_owned();
+        let [_, side, interface] = note.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{note}") };
+        run_in(&self.netns, || command("tc", &["filter", "delete", "dev", interface, side]));
     }
 
     /// Where a map is pinned.

@@ -28,6 +28,8 @@ pub(crate) enum Frontend {
     External,
     /// The cluster address with a port that the service does not have.
     UnknownPort,
+    /// An address of the service network that no service has.
+    UnknownAddress,
 }
 
 /// Whose address the endpoint sees.
@@ -208,8 +210,14 @@ pub(crate) const SPECIAL: &[[Row; 2]] = &[
     // iptables knows ports only; the packet is routed like any other, here to a machine that does not answer.
     one(OPEN, Client::Pod, Frontend::UnknownPort, true, Refused, &[(Mode::Iptables, Dropped)]),
     one(OPEN, Client::Pod, Frontend::UnknownPort, false, Refused, &[(Mode::Iptables, Dropped)]),
+    // Rules for addresses do not concern what has none: it is routed, or dropped in nftables mode.
+    one(OPEN, Client::Pod, Frontend::UnknownAddress, true, Refused, RULES_KNOW_SERVICES_ONLY),
+    one(OPEN, Client::Pod, Frontend::UnknownAddress, false, Refused, RULES_KNOW_SERVICES_ONLY),
+    one(OPEN, Client::Node, Frontend::UnknownAddress, true, Refused, RULES_KNOW_SERVICES_ONLY),
 ];
 
+const RULES_KNOW_SERVICES_ONLY: &[(Mode, Expected)] =
+    &[(Mode::Iptables, Dropped), (Mode::Nftables, Dropped), (Mode::Ipvs, Dropped)];
 /// iptables alone lets packets from 127.0.0.1 leave loopback (`route_localnet`).
 const RULES_WITHOUT_LOOPBACK: &[(Mode, Expected)] = &[(Mode::Nftables, Refused), (Mode::Ipvs, Refused)];
 /// A socket is aimed at the endpoint before it has an address, so nothing has to leave loopback; there is no

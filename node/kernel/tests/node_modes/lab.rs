@@ -186,6 +186,7 @@ impl Lab {
         match row.frontend {
             Frontend::ClusterAddress => SocketAddr::new(address("cluster", number, v4), SERVICE_PORT),
             Frontend::UnknownPort => SocketAddr::new(address("cluster", number, v4), SERVICE_PORT + 1),
+            Frontend::UnknownAddress => SocketAddr::new(address("cluster", 200, v4), SERVICE_PORT),
             Frontend::Balancer => SocketAddr::new(address("balancer", number, v4), SERVICE_PORT),
             Frontend::External => SocketAddr::new(address("external", number, v4), SERVICE_PORT),
             Frontend::NodePort if row.client == Client::Loopback => {

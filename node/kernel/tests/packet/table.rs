@@ -10,7 +10,7 @@ use aya::{
 use fairlead_abi::{
     conntrack::{ConntrackKey, ConntrackValue, FragmentKey, FragmentValue},
     names::{self, MapSpec, globals::FORWARD_ENCAPSULATED, link},
-    node::{AddressValue, AnswersValue, NodeValue},
+    node::{AddressValue, AnswersValue, NodeValue, ServiceNetwork},
     pod::{DropKey, NearPod, PodCounters},
     route::RouteValue,
     service::{AffinityKey, AffinityValue, BackendValue, SourceRange},
@@ -123,6 +123,11 @@ impl Loaded {
         let fragments: Vec<_> = tables.fragments.borrow().iter().map(|(k, v)| (*k, *v)).collect();
         self.replace::<FragmentKey, FragmentValue>(names::FRAGMENTS, fragments.into_iter());
         self.array::<NodeValue>(names::NODE).set(0, tables.node, 0).expect("it has one entry");
+        for index in 0..names::SERVICE_NETWORKS.capacity {
+            let of_family = |network: &&ServiceNetwork| ServiceNetwork::index(&network.network) == index;
+            let network = tables.service_networks.iter().find(of_family).copied().unwrap_or_default();
+            self.array(names::SERVICE_NETWORKS).set(index, network, 0).expect("there is room");
+        }
         for (index, backend) in (0..).zip(&tables.backends) {
             self.array::<BackendValue>(names::BACKENDS).set(index, backend, 0).expect("there is room");
         }

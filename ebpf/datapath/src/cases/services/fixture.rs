@@ -37,9 +37,13 @@ pub(super) struct Family {
     /// This node and the other one.
     pub(super) node: &'static str,
     pub(super) other_node: &'static str,
-    /// A cluster address, a load balancer's, one of the service network that nobody has.
+    /// A cluster address and a load balancer's.
     pub(super) cluster: &'static str,
     pub(super) balancer: &'static str,
+    /// The network of cluster addresses, one of them that nobody has, and an address that is none.
+    pub(super) service_network: &'static str,
+    pub(super) nobody: &'static str,
+    pub(super) beside: &'static str,
     pub(super) any: Addr16,
     pub(super) overlay: u32,
 }
@@ -54,6 +58,9 @@ pub(super) const V4: Family = Family {
     other_node: "172.29.0.12",
     cluster: "10.96.0.20",
     balancer: "203.0.113.9",
+    service_network: "10.96.0.0",
+    nobody: "10.96.255.254",
+    beside: "10.97.0.1",
     any: Addr16::UNSPECIFIED_V4,
     overlay: 50,
 };
@@ -68,6 +75,9 @@ pub(super) const V6: Family = Family {
     other_node: "fd00:29::c",
     cluster: "fd00:96::20",
     balancer: "2001:db8:1::9",
+    service_network: "fd00:96::",
+    nobody: "fd00:96::fffe",
+    beside: "fd00:96::1:1",
     any: Addr16::UNSPECIFIED,
     overlay: 70,
 };

@@ -4,6 +4,7 @@ use std::{vec, vec::Vec};
 
 use fairlead_abi::{
     Be16, DropReason,
+    node::ServiceNetwork,
     service::{SCTP, SERVICE_EXTERNAL_LOCAL, SERVICE_SOURCE_RANGES, TCP},
 };
 
@@ -62,8 +63,74 @@ pub(super) fn refused(family: &Family) -> Vec<Case> {
             balancer,
             DropReason::NoLocalEndpoints,
         ),
+        nobodys(family),
         full.into_iter().map(|case| Case { host_only: true, ..case }).collect(),
         restricted(family),
+    ]
+    .concat()
+}
+
+/// An address of the service network that no service has.
+fn nobodys(family: &Family) -> Vec<Case> {
+    let known = |known: bool| {
+        let mut tables = with(family, TCP, Where::Here, 0);
+        let bits = if family.any.is_v4() { 96 + 16 } else { 112 };
+        let network = ServiceNetwork::new(address(family.service_network), bits);
+        tables.service_networks = if known { vec![network] } else { Vec::new() };
+        tables
+    };
+    let passed = |text, before: PacketBuilder| Turn {
+        name: name(family, text),
+        hook: Hook::FromUplink,
+        verdict: Verdict::Pass,
+        after: before.clone(),
+        before,
+    };
+    let unknown = DropReason::UnknownAddress;
+    let served = syn(family.client, family.cluster).ports(4_000, PORT);
+    let served = Turn {
+        name: name(family, "a service is served where the network of services is known"),
+        hook: Hook::FromUplink,
+        before: served.clone(),
+        verdict: TO_NEIGHBOUR,
+        after: delivered(served.addresses(family.client, family.here).ports(4_000, TARGET)),
+    };
+    let own = syn(family.sender, family.nobody).ports(4_000, PORT);
+    let own = Turn {
+        name: name(family, "an address of services that nobody has is refused to a pod"),
+        hook: Hook::FromPod,
+        verdict: Verdict::Answer(unknown),
+        after: PacketBuilder::unreachable(
+            family.nobody,
+            family.sender,
+            &own.build(),
+            header_len(family) + 20,
+        )
+        .macs([0x02, 0, 0, 0, 0, 0x02], [0x02, 0, 0, 0, 0, 0x01]),
+        before: own,
+    };
+    let to_nobody = syn(family.client, family.nobody).ports(4_000, PORT);
+    [
+        told(
+            family,
+            "an address of services that nobody has is refused at once",
+            known(true),
+            (family.nobody, PORT),
+            unknown,
+        ),
+        conversation(known(true), vec![served]),
+        conversation(known(true), vec![own]),
+        conversation(
+            known(false),
+            vec![passed("it is the host's business where the network is not known", to_nobody)],
+        ),
+        conversation(
+            known(true),
+            vec![passed(
+                "an address beside the network of services passes",
+                syn(family.client, family.beside),
+            )],
+        ),
     ]
     .concat()
 }
