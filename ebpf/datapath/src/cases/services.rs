@@ -5,6 +5,7 @@ mod fixture;
 mod inside;
 mod outside;
 mod refusals;
+mod routers;
 mod sticky;
 
 use std::vec::Vec;
@@ -30,6 +31,7 @@ pub(super) fn table() -> Vec<Case> {
             refusals::refused(family),
             sticky::sticky(family),
             errors::errors(family),
+            routers::routers(family),
             errors::fragments(family),
             errors::too_big(family),
         ]
