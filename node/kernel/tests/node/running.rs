@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     process,
     time::Instant,
@@ -57,6 +58,8 @@ impl Pod {
 pub(crate) struct RunningNode {
     name: String,
     netns: PathBuf,
+    /// Of its uplink, to masquerade with.
+    addresses: Vec<IpAddr>,
     config: DataplaneConfig,
     footprint: NodeFootprint,
     runtime: Runtime,
@@ -95,6 +98,7 @@ impl RunningNode {
         let mut running = Self {
             name: name.into(),
             netns: node.netns.path(),
+            addresses: node.addresses.clone(),
             config,
             footprint,
             runtime,
@@ -184,14 +188,14 @@ impl RunningNode {
 
     fn sync_scope(&mut self, view: &View, scope: Scope<'_>) -> usize {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).expect("a test is short");
-        let Self { dataplane, planner, name, runtime, netns, config, .. } = self;
+        let Self { dataplane, planner, name, runtime, netns, config, addresses, .. } = self;
         let tables = &mut dataplane.as_mut().expect("running").tables;
         run_in(netns, || {
             runtime.block_on(async {
                 let local = tables.observe_local().await.expect("observes");
                 let local = LocalNode {
                     addresses: local.addresses.keys().map(|address| (*address, true)).collect(),
-                    masquerade: Vec::new(),
+                    masquerade: addresses.clone(),
                     mtu: local.mtu,
                 };
                 if planner.is_none() {
