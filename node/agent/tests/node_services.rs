@@ -14,14 +14,12 @@ use fairlead_model::{Change, HostPort, ObjectName, Pod, Protocol, Service, Servi
 use fairlead_testkit::{
     InCgroup, NodesAndClient,
     echo::{ANSWER_WAIT, TCP_PORT, UDP_PORT, WHO, ask_who, connect, serve},
-    eventually,
     netns::run_in,
 };
 
 use crate::{
-    cluster::{node, slices},
-    feed::Feed,
-    running::RunningAgent,
+    cluster::{ECHO, slices},
+    pair::Pair,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -29,6 +27,8 @@ use crate::{
 mod cluster;
 #[path = "node_agent/feed.rs"]
 mod feed;
+#[path = "node_agent/pair.rs"]
+mod pair;
 #[path = "node_agent/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod running;
@@ -80,7 +80,7 @@ const NODES: [&str; 2] = ["a", "b"];
 
 /// Two nodes with a backend and a client each.
 struct World {
-    agents: [RunningAgent; 2],
+    pair: Pair,
     clients: [Attachment; 2],
     backends: [Attachment; 2],
     /// Last: the others live in its namespaces.
@@ -88,10 +88,10 @@ struct World {
 }
 
 impl World {
-    fn new(directory: &std::path::Path, feed: &mut Feed, topology: NodesAndClient) -> Self {
-        let agent = |name, node| RunningAgent::start(name, node, feed.endpoint.clone(), directory);
-        let agents = [agent("a", &topology.a), agent("b", &topology.b)];
-        agents.iter().for_each(RunningAgent::wait_ready);
+    fn new(directory: &std::path::Path) -> Self {
+        let topology = NodesAndClient::new();
+        let pair = Pair::start([&topology.a, &topology.b], Vec::new(), directory);
+        let agents = &pair.agents;
         let clients = [agents[0].attach("client-a"), agents[1].attach("client-b")];
         let backends = [agents[0].attach("backend-a"), agents[1].attach("backend-b")];
         serve(&backends[0].netns, &backends[0].addresses, "backend-a");
@@ -105,7 +105,7 @@ impl World {
                 }
             }
         }
-        Self { agents, clients, backends, topology }
+        Self { pair, clients, backends, topology }
     }
 
     /// Where a client's sockets are made.
@@ -121,8 +121,8 @@ impl World {
     /// Puts this process under the hooks of the client's node; there are none outside, nor for who has none.
     fn enter(&self, client: Client) -> Option<InCgroup> {
         let agent = match client {
-            Client::PodOfA | Client::HostA => &self.agents[0],
-            Client::PodOfB => &self.agents[1],
+            Client::PodOfA | Client::HostA => &self.pair.agents[0],
+            Client::PodOfB => &self.pair.agents[1],
             Client::PodWithoutHooks | Client::Outside => return None,
         };
         Some(InCgroup::enter(&agent.cgroup().join("client")))
@@ -209,21 +209,13 @@ fn pod(place: usize, addresses: &[IpAddr]) -> Change {
 #[test]
 fn every_kind_of_service_serves_everybody() {
     let directory = tempfile::tempdir().expect("a directory");
-    let topology = NodesAndClient::new();
-    let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
-    let mut feed = Feed::start(&topology.a, nodes);
-    let world = World::new(directory.path(), &mut feed, topology);
+    let mut world = World::new(directory.path());
     let mut changes = Vec::new();
     for (place, backend) in world.backends.iter().enumerate() {
         changes.extend([service(place), pod(place, &backend.addresses)]);
-        let ports = [("http", Protocol::Tcp, TCP_PORT), ("dns", Protocol::Udp, UDP_PORT)];
-        changes.extend(slices(NODES[place], &ports, &[(NODES[place], &backend.addresses)]));
+        changes.extend(slices(NODES[place], &ECHO, &[(NODES[place], &backend.addresses)]));
     }
-    feed.change(changes);
-    for agent in &world.agents {
-        let applied = || agent.admin("/status").1.contains(&format!("\"sequence\":{}", feed.sequence()));
-        eventually("the services", || applied().then_some(()));
-    }
+    world.pair.tell(changes);
     let mut cells = 0;
     let mut wrong = Vec::new();
     for client in CLIENTS {
