@@ -51,7 +51,11 @@ fn a_snapshot_that_is_larger_than_the_maps_is_survived() {
     let limits = world.limits.clone();
     assert!(plan.problems.iter().all(Problem::is_limit), "{:?}", plan.problems.first());
     assert_eq!(usage.refused, plan.problems.len());
-    assert!(plan.problems[0].to_string().contains("eBPF map BACKENDS, which is full"), "{}", plan.problems[0]);
+    assert!(
+        plan.problems[0].to_string().contains("eBPF map BACKENDS, which is full"),
+        "{}",
+        plan.problems[0]
+    );
     // The maps are as full as they get, and no service has a backend that is not its own.
     assert_eq!(usage.backends, limits.backends);
     assert!(usage.slots <= limits.slots && usage.frontends == SERVICES as usize, "{usage:?}");
