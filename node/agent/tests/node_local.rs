@@ -10,7 +10,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use fairlead_kubelet::network::Attachment;
@@ -18,6 +17,7 @@ use fairlead_model::{Change, Protocol, Service, TrafficPolicy};
 use fairlead_testkit::{
     InCgroup, NodesAndClient,
     echo::{ANSWER_WAIT, TCP_PORT, UDP_PORT, ask, connect, datagrams, exchange, serve, serve_at},
+    netns::run_in,
 };
 
 use crate::{
@@ -155,9 +155,11 @@ fn a_local_service_serves_whatever_becomes_of_its_endpoints() {
     endpoints_are_replaced(&mut world, Tier::Links);
     balancer::a_rolling_update_loses_nobody(&mut world);
     sessions::hold_over_all_addresses(&mut world, Tier::Links);
+    balancer::an_address_of_its_own_is_left_to_it(&mut world, Tier::Links);
     let _inside = InCgroup::enter(&world.pair.agents[0].cgroup().join("client"));
     endpoints_are_replaced(&mut world, Tier::Sockets);
     sessions::hold_over_all_addresses(&mut world, Tier::Sockets);
+    balancer::an_address_of_its_own_is_left_to_it(&mut world, Tier::Sockets);
 }
 
 /// What happens, the endpoints from then on, whether it is their other ports, the pod that ends when nothing leads to it.
@@ -268,6 +270,9 @@ fn endpoints_are_replaced(world: &mut World, tier: Tier) {
         for (what, endpoints, second, ends) in STEPS {
             let ports = if *second { &SECOND } else { &ECHO };
             load.step(what, Answering::of(endpoints, *second), || world.tell(endpoints, ports));
+            for (name, _) in endpoints.iter().filter(|(_, state)| *state == Terminating) {
+                may_ask(world, name, &Answering::of(endpoints, *second));
+            }
             if let Some(name) = ends {
                 world.end(name);
                 load.some_more();
@@ -276,5 +281,16 @@ fn endpoints_are_replaced(world: &mut World, tier: Tier) {
     });
 }
 
-/// Longest wait for what the test itself makes happen.
-const WAIT: Duration = ANSWER_WAIT;
+/// A pod that terminates may be a client to its end.
+fn may_ask(world: &World, name: &str, step: &Answering) {
+    for vip in [VIP4, VIP6] {
+        let netns = &world.places[name].netns;
+        let asked =
+            run_in(netns, || connect(SocketAddr::new(vip, 80)).and_then(|mut stream| ask(&mut stream)));
+        assert!(asked.as_ref().is_ok_and(|by| step.connections.contains(&by.as_str())), "{name}: {asked:?}");
+        let socket = datagrams(netns, vip.is_ipv4(), 0, ANSWER_WAIT);
+        let asked = run_in(netns, || exchange(&socket, SocketAddr::new(vip, 53)));
+        // A new flow has no endpoint yet that it could stay with.
+        assert!(asked.as_ref().is_ok_and(|by| step.connections.contains(&by.as_str())), "{name}: {asked:?}");
+    }
+}

@@ -1,4 +1,5 @@
-//! A load balancer outside that sends to the nodes whose health checks succeed, while the endpoints are replaced.
+//! Load balancers outside: one that sends to the nodes whose health checks succeed, while the endpoints are replaced, and one that
+//! clients of the cluster must ask itself.
 
 use std::{
     io::{self, Read, Write},
@@ -10,18 +11,21 @@ use std::{
 
 use fairlead_model::TrafficPolicy;
 use fairlead_testkit::{
-    echo::{ANSWER_WAIT, ask, connect, datagrams, exchange},
+    Node,
+    echo::{ANSWER_WAIT, ask, connect, datagrams, exchange, serve_at},
     eventually,
     netns::run_in,
 };
 
 use crate::{
-    CHECK_PORT, FIXED_PORT, NODE_PORTS, State, World,
+    BALANCER, CHECK_PORT, FIXED_PORT, NODE_PORTS, State, Tier, World,
     cluster::{
         ECHO,
         State::{Ready, Terminating},
     },
+    ip,
     load::{Client, Load, StopOnDrop},
+    sessions::ENDPOINTS,
 };
 
 /// What happens, the endpoints, the nodes that pass from then on, the pod that ends then.
@@ -158,4 +162,48 @@ pub(crate) fn a_rolling_update_loses_nobody(world: &mut World) {
             }
         });
     });
+}
+
+/// With `ipMode: Proxy` its addresses are not the nodes' to answer for, and may become so, and again not.
+pub(crate) fn an_address_of_its_own_is_left_to_it(world: &mut World, tier: Tier) {
+    let outside = &world.topology.client.netns;
+    let networks = ["10.244.1.0/24", "fd00:244:0:1::/64"];
+    for (family, address) in BALANCER.into_iter().enumerate() {
+        let (node, machine) = (&world.topology.a, &world.topology.client);
+        let via = |of: &Node| of.addresses[family].to_string();
+        outside.ip(&["route", "del", address]);
+        let host = format!("{address}/{}", if family == 0 { 32 } else { 128 });
+        outside.ip(&["address", "add", &host, "dev", "lo"]);
+        outside.ip(&["route", "replace", networks[family], "via", &via(node)]);
+        node.netns.ip(&["route", "replace", address, "via", &via(machine)]);
+    }
+    // Only once: its servers live as long as the test.
+    if tier == Tier::Links {
+        serve_at(&outside.path(), &BALANCER.map(ip), [80, 53], "balancer");
+    }
+    let endpoints = ENDPOINTS.map(|(name, _)| name);
+    for (addresses, answering) in
+        [(&BALANCER[..], &endpoints[..]), (&[], &["balancer"]), (&BALANCER, &endpoints), (&[], &["balancer"])]
+    {
+        world.service.load_balancer_addresses = addresses.iter().map(|text| ip(text)).collect();
+        world.tell(&ENDPOINTS, &ECHO);
+        for address in BALANCER.map(ip) {
+            let netns = &world.client.netns;
+            let tcp = run_in(netns, || connect(SocketAddr::new(address, 80)).and_then(|mut to| ask(&mut to)));
+            let socket = datagrams(netns, address.is_ipv4(), 0, ANSWER_WAIT);
+            let udp = run_in(netns, || exchange(&socket, SocketAddr::new(address, 53)));
+            for answer in [tcp, udp] {
+                let right = answer.as_ref().is_ok_and(|name| answering.contains(&name.as_str()));
+                assert!(right, "{tier:?}, {address} with {addresses:?}: {answer:?} instead of {answering:?}");
+            }
+        }
+    }
+    for (family, address) in BALANCER.into_iter().enumerate() {
+        let outside = &world.topology.client.netns;
+        let host = format!("{address}/{}", if family == 0 { 32 } else { 128 });
+        outside.ip(&["address", "del", &host, "dev", "lo"]);
+        outside.ip(&["route", "add", address, "via", &world.topology.a.addresses[family].to_string()]);
+        world.topology.a.netns.ip(&["route", "del", address]);
+    }
+    world.service.load_balancer_addresses = BALANCER.map(ip).to_vec();
 }

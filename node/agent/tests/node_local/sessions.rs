@@ -8,12 +8,12 @@ use std::{
 
 use fairlead_model::TrafficPolicy;
 use fairlead_testkit::{
-    echo::{ask, connect, datagrams, exchange},
+    echo::{ANSWER_WAIT, ask, connect, datagrams, exchange},
     netns::run_in,
 };
 
 use crate::{
-    BALANCER, NODE_PORTS, State, Tier, WAIT, World,
+    BALANCER, NODE_PORTS, State, Tier, World,
     cluster::{ECHO, State::Ready, VIP4, VIP6},
     ip,
 };
@@ -24,7 +24,7 @@ const TIMES: usize = 12;
 /// How often at most where two must have answered: by chance one of them does not in one of 2^100 runs.
 const TIMES_MAX: usize = 100;
 
-const ENDPOINTS: [(&str, State); 2] = [("three", Ready), ("away", Ready)];
+pub(crate) const ENDPOINTS: [(&str, State); 2] = [("three", Ready), ("away", Ready)];
 
 /// Who asks, where from, for what: addresses of one port.
 struct Asking {
@@ -39,7 +39,7 @@ impl Asking {
     fn ask(&self, to: SocketAddr) -> String {
         let answer = run_in(&self.netns, || {
             if self.is_udp {
-                return exchange(&datagrams(&self.netns, to.is_ipv4(), 0, WAIT), to);
+                return exchange(&datagrams(&self.netns, to.is_ipv4(), 0, ANSWER_WAIT), to);
             }
             connect(to).and_then(|mut stream| ask(&mut stream))
         });
