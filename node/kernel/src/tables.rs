@@ -212,7 +212,7 @@ impl State for Tables {
     }
 
     async fn repair(&mut self) -> Result<bool, KernelError> {
-        match &self.masquerade {
+        match &mut self.masquerade {
             Some(masquerade) => masquerade.repair().await,
             None => Ok(false),
         }

@@ -280,6 +280,13 @@ impl RunningNode {
         differs
     }
 
+    /// Puts right what others have changed beside the maps; says whether there was something.
+    pub(crate) fn repair(&mut self) -> bool {
+        let Self { dataplane, runtime, netns, .. } = self;
+        let tables = &mut dataplane.as_mut().expect("running").tables;
+        run_in(netns, || runtime.block_on(tables.repair())).expect("repairs")
+    }
+
     /// Where a map is pinned.
     pub(crate) fn pinned(&self, map: &str) -> PathBuf {
         self.footprint.bpffs_dir.join("maps").join(map)

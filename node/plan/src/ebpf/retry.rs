@@ -34,7 +34,7 @@ impl Retry {
             None => ((Unbounded, Unbounded), None),
         };
         let before = before.into_iter().flat_map(|range| problems.range(range));
-        let turn = problems.range(behind).chain(before).filter(|entry| may_pass(entry)).take(AT_ONCE);
+        let turn = problems.range(behind).chain(before).filter(may_pass).take(AT_ONCE);
         let turn: Vec<Owner> = turn.map(|(owner, _)| owner.clone()).collect();
         self.left = self.left.saturating_sub(turn.len());
         self.last = turn.last().cloned();
