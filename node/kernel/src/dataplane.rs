@@ -113,8 +113,8 @@ impl Dataplane {
             options,
         };
         let mut programs = Programs::load(pins, &place)?;
-        let masquerade = Masquerade::of(options);
-        match &masquerade {
+        let mut masquerade = Masquerade::of(options);
+        match &mut masquerade {
             Some(masquerade) => {
                 masquerade.apply().await?;
                 programs.pins().write_made(Made::Masquerade, host_netns)?;
