@@ -91,8 +91,8 @@ impl Op {
                 Session::Connected(socket)
             }
             Self::UdpUnconnected => Session::Unconnected(udp(to)?, to),
-            Self::RoundTrip => Session::Stream(TcpStream::connect(to)?),
-            Self::Bulk => Session::Chunks(TcpStream::connect(to)?, vec![BULK; CHUNK]),
+            Self::RoundTrip => Session::Stream(stream(to)?),
+            Self::Bulk => Session::Chunks(stream(to)?, vec![BULK; CHUNK]),
             _ => Session::New(to),
         })
     }
@@ -133,11 +133,14 @@ impl Session {
 }
 
 fn connect_once(to: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect(to)?;
-    exchange(&mut stream)?;
-    // Reset on close, or the ports are used up by connections that wait.
+    exchange(&mut stream(to)?)
+}
+
+/// A connection that is reset on close: one that is ended in peace takes its port, and is remembered, for minutes.
+fn stream(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
     setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-    Ok(())
+    Ok(stream)
 }
 
 fn exchange(stream: &mut TcpStream) -> io::Result<()> {
