@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fairlead_kernel::{KernelError, State, give_memory_back};
+use fairlead_kernel::{KernelError, State};
 use fairlead_model::{Prefix, Update};
 use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Op, Planner, Problem, Scope, plan_routes};
 use tokio::{
@@ -229,9 +229,6 @@ impl<S: State> SyncLoop<S> {
                 });
                 let complete = self.outputs.cluster.read(|inner| inner.view.is_complete());
                 self.outputs.ready.send_if_modified(|ready| complete && !std::mem::replace(ready, complete));
-                if pending.all {
-                    give_memory_back();
-                }
             }
             Err(error) => {
                 tracing::error!(%error, "applying the cluster's state failed; observing the kernel and trying again");
@@ -351,7 +348,6 @@ impl<S: State> SyncLoop<S> {
             self.planner = None;
             self.outputs.stats.update(|stats| stats.repairs += 1);
         }
-        give_memory_back();
         Ok(())
     }
 

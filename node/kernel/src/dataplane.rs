@@ -144,7 +144,6 @@ impl Dataplane {
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu, options.carriage == Carriage::Programs)?;
-        crate::memory::give_memory_back();
         Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup, driver })
     }
 }

@@ -7,6 +7,7 @@ mod apply;
 mod client;
 mod evictions;
 mod http;
+mod informers;
 mod kubectl;
 mod limits;
 mod lists;
