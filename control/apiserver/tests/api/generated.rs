@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use fairlead_store::{EmbeddedStore, Revision, StoreError, Write};
+use fairlead_store::{EmbeddedStore, Revision, Store as _, StoreError, Write};
 use http::StatusCode;
 use serde_json::json;
 
