@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod admin;
+mod allocator;
 mod bpf;
 mod cli;
 mod completions;

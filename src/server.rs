@@ -133,7 +133,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
         parts.spawn("controllers", |stop| turns.clone().take(turns::CONTROLLERS, stop, control));
         let schedule = move |stop| Scheduler::new(client.clone()).run(stop);
         parts.spawn("scheduler", |stop| turns.take(turns::SCHEDULER, stop, schedule));
-        parts.spawn("memory", memory::give_back_after_bursts);
+        parts.spawn("memory", memory::let_go_of_code_after_work);
         let store = args.store.said(&args.durability);
         tracing::info!(state_dir = %args.state_dir.display(), store, "serving");
         parts.join().await

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::screen::{human, human_bytes};
+use crate::screen::{human, human_bytes, mark};
 use disk::Disk;
 use fanout::Fanout;
 use load::Operation;
@@ -24,6 +24,14 @@ const WATCHERS: [usize; 3] = [1, 100, 1_000];
 /// Typical pods in the store when memory is measured; and on etcd, where only latency is.
 const PODS: usize = 10_000;
 const PODS_ON_ETCD: usize = 3_000;
+
+/// What a user of the server may count on.
+const READY_MAX: Duration = Duration::from_millis(300);
+const IDLE_MAX: u64 = 32 << 20;
+const LOADED_MAX: u64 = 160 << 20;
+const CREATE_MAX: Duration = Duration::from_millis(25);
+const OVER_ETCD_MIN: f64 = 2.0;
+const WATCH_MAX: Duration = Duration::from_millis(20);
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -86,13 +94,13 @@ impl Report {
     /// A table for people.
     pub fn print(&self) {
         let ms = |ms: f64| human(Duration::from_secs_f64(ms / 1e3));
-        println!("| what | measured |\n|---|---|");
-        println!("| start to ready, empty embedded store | {} |", ms(self.ready_ms));
-        println!("| resident memory, idle | {} |", human_bytes(self.idle_bytes));
-        println!("| resident memory with {PODS} pods | {} |", human_bytes(self.loaded_bytes));
+        println!("| what | measured | to reach |  |\n|---|---|---|---|");
+        for (what, measured, to_reach, met) in self.targets() {
+            println!("| {what} | {measured} | {to_reach} | {} |", mark(met));
+        }
         let Disk { p50_ms, p99_ms } = self.disk;
         println!(
-            "| write and sync of {} by the disk | {}, p99 {} |",
+            "| write and sync of {} by the disk | {}, p99 {} | | |",
             human_bytes(disk::BYTES),
             ms(p50_ms),
             ms(p99_ms)
@@ -117,10 +125,43 @@ impl Report {
                 );
             }
         }
-        println!("\n| watchers | delay p50 | p99 | server CPU per event and watcher |\n|---|---|---|---|");
+        println!(
+            "\n| watchers | delay p50 | p99 | server CPU per event and watcher | of the clients |\n|---|---|---|---|---|"
+        );
         for row in &self.fanout {
             let (p50, p99) = (ms(row.p50_ms), ms(row.p99_ms));
-            println!("| {} | {p50} | {p99} | {:.1} µs |", row.watchers, row.cpu_us_per_event);
+            let (server, client) = (row.cpu_us_per_event, row.client_cpu_us_per_event);
+            println!("| {} | {p50} | {p99} | {server:.1} µs | {client:.1} µs |", row.watchers);
         }
+    }
+
+    /// The numbers to reach: of what, what was measured, how much it may be, and whether it is.
+    fn targets(&self) -> Vec<(String, String, String, bool)> {
+        let at_most = |what: &str, ms: f64, max: Duration| {
+            let measured = Duration::from_secs_f64(ms / 1e3);
+            (what.to_owned(), human(measured), format!("< {}", human(max)), measured < max)
+        };
+        let memory = |what: String, bytes: u64, max: u64| {
+            (what, human_bytes(bytes), format!("< {}", human_bytes(max)), bytes < max)
+        };
+        let mut targets = vec![
+            at_most("start to ready, empty embedded store", self.ready_ms, READY_MAX),
+            memory("resident memory, idle".to_owned(), self.idle_bytes, IDLE_MAX),
+            memory(format!("resident memory with {PODS} pods"), self.loaded_bytes, LOADED_MAX),
+        ];
+        if let Some(create) = self.embedded.first() {
+            targets.push(at_most("create, embedded store, p99", create.p99_ms, CREATE_MAX));
+            if let Some(on_etcd) = self.etcd.first() {
+                let ratio = create.per_second / on_etcd.per_second;
+                let what = "creates in a second, of those on etcd".to_owned();
+                let to_reach = format!("≥ {OVER_ETCD_MIN:.1} times");
+                targets.push((what, format!("{ratio:.1} times"), to_reach, ratio >= OVER_ETCD_MIN));
+            }
+        }
+        if let Some(most) = self.fanout.last() {
+            let what = format!("watch delay at {} watchers, p99", most.watchers);
+            targets.push(at_most(&what, most.p99_ms, WATCH_MAX));
+        }
+        targets
     }
 }

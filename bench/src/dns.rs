@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::screen::{Step, human, human_bytes};
+use crate::screen::{Step, human, human_bytes, mark};
 
 mod change;
 mod load;
@@ -226,10 +226,6 @@ impl Report {
         let index = (quantile * last as f64).round() as usize;
         Duration::from_secs_f64(self.change_ms.get(index).copied().unwrap_or_default() / 1e3)
     }
-}
-
-fn mark(met: bool) -> &'static str {
-    if met { "✓" } else { "✗" }
 }
 
 /// A process under measurement.

@@ -110,11 +110,35 @@ pub fn run(args: &ProgrammingArgs) -> Result<()> {
     Ok(())
 }
 
+/// A line for each mode, family and size, a column for each number.
 fn print(rows: &[Row]) {
-    println!("| mode | family | services × endpoints | op | measured |\n|---|---|---|---|---|");
-    for row in rows {
-        let Row { mode, family, services, endpoints, op, value, unit, .. } = row;
-        println!("| {mode} | {family} | {services} × {endpoints} | {op} | {value:.3} {unit} |");
+    let mut heads: Vec<(&str, String)> = Vec::new();
+    for Row { op, unit, .. } in rows {
+        if heads.iter().all(|(known, _)| known != op) {
+            heads.push((op, format!("{op} {unit}")));
+        }
+    }
+    print!("\n{:<10}{:<8}{:>13}", "mode", "family", "services");
+    heads.iter().for_each(|(_, head)| print!("  {head}"));
+    println!();
+    let place = |row: &Row| (row.mode, row.family, row.services, row.endpoints);
+    for line in rows.chunk_by(|one, two| place(one) == place(two)) {
+        let Some(Row { mode, family, services, endpoints, .. }) = line.first() else { continue };
+        print!("{mode:<10}{family:<8}{:>13}", format!("{services} × {endpoints}"));
+        for (op, head) in &heads {
+            let cell = line.iter().find(|row| row.op == *op).map(|row| number(row.value));
+            print!("  {:>1$}", cell.unwrap_or_default(), head.len());
+        }
+        println!();
+    }
+}
+
+/// As many digits as matter.
+fn number(value: f64) -> String {
+    match value {
+        value if value.fract() == 0.0 || value >= 100.0 => format!("{value:.0}"),
+        value if value >= 1.0 => format!("{value:.1}"),
+        value => format!("{value:.3}"),
     }
 }
 

@@ -63,6 +63,11 @@ pub fn bar(part: u64, whole: u64) -> String {
     format!("{}{}", style("█".repeat(cells)).cyan(), style("░".repeat(20 - cells.min(20))).dim())
 }
 
+/// Whether a number to reach was reached.
+pub fn mark(met: bool) -> &'static str {
+    if met { "✓" } else { "✗" }
+}
+
 /// A duration as a person says it.
 pub fn human(duration: Duration) -> String {
     match duration.as_micros() {

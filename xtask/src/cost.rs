@@ -140,7 +140,11 @@ fn one(kernel: &Kernel, bench: &Path, steps: &[Step], seed: u32) -> Result<Rows>
                     Some(row) => {
                         // Of the first machine, to see that it goes on.
                         if seed == SEEDS[0] {
-                            println!("  {} {}", shown(&row.0), row.1["value"]);
+                            println!(
+                                "  {} {:.3}",
+                                shown(&row.0),
+                                row.1["value"].as_f64().unwrap_or(f64::NAN)
+                            );
                         }
                         rows.push(row);
                     }

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
-use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::client::Body;
 use serde::Serialize;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::process::Server;
+use super::process::{self, Connection, Server};
 use super::quantile;
 
 /// Events of one round, and the time between two of them.
@@ -23,10 +22,9 @@ const EVENTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(40);
 /// How long a round may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How many watches one connection carries.
-const WATCHES_PER_CLIENT: usize = 100;
-
 const MARK: &str = "\"at\":\"";
+const OK: &[u8] = b"HTTP/1.1 200 ";
+const END_OF_HEADERS: &[u8] = b"\r\n\r\n";
 
 /// What was measured of one number of watchers.
 #[derive(Debug, Serialize)]
@@ -39,6 +37,8 @@ pub struct Fanout {
     pub p99_ms: f64,
     /// Processor time of the server for each event and watcher, the write included.
     pub cpu_us_per_event: f64,
+    /// And of this process, which has the same processors.
+    pub client_cpu_us_per_event: f64,
 }
 
 /// Writes at a steady pace while so many watch.
@@ -55,15 +55,11 @@ pub(super) async fn run(server: &Server, watchers: usize) -> Result<Fanout> {
     let epoch = Instant::now();
     let ready = Arc::new(Barrier::new(watchers + 1));
     let mut tasks = JoinSet::new();
-    let mut client = server.connect().await?;
-    for n in 0..watchers {
-        if n > 0 && n % WATCHES_PER_CLIENT == 0 {
-            client = server.connect().await?;
-        }
-        tasks.spawn(follow(client.clone(), path.clone(), epoch, ready.clone()));
+    for _ in 0..watchers {
+        tasks.spawn(follow(server.dial().await?, path.clone(), epoch, ready.clone()));
     }
     ready.wait().await;
-    let before = server.cpu()?;
+    let (before, own_before) = (server.cpu()?, process::own_cpu()?);
     for _ in 0..EVENTS {
         let at = epoch.elapsed().as_nanos().to_string();
         let patch = Patch::Merge(json!({ "data": { "at": at } }));
@@ -78,29 +74,35 @@ pub(super) async fn run(server: &Server, watchers: usize) -> Result<Fanout> {
         anyhow::Ok(())
     };
     tokio::time::timeout(PATIENCE, collect).await.context("some watchers have not seen every event")??;
-    let cpu = server.cpu()?.saturating_sub(before);
+    let each =
+        |now: Duration, before| now.saturating_sub(before).as_secs_f64() * 1e6 / (watchers * EVENTS) as f64;
+    let cpu_us_per_event = each(server.cpu()?, before);
+    let client_cpu_us_per_event = each(process::own_cpu()?, own_before);
     delays.sort_unstable();
     let ms = |share| quantile(&delays, share).as_secs_f64() * 1e3;
-    let cpu_us_per_event = cpu.as_secs_f64() * 1e6 / (watchers * EVENTS) as f64;
-    Ok(Fanout { watchers, p50_ms: ms(0.5), p99_ms: ms(0.99), cpu_us_per_event })
+    let (p50_ms, p99_ms) = (ms(0.5), ms(0.99));
+    Ok(Fanout { watchers, p50_ms, p99_ms, cpu_us_per_event, client_cpu_us_per_event })
 }
 
-/// One watcher: the delays of every event.
+/// One watcher: the delays of every event. It reads its connection itself and decodes no lines, because this process shares
+/// the processors with the server, which a thousand watchers elsewhere would not.
 async fn follow(
-    client: kube::Client,
+    mut connection: Connection,
     path: String,
     epoch: Instant,
     ready: Arc<Barrier>,
 ) -> Result<Vec<Duration>> {
-    let request = http::Request::get(path).body(Vec::new())?;
-    let mut body = client.send(request.map(Body::from)).await?.into_body();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", process::HOST);
+    connection.write_all(request.as_bytes()).await?;
+    // What was read and is not a whole line yet. The headers and the lengths of chunks are lines too.
+    let mut read = BytesMut::new();
+    while !read.windows(END_OF_HEADERS.len()).any(|bytes| bytes == END_OF_HEADERS) {
+        ensure!(connection.read_buf(&mut read).await? > 0, "a watch was not answered");
+    }
+    ensure!(read.starts_with(OK), "a watch was refused: {}", String::from_utf8_lossy(&read));
     ready.wait().await;
     let mut delays = Vec::with_capacity(EVENTS);
-    // What was read and is not a whole line yet. Lines are not decoded: this process shares the processors with the server.
-    let mut read = BytesMut::new();
-    while delays.len() < EVENTS {
-        let Some(frame) = body.frame().await else { bail!("a watch ended early") };
-        read.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data));
+    loop {
         let now = epoch.elapsed();
         while let Some(end) = read.iter().position(|byte| *byte == b'\n') {
             let line = read.split_to(end + 1);
@@ -109,6 +111,11 @@ async fn follow(
             let at = rest.split('"').next().unwrap_or_default();
             delays.push(now.saturating_sub(Duration::from_nanos(at.parse()?)));
         }
+        if delays.len() >= EVENTS {
+            return Ok(delays);
+        }
+        if connection.read_buf(&mut read).await? == 0 {
+            bail!("a watch ended early");
+        }
     }
-    Ok(delays)
 }

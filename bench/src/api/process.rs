@@ -4,12 +4,23 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kube::Client;
+use kube::client::ConfigExt;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A connection to a server.
+pub(super) type Connection = TlsStream<TcpStream>;
+
+/// Where servers listen.
+pub(super) const HOST: &str = "127.0.0.1";
 
 /// How long a process may take to serve.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +33,8 @@ pub(super) struct Server {
     process: Process,
     pub(super) client: Client,
     pub(super) ready_in: Duration,
+    port: u16,
+    tls: TlsConnector,
 }
 
 /// Where a server stores.
@@ -102,8 +115,8 @@ impl Server {
         let mut process = Process::start("server", |dir| {
             let mut command = Command::new(binary);
             command.arg("server").arg("--state-dir").arg(dir).arg("--kubeconfig").arg(dir.join("kubeconfig"));
-            command.args(["--listen", &format!("127.0.0.1:{port}")]);
-            command.args(["--feed-listen", &format!("127.0.0.1:{feed}")]);
+            command.args(["--listen", &format!("{HOST}:{port}")]);
+            command.args(["--feed-listen", &format!("{HOST}:{feed}")]);
             match store {
                 Store::Embedded => {}
                 Store::Deferred => drop(command.args(["--store-durability", "deferred"])),
@@ -117,21 +130,25 @@ impl Server {
                 process.ended()?;
                 sleep(POLL_EVERY).await;
             }
-            let client = connect(&kubeconfig).await?;
+            let config = config(&kubeconfig).await?;
+            let tls = TlsConnector::from(Arc::new(config.rustls_client_config()?));
+            let client = Client::try_from(config)?;
             while !is_ready(&client).await {
                 process.ended()?;
                 sleep(POLL_EVERY).await;
             }
-            anyhow::Ok(client)
+            anyhow::Ok((client, tls))
         };
-        let client = tokio::time::timeout(PATIENCE, ready).await.context("the server is not ready")??;
+        let (client, tls) =
+            tokio::time::timeout(PATIENCE, ready).await.context("the server is not ready")??;
         let ready_in = clock.elapsed();
-        Ok(Self { process, client, ready_in })
+        Ok(Self { process, client, ready_in, port, tls })
     }
 
-    /// A client with a connection of its own.
-    pub(super) async fn connect(&self) -> Result<Client> {
-        connect(&self.process.dir.join("kubeconfig")).await
+    /// A connection of its own, as the administrator.
+    pub(super) async fn dial(&self) -> Result<Connection> {
+        let tcp = TcpStream::connect((HOST, self.port)).await?;
+        Ok(self.tls.connect(HOST.try_into()?, tcp).await?)
     }
 
     /// Resident memory in bytes, when the server has been left alone for a moment.
@@ -162,11 +179,11 @@ fn cpu(pid: &str) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
-async fn connect(kubeconfig: &Path) -> Result<Client> {
+async fn config(kubeconfig: &Path) -> Result<Config> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.read_timeout = None;
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 async fn is_ready(client: &Client) -> bool {
@@ -175,5 +192,5 @@ async fn is_ready(client: &Client) -> bool {
 }
 
 fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(TcpListener::bind((HOST, 0))?.local_addr()?.port())
 }

@@ -1,6 +1,6 @@
 //! Every measurement, one after the other.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -10,6 +10,7 @@ use super::{
     Row,
     agent::Ready,
     case::{CASES, Case, Way},
+    count,
     feed::{NODE_PORTS, random_target, service_addresses},
     hooks,
     machines::Machines,
@@ -136,6 +137,15 @@ fn at(spot: &Spot, port: u16) -> Vec<SocketAddr> {
     spot.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
 }
 
+/// For how long the kernel remembers a connection that was reset (`nf_conntrack_tcp_timeout_close`; IPVS does as long).
+const MEMORY: Duration = Duration::from_secs(11);
+
+/// Waits until it has forgotten those of the last operation: the more there are, the longer is a look for one. The machine waits at
+/// no cost.
+fn forget() {
+    thread::sleep(MEMORY);
+}
+
 #[derive(Clone, Copy)]
 struct Place<'a> {
     case: &'a Case,
@@ -148,9 +158,10 @@ fn measure(place: &Place<'_>, to: Vec<SocketAddr>, ops: &[Op]) -> Result<()> {
     let Place { case, path, services, client } = place;
     for to in to.into_iter().filter(|to| case.ipv6 || to.is_ipv4()) {
         for op in ops {
-            let measured = run_in(&client.netns, || op.measure(to));
-            let measured = measured.with_context(|| format!("{} {path} {services}", case.mode))?;
-            Row::new(case.mode, path, *services, to, op.name(), measured.kinsn).print()?;
+            forget();
+            let kinsn = run_in(&client.netns, || count::measure(*op, to));
+            let kinsn = kinsn.with_context(|| format!("{} {path} {services}", case.mode))?;
+            Row::new(case.mode, path, *services, to, op.name(), kinsn).print()?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Comma
 use anyhow::{Context, Result, bail};
 use fairlead_testkit::netns::run_in;
 
-use super::{Row, case::Case, traffic::Op};
+use super::{Row, case::Case, count::mean_of_quarters, traffic::Op};
 
 /// Makes the kernel count; it costs a little, so it is on only here.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -14,30 +14,48 @@ const PATH: &str = "hook";
 /// What costs less, in thousand instructions, ran for something else.
 const LEAST: f64 = 0.05;
 
-/// How often everything is measured; the least counts.
-const TIMES: usize = 2;
+/// How often an operation is done before the first look.
+const WARM_UPS: u32 = 20;
+/// How often it is done between two looks: so few, that there are counts without an interrupt in a program, and without one for which
+/// the kernel's allocator had to look for memory.
+const TIMES: u32 = 20;
+/// How many such counts there are.
+const COUNTS: usize = 48;
 
 /// Measures what each program costs of a connection and of a round trip, and prints a row for each.
 pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> {
     for op in [Op::Connect, Op::RoundTrip] {
-        let mut least: BTreeMap<String, f64> = BTreeMap::new();
         switch("1")?;
-        for _ in 0..TIMES {
-            let before = times()?;
-            let done = run_in(client, || op.measure(to))?.done;
-            for (program, time) in times()? {
-                let spent = time - before.get(&program).copied().unwrap_or_default();
-                let each = spent as f64 / f64::from(done) / 1e3;
-                least.entry(program).and_modify(|least| *least = least.min(each)).or_insert(each);
-            }
-        }
+        let programs = run_in(client, || count(op, to))?;
         switch("0")?;
-        for (program, each) in least.into_iter().filter(|(_, each)| *each >= LEAST) {
+        for (program, counts) in programs {
+            let each = mean_of_quarters(counts, 0..1);
+            if each < LEAST {
+                continue;
+            }
             let path = format!("{} {PATH} {program}", case.path);
             Row::new(case.mode, path.trim_start(), 1, to, op.name(), each).print()?;
         }
     }
     Ok(())
+}
+
+/// Thousand instructions of each program for an operation, [`COUNTS`] times.
+fn count(op: Op, to: SocketAddr) -> Result<BTreeMap<String, Vec<f64>>> {
+    let mut session = op.open(to)?;
+    (0..WARM_UPS).try_for_each(|_| session.act())?;
+    let mut counts: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut before = times()?;
+    for _ in 0..COUNTS {
+        (0..TIMES).try_for_each(|_| session.act())?;
+        let now = times()?;
+        for (program, time) in &now {
+            let spent = time - before.get(program).copied().unwrap_or_default();
+            counts.entry(program.clone()).or_default().push(spent as f64 / f64::from(TIMES) / 1e3);
+        }
+        before = now;
+    }
+    Ok(counts)
 }
 
 fn switch(state: &str) -> Result<()> {

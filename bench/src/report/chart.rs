@@ -83,23 +83,47 @@ pub(super) fn lines(lines: &[Line], unit: &str) -> String {
     svg + "</svg>"
 }
 
+/// A bar.
+pub(super) struct Bar {
+    pub(super) name: String,
+    /// Those of a kind have the same colour.
+    pub(super) kind: String,
+    pub(super) value: f64,
+}
+
 /// Bars with names and values.
-pub(super) fn bars(bars: &[(String, f64)], unit: &str) -> String {
-    let largest = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
+pub(super) fn bars(bars: &[Bar]) -> String {
+    let largest = bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     let height = bars.len() as f64 * BAR_STEP + 8.0;
-    let mut svg = open(WIDTH, height);
-    for (index, (name, value)) in bars.iter().enumerate() {
+    let (mut svg, mut colours) = (open(WIDTH, height), Colours::default());
+    for (index, Bar { name, kind, value }) in bars.iter().enumerate() {
         let at = 4.0 + index as f64 * BAR_STEP;
         let width = if largest > 0.0 { value.max(0.0) / largest * (WIDTH - NAMES - 110.0) } else { 0.0 };
-        let colour = COLOURS[index % COLOURS.len()];
+        let colour = colours.of(kind);
         text(&mut svg, (NAMES - 8.0, at + 13.0), "end", name);
         let _ = write!(
             svg,
             r#"<rect x="{NAMES}" y="{at:.1}" width="{width:.1}" height="{BAR}" fill="{colour}"/>"#
         );
-        text(&mut svg, (NAMES + width + 6.0, at + 13.0), "start", &format!("{} {unit}", number(*value)));
+        text(&mut svg, (NAMES + width + 6.0, at + 13.0), "start", &number(*value));
     }
     svg + "</svg>"
+}
+
+/// A colour for each name, in the order in which they come.
+#[derive(Default)]
+struct Colours<'a> {
+    known: Vec<&'a str>,
+}
+
+impl<'a> Colours<'a> {
+    fn of(&mut self, name: &'a str) -> &'static str {
+        let at = self.known.iter().position(|known| *known == name).unwrap_or_else(|| {
+            self.known.push(name);
+            self.known.len() - 1
+        });
+        COLOURS[at % COLOURS.len()]
+    }
 }
 
 /// A bar that is compared with one.
@@ -122,14 +146,10 @@ pub(super) fn compared(bars: &[Compared]) -> String {
     let mut svg = open(WIDTH, height);
     let one = x(1.0);
     let _ = write!(svg, r#"<line class="one" x1="{one:.1}" x2="{one:.1}" y1="0" y2="{height:.1}"/>"#);
-    let (mut at, mut names) = (4.0, Vec::new());
+    let (mut at, mut colours) = (4.0, Colours::default());
     for group in bars.chunk_by(|a, b| a.group == b.group) {
         for (index, Compared { group, name, value, low, high }) in group.iter().enumerate() {
-            let known = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                names.push(name);
-                names.len() - 1
-            });
-            let (colour, width, middle) = (COLOURS[known % COLOURS.len()], x(*value) - NAMES, at + BAR / 2.0);
+            let (colour, width, middle) = (colours.of(name), x(*value) - NAMES, at + BAR / 2.0);
             if index == 0 {
                 text(&mut svg, (8.0, at + 13.0), "start", group);
             }

@@ -32,7 +32,7 @@ mod train;
 mod udp;
 mod waiting;
 
-pub(crate) use batch::{BATCH, Batch, give_back_memory, set_receive_queue, watch};
+pub(crate) use batch::{BATCH, Batch, set_receive_queue, watch};
 pub(crate) use send::send;
 
 const KERNEL_DROPS: Family = Family {

@@ -3,30 +3,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use fairlead_model::{ObjectName, Update, View};
 use fairlead_zone::{Name, Zone, ZoneConfig};
 use futures::{StreamExt, stream::BoxStream};
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Labelled,
     catalog::Catalog,
-    listen::give_back_memory,
     metrics::{Counter, Family, Registry},
 };
 
 /// Services that are unpacked at a time.
 const PART: usize = 256;
-/// Changes after which the memory that they took for a moment is given back: a pass over the heap, some milliseconds.
-const CHANGES_BETWEEN_PASSES: usize = 2048;
-/// The same when nothing else is to be done: after fewer changes, and so much time without one.
-const CHANGES_BEFORE_REST: usize = 128;
-const REST: Duration = Duration::from_millis(200);
 
 const UPDATES: Family =
     Family { name: "fairlead_dns_updates_total", help: "Updates of the cluster that were applied." };
@@ -45,8 +39,6 @@ pub(crate) struct Known {
     catalog: Catalog,
     /// Pods only.
     pods: View,
-    /// Changes since memory was given back.
-    changes: usize,
 }
 
 struct State {
@@ -136,7 +128,6 @@ impl Cluster {
         let names: BTreeSet<_> = update.changes.iter().filter_map(changed_pod).cloned().collect();
         let addresses_before = addresses(&known.pods, &names);
         let snapshot = update.snapshot;
-        known.changes += update.changes.len();
         self.take_corefile(&update);
         known.apply_pods(&mut update);
         let touched = known.catalog.apply(update);
@@ -164,10 +155,6 @@ impl Cluster {
         state.readers.retain(|reader| reader.strong_count() > 0);
         self.updates.add();
         drop(state);
-        if snapshot || known.changes >= CHANGES_BETWEEN_PASSES {
-            known.changes = 0;
-            give_back_memory();
-        }
     }
 }
 
@@ -202,11 +189,6 @@ pub(crate) async fn follow(
     loop {
         let update = tokio::select! {
             update = updates.next() => update,
-            () = sleep(REST), if known.changes >= CHANGES_BEFORE_REST => {
-                known.changes = 0;
-                give_back_memory();
-                continue;
-            }
             () = shutdown.cancelled() => return,
         };
         let Some(update) = update else {

@@ -12,7 +12,7 @@ use crate::{
     header::{Family, Network, set_addresses},
     packet::Packet,
     same,
-    transport::Transport,
+    transport::{FRAGMENT, Ipv6Fragment, Transport},
 };
 
 /// Offset of the checksum in a TCP header (RFC 9293 §3.1).
@@ -96,7 +96,7 @@ struct QuotedIpv4 {
     tos: u8,
     total_len: u16,
     id: u16,
-    fragment: u16,
+    fragment: Be16,
     ttl: u8,
     protocol: u8,
     checksum: u16,
@@ -149,8 +149,9 @@ impl Quoted {
     };
 }
 
-/// Reads the packet that the error at `icmp` quotes; nothing when it is not of a protocol with ports. Quoted IPv6
-/// extension headers are not followed.
+/// Reads the packet that the error at `icmp` quotes; nothing when it is not of a protocol with ports, or a later fragment, which
+/// has none. Of quoted IPv6 extension headers only the fragment header is followed: who sends a long datagram over a narrow link
+/// must hear of it.
 #[inline(always)]
 pub(crate) fn quoted<P: Packet + ?Sized>(
     packet: &P,
@@ -162,6 +163,9 @@ pub(crate) fn quoted<P: Packet + ?Sized>(
     let (src, dst, proto, ports, checksum) = match family {
         Family::V4 => {
             let header = packet.load_at::<QuotedIpv4>(network)?;
+            if header.fragment.get() & 0x1fff != 0 {
+                return None;
+            }
             let ports = network + (header.version_ihl & 0x0f) as u32 * 4;
             let (src, dst) = (Addr16::from_v4_be(header.src), Addr16::from_v4_be(header.dst));
             (src, dst, header.protocol, ports, header.checksum)
@@ -169,7 +173,15 @@ pub(crate) fn quoted<P: Packet + ?Sized>(
         Family::V6 => {
             let header = packet.load_at::<QuotedIpv6>(network)?;
             let (src, dst) = (Addr16::from_v6_be(header.src), Addr16::from_v6_be(header.dst));
-            (src, dst, header.next_header, network + 40, 0)
+            let (mut proto, mut ports) = (header.next_header, network + 40);
+            if proto == FRAGMENT {
+                let fragment = packet.load_at::<Ipv6Fragment>(ports)?;
+                if fragment.offset.get() >> 3 != 0 {
+                    return None;
+                }
+                (proto, ports) = (fragment.next, ports + 8);
+            }
+            (src, dst, proto, ports, 0)
         }
     };
     if !matches!(proto, TCP | UDP | SCTP) {

@@ -94,10 +94,10 @@ struct Ipv4Fragment {
 /// IPv6 fragment header (RFC 8200 §4.5).
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
-struct Ipv6Fragment {
-    next: u8,
+pub(crate) struct Ipv6Fragment {
+    pub(crate) next: u8,
     _reserved: u8,
-    offset: Be16,
+    pub(crate) offset: Be16,
     id: u32,
 }
 

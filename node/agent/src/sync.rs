@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fairlead_kernel::{Interface, KernelError, State, give_memory_back};
+use fairlead_kernel::{Interface, KernelError, State};
 use fairlead_model::{Prefix, Update};
 use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Op, Planner, Problem, Scope, plan_routes};
 use tokio::{
@@ -34,6 +34,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How often maps, routes and addresses are compared with what the kernel holds: others change them, too.
 const AUDIT: Duration = Duration::from_secs(30);
+
+/// How many problems of one update are told each by itself. A map that is full concerns thousands of services at once.
+const TOLD_EACH: usize = 20;
 
 /// What the loop tells the rest of the agent.
 #[derive(Debug)]
@@ -89,6 +92,17 @@ pub(crate) struct SyncLoop<S> {
     pending: Pending,
     retry_at: Option<Instant>,
     started: Instant,
+}
+
+/// Warns of problems that are new.
+fn warn_of<'a>(mut new: impl Iterator<Item = &'a String>) {
+    for problem in new.by_ref().take(TOLD_EACH) {
+        tracing::warn!("{problem}");
+    }
+    let more = new.count();
+    if more > 0 {
+        tracing::warn!("and {more} more problems like that; `fairlead status` names them");
+    }
 }
 
 impl<S: State> SyncLoop<S> {
@@ -221,9 +235,7 @@ impl<S: State> SyncLoop<S> {
                 self.retry_at = None;
                 let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 let known: HashSet<String> = self.outputs.stats.read().problems.into_iter().collect();
-                for problem in problems.iter().filter(|problem| !known.contains(*problem)) {
-                    tracing::warn!("{problem}");
-                }
+                warn_of(problems.iter().filter(|problem| !known.contains(*problem)));
                 let serving = self.local.iter().flat_map(|local| &local.addresses);
                 let serving = serving.filter(|(_, serves)| **serves).map(|(address, _)| *address).collect();
                 self.outputs.stats.update(|stats| {
@@ -235,9 +247,6 @@ impl<S: State> SyncLoop<S> {
                 });
                 let complete = self.outputs.cluster.read(|inner| inner.view.is_complete());
                 self.outputs.ready.send_if_modified(|ready| complete && !std::mem::replace(ready, complete));
-                if pending.all {
-                    give_memory_back();
-                }
             }
             Err(error) => {
                 tracing::error!(%error, "applying the cluster's state failed; observing the kernel and trying again");
@@ -405,7 +414,6 @@ impl<S: State> SyncLoop<S> {
             self.planner = None;
             self.outputs.stats.update(|stats| stats.repairs += 1);
         }
-        give_memory_back();
         Ok(())
     }
 

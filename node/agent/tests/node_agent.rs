@@ -27,6 +27,7 @@ use crate::{
 };
 
 #[path = "node_agent/cluster.rs"]
+#[allow(dead_code, reason = "shared with another test")]
 mod cluster;
 #[path = "node_agent/feed.rs"]
 mod feed;

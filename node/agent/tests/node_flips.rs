@@ -7,29 +7,24 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    path::PathBuf,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use fairlead_kubelet::network::Attachment;
-use fairlead_model::{Change, ObjectName, Protocol, Service, ServicePort, TrafficPolicy};
+use fairlead_model::{Change, ObjectName, Service, TrafficPolicy};
 use fairlead_testkit::{
     InCgroup, NodesAndClient,
-    echo::{TCP_PORT, UDP_PORT, ask, connect, serve},
+    echo::{ask, connect, datagrams, exchange, serve},
     eventually,
     netns::run_in,
     topology::UPLINK,
 };
 
 use crate::{
-    cluster::{VIP4, VIP6, node, slices},
-    feed::Feed,
-    running::RunningAgent,
+    cluster::{ECHO, VIP4, VIP6, echo_service, slices},
+    load::{Client, Load},
+    pair::Pair,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -37,6 +32,10 @@ use crate::{
 mod cluster;
 #[path = "node_agent/feed.rs"]
 mod feed;
+#[path = "node_agent/load.rs"]
+mod load;
+#[path = "node_agent/pair.rs"]
+mod pair;
 #[path = "node_agent/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod running;
@@ -97,7 +96,7 @@ const STEPS: &[Step] = &[
     ("it has IPv6 only", |s| s.addresses = vec![VIP6], IPV6_ONLY),
     ("IPv6 comes first", |s| s.addresses = vec![VIP6, VIP4], answering(BOTH, BOTH, BOTH)),
     ("IPv4 comes first", |s| s.addresses = vec![VIP4, VIP6], answering(BOTH, BOTH, BOTH)),
-    ("it is a cluster address again", |s| { s.ports = service().ports; s.load_balancer_addresses.clear(); },
+    ("it is a cluster address again", |s| { s.ports = echo_service().ports; s.load_balancer_addresses.clear(); },
         answering(BOTH, BOTH, NOBODY)),
 ];
 
@@ -105,10 +104,9 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// The agents, the feed, and the service as it is.
+/// The agents and the service as it is.
 struct World {
-    agents: [RunningAgent; 2],
-    feed: Feed,
+    pair: Pair,
     backends: [Attachment; 2],
     service: Service,
     /// Last: the others live in its namespaces.
@@ -116,17 +114,9 @@ struct World {
 }
 
 impl World {
-    /// Tells of the service as it is; returns when both nodes have it.
+    /// Tells of the service as it is.
     fn tell(&mut self) {
-        self.tell_of(vec![Change::PutService(self.service.clone())]);
-    }
-
-    fn tell_of(&mut self, changes: Vec<Change>) {
-        self.feed.change(changes);
-        let wanted = format!("\"sequence\":{}", self.feed.sequence());
-        for agent in &self.agents {
-            eventually("the change", || agent.admin("/status").1.contains(&wanted).then_some(()));
-        }
+        self.pair.tell(vec![Change::PutService(self.service.clone())]);
     }
 
     /// A node port of the clients' node.
@@ -136,11 +126,10 @@ impl World {
 
     /// The slices of a service with these backends.
     fn slices(&self, service: &str, of: &[&str]) -> Vec<Change> {
-        let ports = [("http", Protocol::Tcp, TCP_PORT), ("dns", Protocol::Udp, UDP_PORT)];
         let backends = BOTH.iter().zip(["a", "b"]).zip(&self.backends);
         let chosen = backends.filter(|((name, _), _)| of.contains(name));
         let chosen: Vec<_> = chosen.map(|((_, node), place)| (node, &*place.addresses)).collect();
-        slices(service, &ports, &chosen)
+        slices(service, &ECHO, &chosen)
     }
 
     fn outside(&self) -> PathBuf {
@@ -152,37 +141,24 @@ impl World {
 fn clients_are_served_whatever_a_service_becomes() {
     let directory = tempfile::tempdir().expect("a directory");
     let topology = NodesAndClient::new();
-    let begin = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
-    let feed = Feed::start(&topology.a, begin);
-    let agent = |name, node| RunningAgent::start(name, node, feed.endpoint.clone(), directory.path());
-    let agents = [agent("a", &topology.a), agent("b", &topology.b)];
-    agents.iter().for_each(RunningAgent::wait_ready);
+    let pair = Pair::start([&topology.a, &topology.b], Vec::new(), directory.path());
+    let agents = &pair.agents;
     let client = agents[0].attach("client");
     let backends = [agents[0].attach("here"), agents[1].attach("there")];
     for (name, place) in BOTH.iter().zip(&backends) {
         serve(&place.netns, &place.addresses, name);
     }
-    let mut world = World { agents, feed, backends, service: service(), topology };
-    world.tell_of(world.slices("echo", BOTH));
+    let mut world = World { pair, backends, service: echo_service(), topology };
+    world.pair.tell(world.slices("echo", BOTH));
     world.tell();
 
     steps_under_load(&mut world, &client.netns, Tier::Links);
     a_node_port_is_on_the_addresses_that_the_node_has(&mut world);
     a_flow_follows_its_node_port_to_another_service(&mut world);
-    world.service = service();
+    world.service = echo_service();
     world.tell();
-    let _inside = InCgroup::enter(&world.agents[0].cgroup().join("client"));
+    let _inside = InCgroup::enter(&world.pair.agents[0].cgroup().join("client"));
     steps_under_load(&mut world, &client.netns, Tier::Sockets);
-}
-
-fn service() -> Service {
-    let port = |name: &str, protocol, port| ServicePort { name: name.into(), protocol, port, node_port: 0 };
-    Service {
-        name: ObjectName::new("demo", "echo"),
-        addresses: vec![VIP4, VIP6],
-        ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
-        ..Service::default()
-    }
 }
 
 /// Which programs serve the pod.
@@ -194,7 +170,7 @@ enum Tier {
 }
 
 /// Who asks, where from, what for, and which of [`Answering`] is about it.
-struct Client {
+struct Asking {
     what: &'static str,
     netns: PathBuf,
     to: SocketAddr,
@@ -202,21 +178,44 @@ struct Client {
     may_answer: fn(&Answering) -> &'static [&'static str],
 }
 
-fn clients(world: &World, pod: &std::path::Path, tier: Tier) -> Vec<Client> {
+impl Client for Asking {
+    type Step = Answering;
+
+    fn what(&self) -> String {
+        self.what.to_owned()
+    }
+
+    fn netns(&self) -> &Path {
+        &self.netns
+    }
+
+    fn ask(&self) -> io::Result<String> {
+        match &self.socket {
+            Some(socket) => exchange(socket, self.to),
+            None => connect(self.to).and_then(|mut stream| ask(&mut stream)),
+        }
+    }
+
+    fn may_answer(&self, step: &Answering) -> Vec<&'static str> {
+        (self.may_answer)(step).to_vec()
+    }
+}
+
+fn clients(world: &World, pod: &Path, tier: Tier) -> Vec<Asking> {
     let of_pod =
-        |what, to, socket, may_answer| Client { what, netns: pod.to_owned(), to, socket, may_answer };
+        |what, to, socket, may_answer| Asking { what, netns: pod.to_owned(), to, socket, may_answer };
     let mut clients = vec![
         of_pod("TCP over IPv4", SocketAddr::new(VIP4, 80), None, |step| step.inside[0]),
         of_pod("TCP over IPv6", SocketAddr::new(VIP6, 80), None, |step| step.inside[1]),
-        of_pod("UDP over IPv4", SocketAddr::new(VIP4, 53), datagrams(pod, FIXED_PORT, "0.0.0.0"), |step| {
+        of_pod("UDP over IPv4", SocketAddr::new(VIP4, 53), at_port(pod, true, FIXED_PORT), |step| {
             step.datagrams[0]
         }),
-        of_pod("UDP over IPv6", SocketAddr::new(VIP6, 53), datagrams(pod, FIXED_PORT + 1, "::"), |step| {
+        of_pod("UDP over IPv6", SocketAddr::new(VIP6, 53), at_port(pod, false, FIXED_PORT + 1), |step| {
             step.datagrams[1]
         }),
     ];
     if tier == Tier::Links {
-        let of_outside = |what, port, socket, may_answer| Client {
+        let of_outside = |what, port, socket, may_answer| Asking {
             what,
             netns: world.outside(),
             to: world.node_port(port),
@@ -224,7 +223,7 @@ fn clients(world: &World, pod: &std::path::Path, tier: Tier) -> Vec<Client> {
             may_answer,
         };
         clients.push(of_outside("TCP from outside", NODE_PORT, None, |step| step.outside));
-        let socket = datagrams(&world.outside(), FIXED_PORT, "0.0.0.0");
+        let socket = at_port(&world.outside(), true, FIXED_PORT);
         clients.push(of_outside("UDP from outside", DNS_NODE_PORT, socket, |step| {
             if step.outside.is_empty() { NOBODY } else { BOTH }
         }));
@@ -232,69 +231,15 @@ fn clients(world: &World, pod: &std::path::Path, tier: Tier) -> Vec<Client> {
     clients
 }
 
-fn datagrams(netns: &std::path::Path, port: u16, any: &str) -> Option<UdpSocket> {
-    let socket = run_in(netns, || UdpSocket::bind((ip(any), port)).expect("a free port"));
-    socket.set_read_timeout(Some(DATAGRAM_WAIT)).expect("a socket");
-    Some(socket)
-}
-
-/// What the clients go by.
-struct Load {
-    /// Who may answer, step by step.
-    history: Mutex<Vec<Answering>>,
-    /// How many of those are in the kernel.
-    committed: AtomicUsize,
-    /// One for each client.
-    answered: Vec<AtomicUsize>,
-    stop: AtomicBool,
-}
-
-impl Load {
-    /// Asks until it is told to stop.
-    fn ask(&self, number: usize, client: &Client) {
-        while !self.stop.load(Ordering::SeqCst) {
-            let seen = self.committed.load(Ordering::SeqCst);
-            let answer = match &client.socket {
-                Some(socket) => exchange(socket, client.to),
-                None => connect(client.to).and_then(|mut stream| ask(&mut stream)),
-            };
-            let history = self.history.lock().expect("nobody panicked");
-            let allowed: Vec<_> = history[seen..].iter().map(client.may_answer).collect();
-            drop(history);
-            let right = match &answer {
-                Ok(name) => allowed.iter().any(|names| names.contains(&name.as_str())),
-                Err(_) => allowed.iter().any(|names| names.is_empty()),
-            };
-            assert!(right, "{}: got {answer:?}; {allowed:?} may answer", client.what);
-            self.answered[number].fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    /// Waits until every client that somebody may answer has asked twice more.
-    fn some_more(&self, clients: &[Client]) {
-        let latest = *self.history.lock().expect("nobody panicked").last().expect("there is a first one");
-        let before: Vec<_> = self.answered.iter().map(|count| count.load(Ordering::SeqCst)).collect();
-        for ((count, before), client) in self.answered.iter().zip(before).zip(clients) {
-            if !(client.may_answer)(&latest).is_empty() {
-                eventually(client.what, || (count.load(Ordering::SeqCst) >= before + 2).then_some(()));
-            }
-        }
-    }
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
+fn at_port(netns: &Path, v4: bool, port: u16) -> Option<UdpSocket> {
+    Some(datagrams(netns, v4, port, DATAGRAM_WAIT))
 }
 
 /// A connection that goes on, and who has answered it first.
 struct Held(TcpStream, String);
 
 impl Held {
-    fn open(netns: &std::path::Path, to: SocketAddr) -> Self {
+    fn open(netns: &Path, to: SocketAddr) -> Self {
         let mut stream = run_in(netns, || connect(to).expect("it is served"));
         let name = ask(&mut stream).expect("an answer");
         Self(stream, name)
@@ -305,35 +250,20 @@ impl Held {
     }
 }
 
-fn steps_under_load(world: &mut World, pod: &std::path::Path, tier: Tier) {
-    let clients = clients(world, pod, tier);
-    let load = Load {
-        history: Mutex::new(vec![answering(BOTH, BOTH, NOBODY)]),
-        committed: AtomicUsize::new(0),
-        answered: clients.iter().map(|_| AtomicUsize::new(0)).collect(),
-        stop: AtomicBool::new(false),
-    };
+fn steps_under_load(world: &mut World, pod: &Path, tier: Tier) {
+    let load = Load::new(clients(world, pod, tier), answering(BOTH, BOTH, NOBODY));
     let mut held =
         vec![Held::open(pod, SocketAddr::new(VIP4, 80)), Held::open(pod, SocketAddr::new(VIP6, 80))];
-    thread::scope(|scope| {
-        for (number, client) in clients.iter().enumerate() {
-            let load = &load;
-            scope.spawn(move || run_in(&client.netns, || load.ask(number, client)));
-        }
-        // The clients end also when something fails here.
-        let _stop = StopOnDrop(&load.stop);
+    load.while_asking(|| {
         for (what, change, answering) in STEPS {
-            load.some_more(&clients);
-            change(&mut world.service);
-            load.history.lock().expect("nobody panicked").push(*answering);
-            world.tell();
-            load.committed.fetch_add(1, Ordering::SeqCst);
-            load.some_more(&clients);
+            load.step(what, *answering, || {
+                change(&mut world.service);
+                world.tell();
+            });
             if tier == Tier::Links && held.len() == 2 {
                 held.push(Held::open(&world.outside(), world.node_port(NODE_PORT)));
             }
             held.iter_mut().for_each(|held| held.go_on(what));
-            eprintln!("{tier:?}, {what}: {:?} answers so far", load.answered);
         }
     });
 }
@@ -368,30 +298,24 @@ fn a_node_port_is_on_the_addresses_that_the_node_has(world: &mut World) {
 fn a_flow_follows_its_node_port_to_another_service(world: &mut World) {
     world.service.ports[1].node_port = DNS_NODE_PORT;
     world.tell();
-    world.tell_of(world.slices("echo", &["here"]));
-    let other =
-        Service { name: ObjectName::new("demo", "other"), addresses: vec![ip("10.96.0.21")], ..service() };
+    world.pair.tell(world.slices("echo", &["here"]));
+    let other = Service {
+        name: ObjectName::new("demo", "other"),
+        addresses: vec![ip("10.96.0.21")],
+        ..echo_service()
+    };
     let mut changes = world.slices("other", &["there"]);
     changes.push(Change::PutService(other.clone()));
-    world.tell_of(changes);
-    let socket = datagrams(&world.outside(), FIXED_PORT + 2, "0.0.0.0").expect("a socket");
+    world.pair.tell(changes);
+    let socket = datagrams(&world.outside(), true, FIXED_PORT + 2, DATAGRAM_WAIT);
     let to = world.node_port(DNS_NODE_PORT);
     let ask = || run_in(&world.outside(), || exchange(&socket, to)).ok();
     assert_eq!(ask().as_deref(), Some("here"));
     let (mut without, mut with) = (world.service.clone(), other);
     (without.ports[1].node_port, with.ports[1].node_port) = (0, DNS_NODE_PORT);
-    world.tell_of(vec![Change::PutService(without), Change::PutService(with)]);
+    world.pair.tell(vec![Change::PutService(without), Change::PutService(with)]);
     let ask = || run_in(&world.outside(), || exchange(&socket, to)).ok();
     assert_eq!(ask().as_deref(), Some("there"), "the former service's backend serves, but not this number");
-    world.tell_of(vec![Change::DeleteService(ObjectName::new("demo", "other"))]);
-    world.tell_of(world.slices("echo", BOTH));
-}
-
-/// One question and its answer over an unconnected socket. What somebody else was asked before is not waited for.
-fn exchange(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
-    socket.send_to(b"?", to)?;
-    let mut name = [0; 16];
-    let (length, from) = socket.recv_from(&mut name)?;
-    assert_eq!(from, to, "the client sees the service");
-    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+    world.pair.tell(vec![Change::DeleteService(ObjectName::new("demo", "other"))]);
+    world.pair.tell(world.slices("echo", BOTH));
 }

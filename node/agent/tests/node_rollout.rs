@@ -7,26 +7,26 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
+    path::{Path, PathBuf},
 };
 
 use fairlead_kubelet::network::Attachment;
-use fairlead_model::{Change, ObjectName, Protocol, Service, ServicePort};
+use fairlead_model::Change;
 use fairlead_testkit::{
     InCgroup, TwoNodes,
-    echo::{ANSWER_WAIT, TCP_PORT, UDP_PORT, ask, connect, serve},
+    echo::{ANSWER_WAIT, ask, connect, datagrams, exchange, serve},
     eventually,
     netns::run_in,
 };
 
 use crate::{
-    cluster::{VIP4, VIP6, node, slices},
-    feed::Feed,
-    running::RunningAgent,
+    cluster::{
+        ECHO,
+        State::{self, Ready, Terminating},
+        VIP4, VIP6, echo_service, slices_of,
+    },
+    load::{Client, Load},
+    pair::Pair,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -34,17 +34,13 @@ use crate::{
 mod cluster;
 #[path = "node_agent/feed.rs"]
 mod feed;
+#[path = "node_agent/load.rs"]
+mod load;
+#[path = "node_agent/pair.rs"]
+mod pair;
 #[path = "node_agent/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod running;
-
-/// How an endpoint is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Ready,
-    Terminating,
-}
-use State::{Ready, Terminating};
 
 /// What happens, the endpoints from then on, the pod that ends when nothing leads to it any more.
 type Step = (&'static str, &'static [(&'static str, State)], Option<&'static str>);
@@ -71,27 +67,23 @@ const PODS: [&str; 5] = ["one", "two", "three", "four", "far"];
 /// Where the clients of datagrams are, whatever becomes of their backends; those of IPv6 are at the next.
 const FIXED_PORT: u16 = 40_053;
 
-/// The agents, the feed, and where the pods are.
+/// The agents, and where the pods are.
 struct World {
-    agents: [RunningAgent; 2],
+    pair: Pair,
     places: BTreeMap<&'static str, Attachment>,
     client: Attachment,
-    feed: Feed,
 }
 
 #[test]
 fn whoever_asks_is_answered_whatever_becomes_of_the_backends() {
     let directory = tempfile::tempdir().expect("a directory");
     let topology = TwoNodes::new();
-    let begin = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service()];
-    let feed = Feed::start(&topology.a, begin);
-    let agent = |name, node| RunningAgent::start(name, node, feed.endpoint.clone(), directory.path());
-    let agents = [agent("a", &topology.a), agent("b", &topology.b)];
-    agents.iter().for_each(RunningAgent::wait_ready);
-    let client = agents[0].attach("client");
-    let places = PODS.map(|name| (name, agents[usize::from(name == "far")].attach(name))).into();
-    let mut world = World { agents, places, client, feed };
-    let _inside = InCgroup::enter(&world.agents[0].cgroup().join("client"));
+    let service = Change::PutService(echo_service());
+    let pair = Pair::start([&topology.a, &topology.b], vec![service], directory.path());
+    let client = pair.agents[0].attach("client");
+    let places = PODS.map(|name| (name, pair.agents[usize::from(name == "far")].attach(name))).into();
+    let mut world = World { pair, places, client };
+    let _inside = InCgroup::enter(&world.pair.agents[0].cgroup().join("client"));
     for (name, place) in &world.places {
         serve(&place.netns, &place.addresses, name);
     }
@@ -101,41 +93,23 @@ fn whoever_asks_is_answered_whatever_becomes_of_the_backends() {
     a_connected_socket_learns_that_its_backend_has_gone(&mut world);
 }
 
-fn service() -> Change {
-    let port = |name: &str, protocol, port| ServicePort { name: name.into(), protocol, port, node_port: 0 };
-    Change::PutService(Service {
-        name: ObjectName::new("demo", "echo"),
-        addresses: vec![VIP4, VIP6],
-        ports: vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)],
-        ..Service::default()
-    })
-}
-
 impl World {
-    /// Tells of these endpoints, and of more; returns when the first node has it all.
+    /// Tells of these endpoints, and of more.
     fn tell(&mut self, endpoints: &[(&str, State)], more: Vec<Change>) {
         let of: Vec<_> = endpoints
             .iter()
-            .map(|(name, _)| (if *name == "far" { "b" } else { "a" }, &*self.places[name].addresses))
+            .map(|(name, state)| {
+                (if *name == "far" { "b" } else { "a" }, &*self.places[name].addresses, *state)
+            })
             .collect();
-        let ports = [("http", Protocol::Tcp, TCP_PORT), ("dns", Protocol::Udp, UDP_PORT)];
-        let mut changes = slices("echo", &ports, &of);
-        for change in &mut changes {
-            let Change::PutSlice(slice) = change else { continue };
-            for (endpoint, (_, state)) in slice.endpoints.iter_mut().zip(endpoints) {
-                endpoint.ready = *state == Ready;
-                endpoint.terminating = *state == Terminating;
-            }
-        }
+        let mut changes = slices_of("echo", &ECHO, &of);
         changes.extend(more);
-        self.feed.change(changes);
-        let wanted = format!("\"sequence\":{}", self.feed.sequence());
-        eventually("the change", || self.agents[0].admin("/status").1.contains(&wanted).then_some(()));
+        self.pair.tell(changes);
     }
 
     /// The pod ends, with everything that it had.
     fn end(&self, name: &str) {
-        self.agents[usize::from(name == "far")].detach(name);
+        self.pair.agents[usize::from(name == "far")].detach(name);
     }
 }
 
@@ -157,90 +131,59 @@ impl Answering {
     }
 }
 
-/// What the clients go by.
-struct Load {
-    /// Who may answer, step by step.
-    history: Mutex<Vec<Answering>>,
-    /// How many of those are in the kernel.
-    committed: AtomicUsize,
-    answered: [AtomicUsize; 4],
-    stop: AtomicBool,
+/// Who asks a service address of a family, all from the same pod.
+struct Asking {
+    netns: PathBuf,
+    to: SocketAddr,
+    datagrams: Option<UdpSocket>,
 }
 
-impl Load {
-    /// Asks until it is told to stop.
-    fn ask(&self, client: usize) {
-        let vip = [VIP4, VIP6][client % 2];
-        let datagrams = (client >= 2).then(|| datagrams(vip).expect("binds"));
-        while !self.stop.load(Ordering::SeqCst) {
-            let seen = self.committed.load(Ordering::SeqCst);
-            let answer = match &datagrams {
-                Some(socket) => exchange(socket, SocketAddr::new(vip, 53)),
-                None => connect(SocketAddr::new(vip, 80)).and_then(|mut stream| ask(&mut stream)),
-            };
-            let history = self.history.lock().expect("nobody panicked");
-            let of = |step: &Answering| match datagrams {
-                Some(_) => step.datagrams.clone(),
-                None => step.connections.clone(),
-            };
-            let allowed: Vec<Vec<&str>> = history[seen..].iter().map(of).collect();
-            drop(history);
-            let right = match &answer {
-                Ok(name) => allowed.iter().any(|names| names.contains(&name.as_str())),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    allowed.iter().any(Vec::is_empty)
-                }
-                Err(_) => false,
-            };
-            assert!(right, "client {client} got {answer:?}; {allowed:?} may answer");
-            self.answered[client].fetch_add(1, Ordering::SeqCst);
+impl Client for Asking {
+    type Step = Answering;
+
+    fn what(&self) -> String {
+        format!("the client of {}", self.to)
+    }
+
+    fn netns(&self) -> &Path {
+        &self.netns
+    }
+
+    fn ask(&self) -> io::Result<String> {
+        match &self.datagrams {
+            Some(socket) => exchange(socket, self.to),
+            None => connect(self.to).and_then(|mut stream| ask(&mut stream)),
         }
     }
 
-    /// Waits until every client has asked twice more.
-    fn some_more(&self) {
-        let before = self.answered.each_ref().map(|count| count.load(Ordering::SeqCst));
-        for (count, before) in self.answered.iter().zip(before) {
-            eventually("an answer", || (count.load(Ordering::SeqCst) >= before + 2).then_some(()));
-        }
+    fn may_answer(&self, step: &Answering) -> Vec<&'static str> {
+        if self.datagrams.is_some() { step.datagrams.clone() } else { step.connections.clone() }
+    }
+
+    fn is_refused(&self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::ConnectionRefused
     }
 }
 
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
+fn clients(netns: &Path) -> Vec<Asking> {
+    let of = |vip: IpAddr| {
+        let asking =
+            |port, datagrams| Asking { netns: netns.to_owned(), to: SocketAddr::new(vip, port), datagrams };
+        [asking(80, None), asking(53, Some(at_fixed_port(netns, vip)))]
+    };
+    [VIP4, VIP6].into_iter().flat_map(of).collect()
 }
 
 fn steps_under_load(world: &mut World) {
-    let load = Load {
-        history: Mutex::new(vec![Answering::of(&[("one", Ready)])]),
-        committed: AtomicUsize::new(0),
-        answered: Default::default(),
-        stop: AtomicBool::new(false),
-    };
-    let netns = world.client.netns.clone();
-    thread::scope(|scope| {
-        for client in 0..load.answered.len() {
-            let (load, netns) = (&load, &netns);
-            scope.spawn(move || run_in(netns, || load.ask(client)));
-        }
-        // The clients end also when something fails here.
-        let _stop = StopOnDrop(&load.stop);
+    let load = Load::new(clients(&world.client.netns), Answering::of(&[("one", Ready)]));
+    load.while_asking(|| {
         for (what, endpoints, ends) in STEPS {
-            load.some_more();
-            load.history.lock().expect("nobody panicked").push(Answering::of(endpoints));
             let lost = (*ends == Some("far")).then(|| Change::DeleteNode("b".into()));
-            world.tell(endpoints, lost.into_iter().collect());
-            load.committed.fetch_add(1, Ordering::SeqCst);
-            load.some_more();
+            load.step(what, Answering::of(endpoints), || world.tell(endpoints, lost.into_iter().collect()));
             if let Some(name) = ends {
                 world.end(name);
                 load.some_more();
             }
-            eprintln!("{what}: {:?} answers so far", load.answered);
         }
     });
 }
@@ -250,9 +193,9 @@ fn a_connected_socket_learns_that_its_backend_has_gone(world: &mut World) {
     let vip = SocketAddr::new(VIP4, 53);
     let netns = world.client.netns.clone();
     let connected = || {
-        let socket = datagrams(VIP4)?;
-        socket.connect(vip)?;
-        Ok::<_, io::Error>(socket)
+        let socket = at_fixed_port(&netns, VIP4);
+        socket.connect(vip).expect("connects");
+        socket
     };
     let ask = |socket: &UdpSocket| {
         socket.send(b"?")?;
@@ -260,32 +203,19 @@ fn a_connected_socket_learns_that_its_backend_has_gone(world: &mut World) {
         let length = socket.recv(&mut name)?;
         Ok::<_, io::Error>(String::from_utf8_lossy(&name[..length]).into_owned())
     };
-    let socket = run_in(&netns, || connected().expect("connects"));
+    let socket = run_in(&netns, connected);
     assert_eq!(ask(&socket).expect("an answer"), "four");
-    let fresh = world.agents[0].attach("five");
+    let fresh = world.pair.agents[0].attach("five");
     serve(&fresh.netns, &fresh.addresses, "five");
     world.places.insert("five", fresh);
     world.tell(&[("five", Ready)], Vec::new());
     eventually("the end of the socket", || ask(&socket).is_err().then_some(()));
     drop(socket);
-    let again = run_in(&netns, || connected().expect("the port is free"));
+    let again = run_in(&netns, connected);
     assert_eq!(ask(&again).expect("an answer"), "five");
 }
 
 /// A socket at the fixed port of a family.
-fn datagrams(of: IpAddr) -> io::Result<UdpSocket> {
-    let (any, port): (IpAddr, u16) =
-        if of.is_ipv4() { ([0; 4].into(), FIXED_PORT) } else { ([0; 16].into(), FIXED_PORT + 1) };
-    let socket = UdpSocket::bind((any, port))?;
-    socket.set_read_timeout(Some(ANSWER_WAIT))?;
-    Ok(socket)
-}
-
-/// One question and its answer over an unconnected socket.
-fn exchange(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
-    socket.send_to(b"?", to)?;
-    let mut name = [0; 16];
-    let (length, from) = socket.recv_from(&mut name)?;
-    assert_eq!(from, to, "the client sees the service");
-    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+fn at_fixed_port(netns: &Path, of: IpAddr) -> UdpSocket {
+    datagrams(netns, of.is_ipv4(), FIXED_PORT + u16::from(of.is_ipv6()), ANSWER_WAIT)
 }

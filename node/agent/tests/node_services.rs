@@ -20,9 +20,8 @@ use fairlead_testkit::{
 };
 
 use crate::{
-    cluster::{node, slices},
-    feed::Feed,
-    running::RunningAgent,
+    cluster::{ECHO, slices},
+    pair::Pair,
 };
 
 #[path = "node_agent/cluster.rs"]
@@ -30,6 +29,8 @@ use crate::{
 mod cluster;
 #[path = "node_agent/feed.rs"]
 mod feed;
+#[path = "node_agent/pair.rs"]
+mod pair;
 #[path = "node_agent/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod running;
@@ -93,7 +94,7 @@ const NODES: [&str; 2] = ["a", "b"];
 
 /// Two nodes with a backend and a client each.
 struct World {
-    agents: [RunningAgent; 2],
+    pair: Pair,
     clients: [Attachment; 2],
     backends: [Attachment; 2],
     /// The client at the first node's second card, and that card's addresses.
@@ -103,12 +104,12 @@ struct World {
 }
 
 impl World {
-    fn new(directory: &std::path::Path, feed: &mut Feed, topology: NodesAndClient) -> Self {
+    fn new(directory: &std::path::Path) -> Self {
+        let topology = NodesAndClient::new();
         let second = topology.a.cable(SECOND.0, SECOND.1);
         let second = (second, topology.a.address_card(SECOND.0, SECOND.1));
-        let agent = |name, node| RunningAgent::start(name, node, feed.endpoint.clone(), directory);
-        let agents = [agent("a", &topology.a), agent("b", &topology.b)];
-        agents.iter().for_each(RunningAgent::wait_ready);
+        let pair = Pair::start([&topology.a, &topology.b], Vec::new(), directory);
+        let agents = &pair.agents;
         let clients = [agents[0].attach("client-a"), agents[1].attach("client-b")];
         let backends = [agents[0].attach("backend-a"), agents[1].attach("backend-b")];
         serve(&backends[0].netns, &backends[0].addresses, "backend-a");
@@ -124,7 +125,7 @@ impl World {
                 }
             }
         }
-        Self { agents, clients, backends, second, topology }
+        Self { pair, clients, backends, second, topology }
     }
 
     /// Where a client's sockets are made.
@@ -141,8 +142,8 @@ impl World {
     /// Puts this process under the hooks of the client's node; there are none outside, nor for who has none.
     fn enter(&self, client: Client) -> Option<InCgroup> {
         let agent = match client {
-            Client::PodOfA | Client::HostA => &self.agents[0],
-            Client::PodOfB => &self.agents[1],
+            Client::PodOfA | Client::HostA => &self.pair.agents[0],
+            Client::PodOfB => &self.pair.agents[1],
             Client::PodWithoutHooks | Client::Outside | Client::SecondCard => return None,
         };
         Some(InCgroup::enter(&agent.cgroup().join("client")))
@@ -182,13 +183,13 @@ impl World {
     /// Interfaces of the first node by which clients are served, as it says itself.
     fn interfaces(&self) -> Vec<String> {
         let status: serde_json::Value =
-            serde_json::from_str(&self.agents[0].admin("/status").1).expect("it is JSON");
+            serde_json::from_str(&self.pair.agents[0].admin("/status").1).expect("it is JSON");
         serde_json::from_value(status["interfaces"].clone()).expect("a list of names")
     }
 
     /// What there is in the pin directory for that.
     fn pins(&self) -> Vec<String> {
-        let links = self.agents[0].config.bpffs_dir.join("links");
+        let links = self.pair.agents[0].config.bpffs_dir.join("links");
         let names = std::fs::read_dir(links).expect("pins").flatten();
         let names = names.map(|pin| pin.file_name().to_string_lossy().into_owned());
         let mut names: Vec<String> = names.filter(|name| name.contains("_uplink-")).collect();
@@ -255,21 +256,13 @@ fn pod(place: usize, addresses: &[IpAddr]) -> Change {
 #[test]
 fn every_kind_of_service_serves_everybody() {
     let directory = tempfile::tempdir().expect("a directory");
-    let topology = NodesAndClient::new();
-    let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses)];
-    let mut feed = Feed::start(&topology.a, nodes);
-    let world = World::new(directory.path(), &mut feed, topology);
+    let mut world = World::new(directory.path());
     let mut changes = Vec::new();
     for (place, backend) in world.backends.iter().enumerate() {
         changes.extend([service(place), pod(place, &backend.addresses)]);
-        let ports = [("http", Protocol::Tcp, TCP_PORT), ("dns", Protocol::Udp, UDP_PORT)];
-        changes.extend(slices(NODES[place], &ports, &[(NODES[place], &backend.addresses)]));
+        changes.extend(slices(NODES[place], &ECHO, &[(NODES[place], &backend.addresses)]));
     }
-    feed.change(changes);
-    for agent in &world.agents {
-        let applied = || agent.admin("/status").1.contains(&format!("\"sequence\":{}", feed.sequence()));
-        eventually("the services", || applied().then_some(()));
-    }
+    world.pair.tell(changes);
     let mut cells = 0;
     let mut wrong = Vec::new();
     for client in CLIENTS {

@@ -113,8 +113,8 @@ impl Dataplane {
             options,
         };
         let mut programs = Programs::load(pins, &place)?;
-        let masquerade = Masquerade::of(options);
-        match &masquerade {
+        let mut masquerade = Masquerade::of(options);
+        match &mut masquerade {
             Some(masquerade) => {
                 masquerade.apply().await?;
                 programs.pins().write_made(Made::Masquerade, host_netns)?;
@@ -147,7 +147,6 @@ impl Dataplane {
         let garbage = Garbage::open(&pins, &options.capacities)?;
         let address_changes = AddressChanges::listen()?;
         let pods = Pods::new(programs, &pins, netlink, uplink.mtu, options.carriage == Carriage::Programs)?;
-        crate::memory::give_memory_back();
         Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup, driver })
     }
 }

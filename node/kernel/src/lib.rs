@@ -49,7 +49,7 @@ pub use features::{require_features, require_kernel};
 pub use garbage::{Collected, Fill, Garbage, Timeouts};
 pub use inspect::{Inspector, MapSummary};
 pub use logs::ProgramLogs;
-pub use memory::{give_memory_back, let_go_of_code};
+pub use memory::let_go_of_code;
 pub use net::AddressChanges;
 pub use options::{Capacities, Carriage, Forwarding, ServiceOptions, Xdp};
 pub use pods::{PodSpec, Pods};

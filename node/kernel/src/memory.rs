@@ -2,17 +2,6 @@
 
 use std::{fs, ops::Range};
 
-/// Gives free memory back that the allocator keeps: loading reads the kernel's type information, some tens of MiB, and a
-/// snapshot of a large cluster is as large as what is made of it.
-#[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
-pub fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no arguments that matter; it only returns free pages of the heap to the kernel.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// Lets go of the machine code that nothing has run for a while: the process keeps what it runs from now on, page by page,
 /// and the rest is the page cache's, from where it comes back without a read as long as there is memory enough. Most code
 /// of a server runs once, when it starts. Code that a debugger or a uprobe has changed stays.

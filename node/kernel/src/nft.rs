@@ -21,24 +21,29 @@ struct Listing {
 /// # Errors
 /// `nft` is missing, the kernel has no nftables, or the listing cannot be read.
 pub async fn observe(family: Family) -> Result<Observed, KernelError> {
-    observe_table(fixed::protocol(family), fixed::TABLE).await
-}
-
-/// A table; empty when it is not there.
-pub(crate) async fn observe_table(protocol: &str, table: &str) -> Result<Observed, KernelError> {
-    let arguments = ["-j", "list", "table", protocol, table];
-    let output = tool::run("nft", &arguments, None).await?;
-    if !output.success {
-        let absent = output.stderr.contains("No such file or directory");
-        return if absent {
-            Ok(Observed::default())
-        } else {
-            Err(tool::failure("nft", &output.stderr, None))
-        };
-    }
-    let listing: Listing = serde_json::from_str(&output.stdout)
+    let Some(text) = list(&["-j", "list", "table", fixed::protocol(family), fixed::TABLE]).await? else {
+        return Ok(Observed::default());
+    };
+    let listing: Listing = serde_json::from_str(&text)
         .map_err(|error| tool::failure("nft", &format!("its JSON cannot be read: {error}"), None))?;
     Ok(summary(listing))
+}
+
+/// A table as `nft` shows it, without what its counters say; none when it is not there.
+pub(crate) async fn text_of(protocol: &str, table: &str) -> Result<Option<String>, KernelError> {
+    list(&["--stateless", "list", "table", protocol, table]).await
+}
+
+/// What is printed of a table; none when it is not there.
+async fn list(arguments: &[&str]) -> Result<Option<String>, KernelError> {
+    let output = tool::run("nft", arguments, None).await?;
+    if output.success {
+        return Ok(Some(output.stdout));
+    }
+    if output.stderr.contains("No such file or directory") {
+        return Ok(None);
+    }
+    Err(tool::failure("nft", &output.stderr, None))
 }
 
 /// Applies scripts, each in one transaction.

@@ -15,9 +15,6 @@ use crate::{
 /// Our table in the family `inet`.
 const TABLE: &str = "fairlead-masquerade";
 const FAMILY: &str = "inet";
-/// How many rules it has.
-const RULES: usize = 2;
-
 /// How the stack masquerades.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Masquerade {
@@ -25,24 +22,28 @@ pub(crate) struct Masquerade {
     mark: u32,
     /// Ports to masquerade with.
     ports: RangeInclusive<u16>,
+    /// The table as `nft` showed it when it was made; its words are not those of the script.
+    made: Option<String>,
 }
 
 impl Masquerade {
     /// What a node with these options needs; none when its programs do without.
     pub(crate) fn of(options: &ServiceOptions) -> Option<Self> {
         let needed = options.forwarding == Forwarding::Stack && options.carriage != Carriage::Rules;
-        needed.then(|| Self { mark: options.masquerade_mark, ports: beside(&options.node_ports) })
+        let ports = beside(&options.node_ports);
+        needed.then_some(Self { mark: options.masquerade_mark, ports, made: None })
     }
 
     /// Makes the table, or makes it as it is to be.
-    pub(crate) async fn apply(&self) -> Result<(), KernelError> {
-        nft::run(&self.script()).await
+    pub(crate) async fn apply(&mut self) -> Result<(), KernelError> {
+        nft::run(&self.script()).await?;
+        self.made = nft::text_of(FAMILY, TABLE).await?;
+        Ok(())
     }
 
     /// Makes the table again if somebody has changed it; says whether that was so.
-    pub(crate) async fn repair(&self) -> Result<bool, KernelError> {
-        let found = nft::observe_table(FAMILY, TABLE).await?;
-        let whole = found.chains.len() == RULES && found.chains.iter().all(|chain| found.sizes[chain] == 1);
+    pub(crate) async fn repair(&mut self) -> Result<bool, KernelError> {
+        let whole = self.made.is_some() && nft::text_of(FAMILY, TABLE).await? == self.made;
         if !whole {
             self.apply().await?;
         }

@@ -239,7 +239,10 @@ impl State for Tables {
     }
 
     fn complete(&mut self) -> Result<(), KernelError> {
-        self.programs.lock().switch()
+        self.programs.lock().switch()?;
+        let services: Vec<(ServiceKey, ServiceValue)> = read(names::SERVICES, &self.whole.services)?;
+        // Where rules carry services, there are none here, and what the programs began before ends by itself.
+        if services.is_empty() { Ok(()) } else { self.flows.end_strays(&services) }
     }
 }
 

@@ -46,7 +46,7 @@ impl Upkeep {
 
     /// Makes everything as it is to be; of the network namespace of the calling thread. Returns what was not.
     pub(crate) async fn repair(
-        &self,
+        &mut self,
         netlink: &Netlink,
         programs: &SharedPrograms,
     ) -> Result<Vec<String>, KernelError> {
@@ -66,7 +66,7 @@ impl Upkeep {
         }
         repaired.extend(settings.into_iter().map(|name| format!("the kernel parameter net/{name}")));
         repaired.extend(programs.lock().repair());
-        if let Some(masquerade) = &self.masquerade
+        if let Some(masquerade) = &mut self.masquerade
             && masquerade.repair().await?
         {
             repaired.push("the nftables rule that masquerades".to_owned());

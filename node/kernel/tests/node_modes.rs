@@ -38,6 +38,11 @@ fn programs_on_links_alone_behave_as_the_table_says() {
 }
 
 #[test]
+fn programs_that_masquerade_behave_as_the_table_says() {
+    behaves(Mode::EbpfMasquerade);
+}
+
+#[test]
 fn iptables_behaves_as_the_table_says() {
     behaves(Mode::Iptables);
 }

@@ -27,6 +27,7 @@ use self::{
     block::Block,
     desired::{Desired, Here, desired},
     draft::Draft,
+    retry::Retry,
     slots::Slots,
 };
 pub use self::{
@@ -49,6 +50,7 @@ mod draft;
 mod local;
 mod maglev;
 mod problem;
+mod retry;
 pub mod slots;
 
 /// What the kernel holds of services.
@@ -137,6 +139,7 @@ pub struct Planner {
     /// How many live backends have a UDP target.
     udp: HashMap<Target, u32>,
     problems: BTreeMap<Owner, Vec<Problem>>,
+    retry: Retry,
     place: Option<KnownPlace>,
 }
 
@@ -205,12 +208,14 @@ impl Planner {
         draft.stopped.retain(|target| !udp.contains_key(target));
         // Both owners of a port know that they are in each other's way.
         let problems: BTreeSet<&Problem> = self.problems.values().flatten().collect();
-        draft.finish(problems.into_iter().cloned())
+        let plan = draft.finish(problems.into_iter().cloned());
+        self.retry.after(!plan.ops.is_empty(), &self.problems, now_ms);
+        plan
     }
 
     /// When a plan has something to do without a change.
     pub fn next_release_ms(&self) -> Option<u64> {
-        let releases = [self.slots.next_release_ms(), self.backends.next_release_ms()];
+        let releases = [self.slots.next_release_ms(), self.backends.next_release_ms(), self.retry.next_ms()];
         releases.into_iter().flatten().min()
     }
 
@@ -245,8 +250,7 @@ impl Planner {
         scope: Scope<'_>,
         draft: &mut Draft,
     ) -> (BTreeSet<Owner>, bool) {
-        let waiting = self.problems.iter().filter(|(_, problems)| problems.iter().any(Problem::may_pass));
-        let mut touched: BTreeSet<Owner> = waiting.map(|(owner, _)| owner.clone()).collect();
+        let mut touched = self.retry.next(&self.problems);
         let (all, nodes) = match (scope, &self.place) {
             (Scope::All, _) | (_, None) => (true, true),
             (Scope::Changed(changes), Some(known)) => {

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     thread,
     time::Duration,
@@ -27,15 +27,23 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// # Panics
 /// A port is taken.
 pub fn serve(netns: &Path, addresses: &[IpAddr], name: &'static str) {
+    serve_at(netns, addresses, [TCP_PORT, UDP_PORT], name);
+}
+
+/// The same at other ports, that of TCP first.
+///
+/// # Panics
+/// A port is taken.
+pub fn serve_at(netns: &Path, addresses: &[IpAddr], [tcp, udp]: [u16; 2], name: &'static str) {
     run_in(netns, || {
         for address in addresses {
-            let listener = TcpListener::bind((*address, TCP_PORT)).expect("a free port");
+            let listener = TcpListener::bind((*address, tcp)).expect("a free port");
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     thread::spawn(move || answer(stream, name));
                 }
             });
-            let socket = UdpSocket::bind((*address, UDP_PORT)).expect("a free port");
+            let socket = UdpSocket::bind((*address, udp)).expect("a free port");
             thread::spawn(move || answer_datagrams(&socket, name));
         }
     });
@@ -63,6 +71,32 @@ pub fn ask(stream: &mut TcpStream) -> io::Result<String> {
 /// Nobody does.
 pub fn ask_who(stream: &mut TcpStream) -> io::Result<String> {
     put(stream, WHO)
+}
+
+/// A socket for datagrams of a family at a port of the namespace at `netns`, with this patience.
+///
+/// # Panics
+/// The port is taken.
+pub fn datagrams(netns: &Path, v4: bool, port: u16, patience: Duration) -> UdpSocket {
+    let any: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = run_in(netns, || UdpSocket::bind((any, port)).expect("a free port"));
+    socket.set_read_timeout(Some(patience)).expect("a socket");
+    socket
+}
+
+/// Who answers a datagram of an unconnected socket.
+///
+/// # Errors
+/// Nobody does.
+///
+/// # Panics
+/// Somebody else than was asked does.
+pub fn exchange(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
+    socket.send_to(b"?", to)?;
+    let mut name = [0; 64];
+    let (length, from) = socket.recv_from(&mut name)?;
+    assert_eq!(from, to, "the client sees the service");
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
 }
 
 fn put(stream: &mut TcpStream, question: u8) -> io::Result<String> {

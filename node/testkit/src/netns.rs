@@ -17,6 +17,8 @@ pub const NETNS_DIR: &str = "/run/netns";
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    /// It goes when this goes.
+    owned: bool,
 }
 
 impl Netns {
@@ -28,9 +30,14 @@ impl Netns {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let name = format!("fltest-{}-{}-{label}", id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         command("ip", &["netns", "add", &name]);
-        let netns = Self { name };
+        let netns = Self { name, owned: true };
         netns.ip(&["link", "set", "lo", "up"]);
         netns
+    }
+
+    /// One that another process has made and removes.
+    pub fn of_another(name: &str) -> Self {
+        Self { name: name.to_owned(), owned: false }
     }
 
     /// Its name under [`NETNS_DIR`].
@@ -71,7 +78,9 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+        if self.owned {
+            let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+        }
     }
 }
 

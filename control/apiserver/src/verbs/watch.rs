@@ -43,9 +43,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let initial_events = select::initial_events(query)?;
     let bookmarks = query.flag("allowWatchBookmarks");
     let from = select::revision(query)?.filter(|revision| *revision > 0);
-    let seconds = query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
-    let seconds = seconds.filter(|seconds| *seconds > 0);
-    let seconds = seconds.unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
+    let lasts = duration(query.number("timeoutSeconds")?);
     let now = Instant::now();
 
     // From a version on come the changes since; without one, first what there is.
@@ -70,7 +68,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         }
         Err(error) => return Err(error.into()),
     };
-    let (ends_at, next_bookmark) = (now + Duration::from_secs(seconds), now + BOOKMARK_EVERY);
+    let (ends_at, next_bookmark) = (now + lasts, now + BOOKMARK_EVERY);
     let follower = Follower {
         api: call.api.clone(),
         resource: call.resource,
@@ -94,6 +92,13 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         Some((Ok::<_, Infallible>(chunk), follower))
     });
     Ok(body::with_type(StatusCode::OK, media_type(form), Body::from_stream(lines)))
+}
+
+/// How long a watch lasts when its client asks for so many seconds.
+fn duration(asked: Option<i64>) -> Duration {
+    let asked = asked.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    let seconds = asked.unwrap_or_else(|| TIMEOUT_SECS_MIN + rand::random::<u64>() % TIMEOUT_SECS_MIN);
+    Duration::from_secs(seconds)
 }
 
 /// What a watch is doing.
@@ -433,4 +438,21 @@ fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
     out.put_slice(b"\",\"object\":");
     out.put_slice(object);
     out.put_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_watch_lasts_as_long_as_asked_or_half_an_hour_to_an_hour() {
+        assert_eq!(duration(Some(7)), Duration::from_secs(7));
+        for none in [None, Some(0), Some(-1)] {
+            let lengths: BTreeSet<u64> = (0..100).map(|_| duration(none).as_secs()).collect();
+            assert!(lengths.iter().all(|seconds| (1_800..3_600).contains(seconds)), "{lengths:?}");
+            assert!(lengths.len() > 50, "not all at once: {lengths:?}");
+        }
+    }
 }

@@ -1,19 +1,15 @@
 //! Evictions that somebody comes in between of: a store that does something at a chosen moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fairlead_store::{
-    EmbeddedConfig, EmbeddedStore, Entry, ListRequest, Listing, Revision, Store, StoreError, Watch, Write,
-};
+use fairlead_store::{EmbeddedStore, ListRequest, Listing, Revision, Store, StoreError, Write};
 use http::StatusCode;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::http::{get, post, value};
-use crate::support::Server;
+use crate::meddled::Meddler;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const POD_KEY: &str = "/registry/pods/default/a";
@@ -31,58 +27,41 @@ enum Moment {
 /// What becomes of the pod then.
 type Change = fn(&mut Value);
 
-/// A store in which the pod changes at a moment, once.
+/// The pod changes at a moment, once.
 #[derive(Debug)]
 struct Meddling {
-    store: EmbeddedStore,
     moment: Moment,
     armed: AtomicBool,
     change: Change,
 }
 
 impl Meddling {
-    async fn at(&self, moment: Moment) {
+    async fn at(&self, moment: Moment, store: &EmbeddedStore) {
         if moment == self.moment && self.armed.swap(false, Ordering::SeqCst) {
-            let entry = self.store.get(POD_KEY).await.unwrap().unwrap();
+            let entry = store.get(POD_KEY).await.unwrap().unwrap();
             let mut pod: Value = serde_json::from_slice(&entry.value).unwrap();
             (self.change)(&mut pod);
-            self.store.update(POD_KEY, Bytes::from(pod.to_string()), entry.mod_revision).await.unwrap();
+            store.update(POD_KEY, Bytes::from(pod.to_string()), entry.mod_revision).await.unwrap();
         }
     }
 }
 
 #[async_trait]
-impl Store for Meddling {
-    async fn transact(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+impl Meddler for Meddling {
+    async fn transact(&self, store: &EmbeddedStore, writes: Vec<Write>) -> Result<Revision, StoreError> {
         let counts = writes.iter().any(|write| write.key().starts_with(BUDGETS_KEY));
-        let outcome = self.store.transact(writes).await;
+        let outcome = store.transact(writes).await;
         if counts {
-            self.at(Moment::AfterThePodIsCounted).await;
+            self.at(Moment::AfterThePodIsCounted, store).await;
         }
         outcome
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        self.store.get(key).await
-    }
-
-    async fn list(&self, request: ListRequest) -> Result<Listing, StoreError> {
+    async fn list(&self, store: &EmbeddedStore, request: ListRequest) -> Result<Listing, StoreError> {
         if request.prefix == BUDGETS_KEY {
-            self.at(Moment::BeforeTheBudgetIsRead).await;
+            self.at(Moment::BeforeTheBudgetIsRead, store).await;
         }
-        self.store.list(request).await
-    }
-
-    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
-        self.store.watch(prefix, after).await
-    }
-
-    async fn compact(&self, upto: Revision) -> Result<(), StoreError> {
-        self.store.compact(upto).await
-    }
-
-    async fn revision(&self) -> Result<Revision, StoreError> {
-        self.store.revision().await
+        store.list(request).await
     }
 }
 
@@ -100,10 +79,8 @@ fn be_labelled(pod: &mut Value) {
 
 /// Evicts a running pod, Ready or not, with a budget that allows so many; returns the code and whether the pod is there.
 async fn evict(ready: &str, allowed: i64, moment: Moment, change: Change) -> (StatusCode, bool) {
-    let dir = TempDir::new().unwrap();
-    let store = EmbeddedStore::open(&EmbeddedConfig::new(dir.path().join("store"))).unwrap();
-    let store = Arc::new(Meddling { store, moment, armed: AtomicBool::new(false), change });
-    let server = Server::start_on(dir, store.clone()).await;
+    let meddling = Meddling { moment, armed: AtomicBool::new(false), change };
+    let (server, store) = meddling.serve().await;
     let client = server.client();
     let labels = json!({ "app": "a" });
     let containers = json!([{ "name": "c", "image": "i" }]);
@@ -123,12 +100,12 @@ async fn evict(ready: &str, allowed: i64, moment: Moment, change: Change) -> (St
                     "currentHealthy": 1, "expectedPods": 2 },
     });
     store.create(&format!("{BUDGETS_KEY}b"), Bytes::from(budget.to_string())).await.unwrap();
-    store.armed.store(true, Ordering::SeqCst);
+    store.by.armed.store(true, Ordering::SeqCst);
     let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "a" } });
     let response = post(&client, &format!("{PODS}/a/eviction"), eviction).await;
     let code = response.status();
     value(response).await;
-    assert!(!store.armed.load(Ordering::SeqCst), "{moment:?} never came");
+    assert!(!store.by.armed.load(Ordering::SeqCst), "{moment:?} never came");
     let is_there = get(&client, &format!("{PODS}/a"), "*/*").await.status() == StatusCode::OK;
     server.stop().await;
     (code, is_there)

@@ -40,14 +40,19 @@ pub(crate) struct Kubectl<'s> {
     server: &'s Server,
 }
 
+/// A kubectl of a server's administrator.
+pub(crate) fn command(server: &Server, arguments: &str) -> Command {
+    let mut command = Command::new("kubectl");
+    command
+        .arg(format!("--kubeconfig={}", server.kubeconfig().display()))
+        .arg(format!("--cache-dir={}", server.dir.path().join("kube-cache").display()))
+        .args(arguments.split(' '));
+    command
+}
+
 impl Kubectl<'_> {
     pub(crate) fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new("kubectl");
-        command
-            .arg(format!("--kubeconfig={}", self.server.kubeconfig().display()))
-            .arg(format!("--cache-dir={}", self.server.dir.path().join("kube-cache").display()))
-            .args(arguments.split(' '));
-        command
+        command(self.server, arguments)
     }
 
     pub(crate) fn output(&self, arguments: &str) -> Output {

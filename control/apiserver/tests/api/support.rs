@@ -54,7 +54,11 @@ impl Server {
     }
 
     async fn serve(dir: TempDir, store: Arc<dyn Store>, limits: Limits) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::serve_at(dir, store, limits, 0).await
+    }
+
+    async fn serve_at(dir: TempDir, store: Arc<dyn Store>, limits: Limits, port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
         let config = Config {
             state_dir: dir.path().to_owned(),
@@ -83,6 +87,16 @@ impl Server {
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("admin.kubeconfig")
+    }
+
+    /// Stops the server, and starts another with its state at its address.
+    pub(crate) async fn restart(self) -> Self {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let url = kubeconfig.clusters[0].cluster.as_ref().unwrap().server.clone().unwrap();
+        let port = url.rsplit(':').next().unwrap().parse().unwrap();
+        let dir = self.stop().await;
+        let store = Arc::new(open_store(&dir).await);
+        Self::serve_at(dir, store, Limits::default(), port).await
     }
 
     /// Stops the server and gives back its directory.

@@ -73,6 +73,22 @@ async fn a_thousand_watchers_see_a_thousand_writes_in_one_order() {
     server.stop().await;
 }
 
+/// It waits for a whole minute, as clients do.
+#[tokio::test]
+async fn an_idle_watch_is_told_the_revision_each_minute() {
+    let server = Server::start().await;
+    let from = server.store.revision().await.unwrap();
+    let path = format!("{SECRETS}?watch=1&allowWatchBookmarks=true&resourceVersion={from}");
+    let mut chunks = open(&server, &path).await.into_data_stream();
+    // Something else changes, of which the watch says nothing.
+    server.store.create("/registry/configmaps/default/other", Bytes::from_static(b"{}")).await.unwrap();
+    let line: Value = serde_json::from_slice(&chunks.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!(line["type"], "BOOKMARK", "{line}");
+    let told: u64 = line["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    assert!(told > from, "{told} is not after {from}");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_cut_off_and_nobody_else_notices() {
     let server = Server::start().await;

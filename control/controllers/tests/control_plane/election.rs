@@ -10,9 +10,15 @@ use std::{
 
 use fairlead_controllers::{ControllersConfig, Election, Times};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Patch, PatchParams};
+use kube::{
+    Client,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{ControlPlane, eventually};
@@ -33,9 +39,13 @@ struct Candidate {
 
 impl Stage {
     fn enter(&self, plane: &ControlPlane, name: &'static str) -> Candidate {
+        self.enter_as(plane.client.clone(), name)
+    }
+
+    fn enter_as(&self, client: Client, name: &'static str) -> Candidate {
         let millis = Duration::from_millis;
         let times = Times { lease: millis(1_000), renew_within: millis(600), every: millis(50) };
-        let election = Election::new(plane.client.clone(), LEASE, name.to_owned(), times);
+        let election = Election::new(client, LEASE, name.to_owned(), times);
         let (stop, stage) = (CancellationToken::new(), self.clone());
         let act = move |stop: CancellationToken| {
             let stage = stage.clone();
@@ -110,4 +120,39 @@ async fn a_candidate_that_cannot_act_does_not_keep_the_lease_for_nothing() {
     let plane = ControlPlane::start(0, ControllersConfig::default()).await;
     let election = Election::new(plane.client.clone(), LEASE, "only".to_owned(), Times::default());
     election.run(CancellationToken::new(), |_| async { panic!("a bug") }).await;
+}
+
+/// A client whose way to the server can be cut: its requests are then neither answered nor refused.
+fn cuttable(client: &Client) -> (Client, watch::Sender<bool>) {
+    let (cut, is_cut) = watch::channel(false);
+    let client = client.clone();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (client, mut is_cut) = (client.clone(), is_cut.clone());
+        async move {
+            is_cut.wait_for(|is_cut| !is_cut).await.expect("the test goes on");
+            client.send(request).await
+        }
+    });
+    (Client::new(service, "default"), cut)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_renew_stops_before_the_next_one_begins() {
+    let plane = ControlPlane::start(0, ControllersConfig::default()).await;
+    let (begins, mut begun) = mpsc::unbounded_channel();
+    let stage = Stage { acting: Arc::default(), begins };
+    let (client, cut) = cuttable(&plane.client);
+    let first = stage.enter_as(client, "first");
+    assert_eq!(begun.recv().await, Some("first"));
+    let second = stage.enter(&plane, "second");
+    cut.send_replace(true);
+    // That two never act at a time, the stage checks.
+    assert_eq!(begun.recv().await, Some("second"));
+    // Back again, the first one waits for its turn.
+    cut.send_replace(false);
+    second.stop.cancel();
+    second.running.await.expect("it ends");
+    assert_eq!(begun.recv().await, Some("first"));
+    first.stop.cancel();
+    first.running.await.expect("it ends");
 }

@@ -211,15 +211,6 @@ pub(crate) fn kernel_drops(socket: BorrowedFd<'_>) -> u64 {
     if result == 0 { info[MEMINFO_DROPS].into() } else { 0 }
 }
 
-/// Gives memory that was needed for a moment back to the kernel: what a large message was read into.
-pub(crate) fn give_back_memory() {
-    // SAFETY: it touches only memory that is free, under the allocator's own locks.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// Has the runtime watch a socket for what arrives, and for errors: a host that says that nobody listens.
 pub(crate) fn watch(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: the socket owns its descriptor, keeps it open for as long as it lives, and never names another one.

@@ -5,6 +5,7 @@ mod fixture;
 mod inside;
 mod outside;
 mod refusals;
+mod routers;
 mod sticky;
 mod strays;
 
@@ -32,6 +33,7 @@ pub(super) fn table() -> Vec<Case> {
             sticky::sticky(family),
             strays::strays(family),
             errors::errors(family),
+            routers::routers(family),
             errors::fragments(family),
             errors::too_big(family),
         ]

@@ -27,6 +27,10 @@ struct Running {
 
 impl Running {
     fn start(kernel: FakeState) -> Self {
+        Self::start_with(kernel, ServiceConfig::default())
+    }
+
+    fn start_with(kernel: FakeState, services: ServiceConfig) -> Self {
         let (ready_sender, ready) = watch::channel(false);
         let (networks_sender, networks) = watch::channel(Vec::new());
         let (stopped_sender, stopped) = mpsc::unbounded_channel();
@@ -40,7 +44,7 @@ impl Running {
         };
         let (updates, receiver) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let mut sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, ServiceConfig::default());
+        let mut sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, services);
         sync.audit_every = Duration::from_millis(5);
         let addresses = sync.addresses();
         let task = tokio::spawn(sync.run(receiver, stop.clone()));
@@ -243,5 +247,44 @@ async fn the_end_of_a_udp_endpoint_is_told_after_its_commit() {
     let stopped = running.stopped.recv().await.expect("the loop runs");
     assert_eq!(stopped.len(), 1);
     assert_eq!(stopped[0].1.address, IpAddr::from([10, 244, 0, 1]));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_fit_is_served_in_part_and_the_loop_goes_on() {
+    let mut services = ServiceConfig::default();
+    services.options.capacities.backends = 2;
+    let mut running = Running::start_with(FakeState::default(), services);
+    running.send(true, echo(&[1, 2])).await;
+    running.settled().await;
+    let other = |octets: &[u8]| {
+        let mut changes = echo(octets);
+        for change in &mut changes {
+            match change {
+                Change::PutService(service) => {
+                    service.name = ObjectName::new("demo", "other");
+                    service.addresses = vec![IpAddr::from([10, 96, 0, 21])];
+                }
+                Change::PutSlice(slice) => {
+                    slice.name = ObjectName::new("demo", "other");
+                    slice.service = "other".into();
+                }
+                _ => {}
+            }
+        }
+        changes
+    };
+    running.send(false, other(&[3])).await;
+    running.settled().await;
+    running.ready.wait_for(|ready| *ready).await.expect("the loop runs");
+    let stats = running.stats.read();
+    assert_eq!((stats.usage.refused, stats.failures), (1, 0), "{stats:?}");
+    assert!(stats.problems[0].contains("service demo/other") && stats.problems[0].contains("BACKENDS"));
+    assert_eq!(running.backends(), Some(vec![1, 2]), "what is there stays");
+    // Room comes; nobody has to tell of the other service again.
+    running.send(false, echo(&[1])).await;
+    let served = || running.backends_of(IpAddr::from([10, 96, 0, 21])) == Some(vec![3]);
+    let mut stats = running.stats.subscribe();
+    stats.wait_for(|stats| stats.usage.refused == 0 && served()).await.expect("the loop runs");
     running.stop().await;
 }

@@ -15,7 +15,7 @@ use fairlead_kernel::{
     PodTotals, ServiceOptions, State, Timeouts, Xdp, cgroup, remove_node,
 };
 use fairlead_model::{Prefix, View};
-use fairlead_plan::{Changes, LocalNode, Planner, Scope, plan_routes};
+use fairlead_plan::{Changes, LocalNode, Op, Planner, Scope, plan_routes};
 use fairlead_testkit::{
     Node,
     netns::{NETNS_DIR, command, run_in},
@@ -64,6 +64,8 @@ impl Pod {
 pub(crate) struct RunningNode {
     name: String,
     netns: PathBuf,
+    /// Of its uplink, to masquerade with.
+    addresses: Vec<IpAddr>,
     config: DataplaneConfig,
     footprint: NodeFootprint,
     runtime: Runtime,
@@ -80,10 +82,14 @@ impl RunningNode {
 
     /// The same with services carried in another way.
     pub(crate) fn start_with(name: &str, node: &Node, services: ServiceOptions) -> Self {
-        let id = format!("fltest-{}", process::id());
+        Self::start_in(&format!("fltest-{}", process::id()), name, node, services)
+    }
+
+    /// The same where its pins and cgroups are in a directory of this name, perhaps another process's.
+    pub(crate) fn start_in(id: &str, name: &str, node: &Node, services: ServiceOptions) -> Self {
         let footprint = NodeFootprint {
-            bpffs_dir: Path::new("/sys/fs/bpf").join(&id).join(name),
-            cgroup_dir: Path::new(&id).join(name),
+            bpffs_dir: Path::new("/sys/fs/bpf").join(id).join(name),
+            cgroup_dir: Path::new(id).join(name),
             netns_dir: NETNS_DIR.into(),
             netns_prefix: format!("{id}-pod-{name}-"),
         };
@@ -102,6 +108,7 @@ impl RunningNode {
         let mut running = Self {
             name: name.into(),
             netns: node.netns.path(),
+            addresses: node.addresses.clone(),
             config,
             footprint,
             runtime,
@@ -190,15 +197,28 @@ impl RunningNode {
     }
 
     fn sync_scope(&mut self, view: &View, scope: Scope<'_>) -> usize {
+        let (ops, done) = self.sync_some(view, scope, |_| true);
+        assert_eq!(ops, done);
+        ops
+    }
+
+    /// The same, but it goes no further than to the first operation that is not wanted, as if it had died there. Returns how
+    /// many operations there are, and how many are done.
+    pub(crate) fn sync_some(
+        &mut self,
+        view: &View,
+        scope: Scope<'_>,
+        wanted: fn(&Op) -> bool,
+    ) -> (usize, usize) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).expect("a test is short");
-        let Self { dataplane, planner, name, runtime, netns, config, .. } = self;
+        let Self { dataplane, planner, name, runtime, netns, config, addresses, .. } = self;
         let tables = &mut dataplane.as_mut().expect("running").tables;
         run_in(netns, || {
             runtime.block_on(async {
                 let local = tables.observe_local().await.expect("observes");
                 let local = LocalNode {
                     addresses: local.addresses.keys().map(|address| (*address, true)).collect(),
-                    masquerade: Vec::new(),
+                    masquerade: addresses.clone(),
                     mtu: local.mtu,
                 };
                 if planner.is_none() {
@@ -212,10 +232,13 @@ impl RunningNode {
                     let routes = tables.observe_routes().await.expect("observes");
                     ops.extend(plan_routes(view, name, &routes));
                 }
-                tables.apply(&ops).await.expect("applies");
-                tables.complete().expect("the programs are replaced");
-                tables.set_service_networks(&SERVICE_NETWORKS).expect("it is a map of ours");
-                ops.len()
+                let done = ops.iter().take_while(|op| wanted(op)).count();
+                tables.apply(&ops[..done]).await.expect("applies");
+                if done == ops.len() {
+                    tables.complete().expect("the programs are replaced");
+                    tables.set_service_networks(&SERVICE_NETWORKS).expect("it is a map of ours");
+                }
+                (ops.len(), done)
             })
         })
     }

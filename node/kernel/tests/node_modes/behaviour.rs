@@ -199,8 +199,10 @@ rows! {
     RESTRICTED Pod Balancer => Dropped;
     // A packet that comes back to its pod must not have the pod's address as its source; a socket that is connected to its
     // own pod sends none.
-    SELF Pod ClusterAddress => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service);
-    SELF Pod Balancer => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service);
+    SELF Pod ClusterAddress => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service),
+        EbpfMasquerade Near(Source::Service);
+    SELF Pod Balancer => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service),
+        EbpfMasquerade Near(Source::Service);
 }
 
 /// Rows that differ by family, and by the nature of the modes.
@@ -223,7 +225,8 @@ const RULES_WITHOUT_LOOPBACK: &[(Mode, Expected)] = &[(Mode::Nftables, Refused),
 /// A socket is aimed at the endpoint before it has an address, so nothing has to leave loopback; there is no
 /// `route_localnet` for ::1.
 const SOCKETS_ON_LOOPBACK: &[(Mode, Expected)] =
-    &[(Mode::Ebpf, All(Masqueraded)), (Mode::EbpfLinks, All(Masqueraded))];
+    &[(Mode::Ebpf, ON_LOOPBACK), (Mode::EbpfLinks, ON_LOOPBACK), (Mode::EbpfMasquerade, ON_LOOPBACK)];
+const ON_LOOPBACK: Expected = All(Masqueraded);
 
 const fn one(
     service: u8,

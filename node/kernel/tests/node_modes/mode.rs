@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use fairlead_kernel::{KernelError, ServiceOptions, ipvs};
+use fairlead_kernel::{Forwarding, KernelError, ServiceOptions, ipvs};
 use fairlead_testkit::{Netns, netns::run_in};
 use tokio::runtime::{Builder, Runtime};
 
@@ -12,6 +12,8 @@ pub(crate) enum Mode {
     Ebpf,
     /// The same where pods' sockets are left alone and their packets are translated (`--socket-lb-host-only`).
     EbpfLinks,
+    /// As that, with the node's address where kube-proxy has it (`--forwarding masquerade`).
+    EbpfMasquerade,
     Iptables,
     Nftables,
     /// Where the kernel has it.
@@ -32,17 +34,18 @@ impl Mode {
 
     /// How programs carry services; none in a mode with rules.
     pub(crate) fn programs(self) -> Option<ServiceOptions> {
-        let sockets_of_host_only = match self {
-            Self::Ebpf => false,
-            Self::EbpfLinks => true,
+        let (sockets_of_host_only, forwarding) = match self {
+            Self::Ebpf => (false, Forwarding::Encapsulated),
+            Self::EbpfLinks => (true, Forwarding::Encapsulated),
+            Self::EbpfMasquerade => (true, Forwarding::Masquerade),
             Self::Iptables | Self::Nftables | Self::Ipvs => return None,
         };
-        Some(ServiceOptions { sockets_of_host_only, ..ServiceOptions::default() })
+        Some(ServiceOptions { sockets_of_host_only, forwarding, ..ServiceOptions::default() })
     }
 
     /// Whether endpoints see clients' own addresses, always.
     pub(crate) fn keeps_addresses(self) -> bool {
-        self.programs().is_some()
+        self.programs().is_some_and(|how| how.forwarding != Forwarding::Masquerade)
     }
 }
 

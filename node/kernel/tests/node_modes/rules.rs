@@ -71,7 +71,7 @@ impl Programmed {
                     let observed = self.ipvs().observe(family).await.expect("observes");
                     Planner::Ipvs(ipvs::Planner::adopt(config, family, observed))
                 }
-                Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks => {
+                Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks | Mode::EbpfMasquerade => {
                     let saved = kernel_iptables::observe(family).await.expect("observes");
                     Planner::Iptables(iptables::Planner::adopt(config, family, saved))
                 }
@@ -135,7 +135,7 @@ impl Programmed {
         let (program, arguments): (&str, &[&str]) = match self.mode {
             Mode::Nftables => ("nft", &["flush", "map", "ip", "kube-proxy", "service-ips"]),
             Mode::Ipvs => ("ip", &["link", "delete", ipvs::INTERFACE]),
-            Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks => {
+            Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks | Mode::EbpfMasquerade => {
                 ("iptables", &["-t", "nat", "-F", "KUBE-SERVICES"])
             }
         };
@@ -153,7 +153,7 @@ impl Programmed {
                     Mode::Ipvs => {
                         kernel_ipvs::remove_rules(family, ipvs::rules::is_ours, ipvs::rules::JUMPS).await
                     }
-                    Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks => {
+                    Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks | Mode::EbpfMasquerade => {
                         kernel_iptables::remove(family, iptables::saved::is_ours, &[]).await
                     }
                 };

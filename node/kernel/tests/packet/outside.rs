@@ -29,10 +29,10 @@ use crate::{
 };
 
 const WAIT: Duration = Duration::from_secs(5);
-const NODE_PORT: u16 = 30_080;
-const PORT: u16 = 80;
+pub(crate) const NODE_PORT: u16 = 30_080;
+pub(crate) const PORT: u16 = 80;
 const TARGET: u16 = 8_080;
-const BALANCER: [&str; 2] = ["203.0.113.9", "2001:db8:1::9"];
+pub(crate) const BALANCER: [&str; 2] = ["203.0.113.9", "2001:db8:1::9"];
 const CLUSTER: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
 
 /// Each backend that is written is another one, as with the agent: what was known of the former one no longer stands.
@@ -89,26 +89,27 @@ impl Node {
 
 /// Where the one backend is.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Place {
+pub(crate) enum Place {
     PodHere,
     PodElsewhere,
     HostHere,
     HostElsewhere,
 }
 
-const PLACES: [Place; 4] = [Place::PodHere, Place::PodElsewhere, Place::HostHere, Place::HostElsewhere];
+pub(crate) const PLACES: [Place; 4] =
+    [Place::PodHere, Place::PodElsewhere, Place::HostHere, Place::HostElsewhere];
 
 /// Two nodes with a pod each, and a client outside that reaches the first.
-struct World {
-    a: Node,
-    b: Node,
+pub(crate) struct World {
+    pub(crate) a: Node,
+    pub(crate) b: Node,
     client: Netns,
     pods: [Pod; 2],
-    lan: Netns,
+    pub(crate) lan: Netns,
 }
 
 impl World {
-    fn new(forwarding: u32) -> Self {
+    pub(crate) fn new(forwarding: u32) -> Self {
         let (mut a, mut b, client, lan) = nodes_and_a_client(forwarding);
         let pods = [Pod::new(&mut a, 1), Pod::new(&mut b, 1)];
         client.run(|| {
@@ -120,7 +121,7 @@ impl World {
     }
 
     /// Puts the backend of a family at a place and tells both nodes; returns its address and the name of its namespace.
-    fn serve_at(&mut self, place: Place, family: usize, flags: u32) -> (SocketAddr, String) {
+    pub(crate) fn serve_at(&mut self, place: Place, family: usize, flags: u32) -> (SocketAddr, String) {
         let address = match place {
             Place::PodHere => self.pods[0].at(family, TARGET),
             Place::PodElsewhere => self.pods[1].at(family, TARGET),
@@ -145,7 +146,7 @@ impl World {
     }
 }
 
-fn socket(address: &str, port: u16) -> SocketAddr {
+pub(crate) fn socket(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
@@ -226,7 +227,7 @@ fn everywhere(world: &mut World, check: &dyn Fn(Place, usize, IpAddr, u64, &str)
 }
 
 /// A conversation over TCP with a megabyte each way, in segments of full size; returns the client as the server saw it.
-fn tcp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
+pub(crate) fn tcp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
     let listener = inside(server, || bind(|| TcpListener::bind(at)));
     let mut stream = inside(client, || TcpStream::connect_timeout(&to, WAIT))
         .unwrap_or_else(|error| panic!("{context}: {error}"));
@@ -258,7 +259,7 @@ const CLIENT_PORT: u16 = 40_001;
 
 /// Questions and answers over UDP, small and so large that they come in fragments, from a connected and an unconnected
 /// socket.
-fn udp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
+pub(crate) fn udp(server: &str, at: SocketAddr, to: SocketAddr, client: &str, context: &str) -> IpAddr {
     let server = inside(server, || bind(|| UdpSocket::bind(at)));
     server.set_read_timeout(Some(WAIT)).unwrap();
     let any: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();

@@ -15,6 +15,7 @@ use super::{
     block::Placed,
     desired::DesiredBlock,
     draft::Draft,
+    retry::Retry,
     slots::Slots,
 };
 use crate::{Op, select::Target};
@@ -63,6 +64,7 @@ impl Planner {
             source_ranges: observed.source_ranges.len(),
             addresses: Addresses::observed(observed.addresses.clone(), observed.node),
             udp: HashMap::new(),
+            retry: Retry::default(),
             problems: BTreeMap::new(),
             place: None,
         };

@@ -18,6 +18,7 @@ mod audit;
 mod bad_input;
 mod blocks;
 mod histories;
+mod large;
 mod limits;
 
 /// The maps, and how packets read them.

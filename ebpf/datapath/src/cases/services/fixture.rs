@@ -30,6 +30,8 @@ pub(super) struct Family {
     /// Name for rows.
     pub(super) name: &'static str,
     pub(super) client: &'static str,
+    /// Between it and the nodes.
+    pub(super) router: &'static str,
     /// The sending pod, the other pod of the node, a pod of another node.
     pub(super) sender: &'static str,
     pub(super) here: &'static str,
@@ -51,6 +53,7 @@ pub(super) struct Family {
 pub(super) const V4: Family = Family {
     name: "IPv4",
     client: "198.51.100.7",
+    router: "192.0.2.1",
     sender: "10.244.1.5",
     here: "10.244.1.6",
     elsewhere: "10.244.2.9",
@@ -68,6 +71,7 @@ pub(super) const V4: Family = Family {
 pub(super) const V6: Family = Family {
     name: "IPv6",
     client: "2001:db8::7",
+    router: "2001:db8:2::1",
     sender: "fd00:244:0:1::5",
     here: "fd00:244:0:1::6",
     elsewhere: "fd00:244:0:2::9",

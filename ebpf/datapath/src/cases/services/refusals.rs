@@ -4,7 +4,7 @@ use std::{vec, vec::Vec};
 
 use fairlead_abi::{
     Be16, DropReason,
-    node::ServiceNetwork,
+    node::{ADDRESS_LOCAL, ServiceNetwork},
     service::{SCTP, SERVICE_EXTERNAL_LOCAL, SERVICE_SOURCE_RANGES, TCP},
 };
 
@@ -66,6 +66,7 @@ pub(super) fn refused(family: &Family) -> Vec<Case> {
         nobodys(family),
         full.into_iter().map(|case| Case { host_only: true, ..case }).collect(),
         restricted(family),
+        not_selected(family),
     ]
     .concat()
 }
@@ -173,4 +174,24 @@ fn with_one_port(family: &Family) -> Vec<Case> {
     let after = delivered(before.clone().addresses(family.client, family.here));
     let name = name(family, "SCTP with the same port behind the service is served");
     conversation(tables, vec![Turn { name, hook: Hook::FromUplink, before, verdict: TO_NEIGHBOUR, after }])
+}
+
+/// What an address of the node on which node ports are not served is asked, the node's own processes are asked.
+fn not_selected(family: &Family) -> Vec<Case> {
+    let mut tables = with(family, TCP, Where::Here, 0);
+    let other = if header_len(family) == 20 { "172.29.1.11" } else { "fd00:29:1::b" };
+    tables.addresses.insert(address(other), ADDRESS_LOCAL);
+    let turn = |who, hook, client| {
+        let before = syn(client, other);
+        let text = std::format!("{who} asks for a node port where none is served");
+        Turn {
+            name: name(family, &text),
+            hook,
+            before: before.clone(),
+            verdict: Verdict::Pass,
+            after: before,
+        }
+    };
+    let outside = turn("a client", Hook::FromUplink, family.client);
+    conversation(tables, vec![outside, turn("a pod", Hook::FromPod, family.sender)])
 }

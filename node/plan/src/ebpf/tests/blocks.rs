@@ -71,7 +71,9 @@ fn all_frontends_of_a_block_lead_to_one_range() {
         let value = world.maps.value(&key);
         assert_eq!(value.flags, flags | SERVICE_HAS_ENDPOINTS, "{key:?}");
         assert_eq!((world.cluster(&key), world.local(&key)), (vec![1, 2], vec![2]));
-        assert_eq!(value.first, world.maps.value(&super::key(VIP)).first);
+        let cluster = world.maps.value(&super::key(VIP));
+        assert_eq!(value.first, cluster.first);
+        assert_eq!(value.service_id, cluster.service_id, "clients' sessions are the same at all of them");
     }
     let id = world.maps.value(&key(VIP)).service_id;
     let ranges = BTreeSet::from([(id, prefix("172.29.0.0/24")), (id, prefix("198.51.100.0/24"))]);
@@ -367,6 +369,25 @@ fn a_load_balancer_needs_no_node_port() {
     let plan = world.change(vec![Change::PutService(balanced), slice("echo", &[1])]);
     assert_eq!((world.cluster(&key("192.0.2.7")), plan.problems), (vec![1], vec![]));
     assert_eq!(world.maps.services.len(), 2, "its addresses, and no node port");
+}
+
+/// `ipMode: Proxy`: clients here ask the load balancer itself, as those outside do.
+#[test]
+fn an_address_that_becomes_a_load_balancers_own_is_left_to_it_and_may_come_back() {
+    let mut world = World::new();
+    let (of_nodes, balancer) = (service("echo", &[VIP]), "192.0.2.2");
+    let of_balancer = Service { load_balancer_addresses: vec![ip(balancer)], ..of_nodes.clone() };
+    for _ in 0..2 {
+        world.change(vec![Change::PutService(of_balancer.clone()), slice("echo", &[1])]);
+        assert_eq!(world.cluster(&key(balancer)), [1]);
+        assert_eq!(world.maps.addresses[&ip(balancer)], ADDRESS_SERVICE);
+        world.change(vec![Change::PutService(of_nodes.clone())]);
+        assert_eq!(
+            (world.maps.chosen(&key(balancer)), world.maps.addresses.get(&ip(balancer))),
+            (None, None)
+        );
+        assert_eq!(world.cluster(&key(VIP)), [1], "the service is served all the same");
+    }
 }
 
 #[test]

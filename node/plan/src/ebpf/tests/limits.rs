@@ -71,3 +71,37 @@ fn an_address_without_room_waits() {
     assert_eq!(world.change(vec![]).problems, []);
     assert_eq!(world.maps.addresses[&ip(VIP)], ADDRESS_SERVICE);
 }
+
+#[test]
+fn however_many_wait_a_plan_looks_at_some_and_all_get_their_turn() {
+    const ROOM: u32 = 300;
+    const WAITING: u32 = 600;
+    assert!(WAITING as usize > 2 * retry::AT_ONCE, "more than two plans look at");
+    let mut world = World::with(Limits { frontends: ROOM, ..Limits::default() });
+    let put = |number: u32| {
+        let addresses = vec![IpAddr::from([10, 96, (number >> 8) as u8, number as u8])];
+        Change::PutService(Service { addresses, ..service(&format!("svc-{number}"), &[]) })
+    };
+    world.change((0..ROOM + WAITING).map(put).collect());
+    assert_eq!(world.planner.usage().refused, WAITING as usize);
+    let waiting: BTreeSet<Owner> = world.planner.problems.keys().cloned().collect();
+    // With nothing that changed, whoever is looked at goes on waiting, until all were.
+    let mut seen = BTreeSet::new();
+    while seen != waiting {
+        let turn = world.planner.retry.next(&world.planner.problems);
+        assert!(!turn.is_empty() && turn.len() <= retry::AT_ONCE);
+        seen.extend(turn);
+    }
+    let served = (0..ROOM + WAITING).map(|number| name(&format!("svc-{number}")));
+    let served = served.filter(|name| !waiting.contains(&Owner::Service(name.clone())));
+    world.change(served.map(Change::DeleteService).collect());
+    // From then on by itself.
+    for _ in 0..1_000 {
+        let Some(next) = world.planner.next_release_ms() else { break };
+        world.now_ms = next;
+        world.change(Vec::new());
+    }
+    assert_eq!(world.planner.next_release_ms(), None, "it comes to rest");
+    assert_eq!(world.planner.usage().frontends, ROOM as usize);
+    assert_eq!(world.planner.usage().refused, (WAITING - ROOM) as usize);
+}
