@@ -97,6 +97,7 @@ pub(crate) struct NodeArgs {
 
 /// Serves until SIGINT or SIGTERM. What is in the kernel stays there, so that a restart is not seen.
 pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
+    args.services.check(args.proxy_mode)?;
     let identity = Identity::read(&args.kubeconfig)?;
     let place = place::find(wanted(args), &identity.host()?)?;
     let feed = identity.feed(args.feed.as_deref())?;

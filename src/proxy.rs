@@ -91,6 +91,7 @@ pub(crate) fn run(args: &ProxyArgs) -> anyhow::Result<()> {
         return clean_up(args);
     }
     refuse_flags(args)?;
+    args.services.check(args.proxy_mode)?;
     daemon::run(async |shutdown| {
         let mut parts = Parts::new(shutdown);
         let (place, socket) = match &args.feed_socket {

@@ -2,9 +2,11 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
+use anyhow::bail;
 use clap::Args;
 use fairlead_agent::{
-    Capacities, Forwarding, NodePortAddresses, RuleConfig, ServiceConfig, ServiceOptions, Timeouts, Xdp,
+    Capacities, Forwarding, NodePortAddresses, ProxyMode, RuleConfig, ServiceConfig, ServiceOptions,
+    Timeouts, Xdp,
 };
 use fairlead_model::Prefix;
 use ipnet::IpNet;
@@ -61,6 +63,9 @@ pub(crate) struct ServiceArgs {
     /// How long datagrams are remembered that somebody has answered
     #[arg(long, value_name = "TIME", default_value = "180s", value_parser = time)]
     conntrack_udp_timeout_stream: Duration,
+    /// Do not serve `spec.externalIPs` of services: whoever may write a Service can take any address with them
+    #[arg(long)]
+    ignore_external_ips: bool,
     /// Masquerade everything that is sent to a cluster address (iptables, nftables and ipvs modes)
     #[arg(long)]
     masquerade_all: bool,
@@ -98,6 +103,17 @@ enum NodePortNetwork {
 }
 
 impl ServiceArgs {
+    /// Refuses flags that have no effect in the mode.
+    pub(crate) fn check(&self, mode: ProxyMode) -> anyhow::Result<()> {
+        if self.masquerade_all && mode == ProxyMode::Ebpf {
+            bail!(
+                "--masquerade-all is for the modes iptables, nftables and ipvs: in ebpf mode no connection of a pod or a node \
+                 needs it, and clients outside are masqueraded with --forwarding=masquerade; leave it out"
+            );
+        }
+        Ok(())
+    }
+
     /// As the agent wants it, for a node with these addresses.
     pub(crate) fn config(&self, addresses: &[IpAddr]) -> ServiceConfig {
         let mut capacities = Capacities::default();
@@ -137,6 +153,7 @@ impl ServiceArgs {
                 ..Timeouts::default()
             },
             service_networks: self.service_cidr.clone(),
+            ignore_external_addresses: self.ignore_external_ips,
             rules: RuleConfig {
                 masquerade_all: self.masquerade_all,
                 masquerade_bit: self.masquerade_bit,
@@ -229,6 +246,16 @@ mod tests {
     fn flags_that_are_not_given_are_the_agent_s_defaults() {
         let addresses = vec!["192.0.2.17".parse().expect("an address")];
         assert_eq!(parse(&[]), Ok(ServiceConfig { addresses, ..ServiceConfig::default() }));
+    }
+
+    #[test]
+    fn a_flag_without_effect_is_refused() {
+        let check = |arguments: &[&str], mode| {
+            let arguments = ["test"].iter().chain(arguments);
+            Only::try_parse_from(arguments).expect("it is a flag").services.check(mode).is_ok()
+        };
+        assert!(!check(&["--masquerade-all"], ProxyMode::Ebpf));
+        assert!(check(&["--masquerade-all"], ProxyMode::Iptables) && check(&[], ProxyMode::Ebpf));
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Agent {
 
         let subscription = Subscription::new(config.feed.clone(), config.node_name.clone());
         let resolver = OwnResolver::new(config.node_name.clone(), config.services.addresses.clone());
-        let cluster = Arc::new(Cluster::new(resolver));
+        let ignored = config.services.ignore_external_addresses;
+        let cluster = Arc::new(Cluster::new(resolver).ignoring_external_addresses(ignored));
         let stats = Arc::new(Stats::default());
         let recent = Arc::new(Recent::new(RECENT_FLOWS));
         let malformed = Arc::new(AtomicU64::default());

@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) locals: Locals,
     resolver: OwnResolver,
+    /// Services are taken without their external addresses.
+    ignore_external_addresses: bool,
 }
 
 /// What an update changed.
@@ -47,6 +49,13 @@ impl Cluster {
         Self(RwLock::new(Inner { resolver, ..Inner::default() }))
     }
 
+    /// Whether services are taken without their external addresses, which whoever may write a Service chooses at will.
+    pub(crate) fn ignoring_external_addresses(self, ignore: bool) -> Self {
+        let mut inner = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        inner.ignore_external_addresses = ignore;
+        Self(RwLock::new(inner))
+    }
+
     /// Takes note of how the node's own DNS server is.
     pub(crate) fn turn(&self, life: Life, node: &str) -> Changed {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -59,6 +68,13 @@ impl Cluster {
     pub(crate) fn apply(&self, mut update: Update, node: &str) -> Changed {
         let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
         guard.resolver.alter(&mut update);
+        if guard.ignore_external_addresses {
+            for change in &mut update.changes {
+                if let Change::PutService(service) = change {
+                    service.external_addresses.clear();
+                }
+            }
+        }
         guard.apply(update, node)
     }
 
@@ -121,5 +137,33 @@ impl Changed {
             }
         }
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_model::{Revision, Service};
+
+    use super::*;
+
+    #[test]
+    fn external_addresses_are_served_unless_they_are_ignored() {
+        for ignored in [false, true] {
+            let cluster = Cluster::default().ignoring_external_addresses(ignored);
+            let name = ObjectName::new("demo", "web");
+            let service = Service {
+                name: name.clone(),
+                addresses: vec![[10, 96, 0, 1].into()],
+                external_addresses: vec![[192, 0, 2, 1].into()],
+                load_balancer_addresses: vec![[203, 0, 113, 1].into()],
+                ..Service::default()
+            };
+            let revision = Revision { epoch: 1, sequence: 1 };
+            let changes = vec![Change::PutService(service.clone())];
+            cluster.apply(Update { revision, snapshot: true, changes }, "here");
+            let external_addresses = if ignored { Vec::new() } else { service.external_addresses.clone() };
+            let expected = Service { external_addresses, ..service };
+            assert_eq!(cluster.read(|inner| inner.view.service(&name).cloned()), Some(expected));
+        }
     }
 }

@@ -84,6 +84,8 @@ pub struct ServiceConfig {
     pub timeouts: Timeouts,
     /// Networks of cluster addresses: what is sent to one that nobody has is refused, or in nftables mode dropped.
     pub service_networks: Vec<Prefix>,
+    /// `spec.externalIPs` of services are not served.
+    pub ignore_external_addresses: bool,
     /// What concerns the modes with rules only.
     pub rules: RuleConfig,
 }

@@ -22,6 +22,7 @@ struct Inner {
     routes: ObservedRoutes,
     local: LocalState,
     completed: usize,
+    damaged: Vec<String>,
     applied: usize,
     fail_next: Option<usize>,
 }
@@ -65,6 +66,11 @@ impl FakeState {
         self.with(|inner| inner.services.remove(key));
     }
 
+    /// Somebody else removes something beside the maps.
+    pub fn damage(&self, what: &str) {
+        self.with(|inner| inner.damaged.push(what.to_owned()));
+    }
+
     /// The next `apply` stops with an error after this many operations.
     pub fn fail_after(&self, operations: usize) {
         self.with(|inner| inner.fail_next = Some(operations));
@@ -89,6 +95,10 @@ impl State for FakeState {
 
     async fn observe_local(&mut self) -> Result<LocalState, KernelError> {
         Ok(self.with(|inner| inner.local.clone()))
+    }
+
+    async fn repair(&mut self) -> Result<Vec<String>, KernelError> {
+        Ok(self.with(|inner| std::mem::take(&mut inner.damaged)))
     }
 
     fn complete(&mut self) -> Result<(), KernelError> {

@@ -215,6 +215,18 @@ async fn a_host_port_follows_the_addresses_of_the_node() {
 }
 
 #[tokio::test]
+async fn what_is_put_right_beside_the_maps_is_counted_and_told() {
+    let mut running = Running::start(FakeState::default());
+    running.send(true, Vec::new()).await;
+    running.settled().await;
+    running.kernel.damage("the interface fairlead-vx");
+    let mut stats = running.stats.subscribe();
+    let told = stats.wait_for(|stats| stats.upkeep == 1).await.expect("the loop runs").last_upkeep.clone();
+    assert_eq!(told.as_deref(), Some("the interface fairlead-vx"));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_udp_endpoint_is_told_after_its_commit() {
     let udp = |octets: &[u8]| {
         let mut changes = echo(octets);
