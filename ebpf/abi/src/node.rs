@@ -58,7 +58,7 @@ impl ServiceNetwork {
         let mut word = 0;
         while word < 4 {
             let before = 32 * word as u32;
-            let ones = if bits <= before { 0 } else { bits - before };
+            let ones = bits.saturating_sub(before);
             mask.0[word] = if ones >= 32 { u32::MAX } else { !(u32::MAX >> ones) }.to_be();
             word += 1;
         }

@@ -400,7 +400,7 @@ impl<S: State> SyncLoop<S> {
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "something that the node needs is gone and cannot be put back")
+                tracing::error!(%error, "something that the node needs is gone and cannot be put back");
             }
         }
     }

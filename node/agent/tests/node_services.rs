@@ -299,10 +299,10 @@ fn an_interface_is_served_as_its_addresses_come_and_go(world: &World) {
     let client = world.topology.a.cable(THIRD.0, THIRD.1);
     let addresses = world.topology.a.address_card(THIRD.0, THIRD.1);
     eventually("the third interface", || world.interfaces().contains(&THIRD.0.to_owned()).then_some(()));
-    for place in 0..2 {
+    for (place, node) in NODES.iter().enumerate() {
         for (family, address) in addresses.iter().enumerate() {
             let to = SocketAddr::new(*address, node_port(place, HTTP));
-            let expected = format!("backend-{} {}", NODES[place], client.addresses[family]);
+            let expected = format!("backend-{node} {}", client.addresses[family]);
             let found = client.netns.run(|| ask(Socket::Tcp, to));
             assert_eq!(found.unwrap_or_else(|error| panic!("{to}: {error}")), expected);
         }

@@ -75,7 +75,8 @@ pub(super) fn refused(family: &Family) -> Vec<Case> {
 fn nobodys(family: &Family) -> Vec<Case> {
     let known = |known: bool| {
         let mut tables = with(family, TCP, Where::Here, 0);
-        let bits = if family.any.is_v4() { 96 + 16 } else { 112 };
+        // A /16 of IPv4 in its mapped form, too.
+        let bits = 112;
         let network = ServiceNetwork::new(address(family.service_network), bits);
         tables.service_networks = if known { vec![network] } else { Vec::new() };
         tables
