@@ -12,16 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::UnixStream,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{io::AsyncWriteExt, net::UnixStream, time::sleep};
 
 use crate::admin::Status;
 
 /// Time between two signs, and between two looks of a thread at the clock.
 pub(crate) const BEAT: Duration = Duration::from_millis(250);
+/// Time between two looks while there is no life to show: a server that is killed again and again must be seen to live meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 /// A thread that has not looked at the clock for so long is stuck.
 const STUCK: Duration = Duration::from_secs(1);
 
@@ -78,14 +76,12 @@ impl Turning {
 
 /// Sends signs of life to whoever listens, for ever. Nobody has to listen.
 pub(crate) async fn beat(path: PathBuf, pulse: Arc<Pulse>, status: Arc<Status>) {
-    let mut ticks = interval(BEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listener = None;
     loop {
-        ticks.tick().await;
         if !status.is_ready() || !pulse.beats(Instant::now()) {
             // The end of the connection is known at once.
             listener = None;
+            sleep(LOOK).await;
             continue;
         }
         if listener.is_none() {
@@ -96,6 +92,7 @@ pub(crate) async fn beat(path: PathBuf, pulse: Arc<Pulse>, status: Arc<Status>) 
         {
             listener = None;
         }
+        sleep(BEAT).await;
     }
 }
 

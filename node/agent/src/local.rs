@@ -43,18 +43,29 @@ pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> Vec<Prefi
 }
 
 /// Kinds of interfaces, as the kernel names them, behind which there is a network; a network card has none.
-const KINDS: &[&str] = &["bond", "bridge", "ipvlan", "macvlan", "team", "veth", "vlan"];
+const KINDS: &[&str] = &["bond", "ipvlan", "macvlan", "team", "vlan"];
+/// Those by which network plugins lead to pods, too.
+const KINDS_OF_PLUGINS: &[&str] = &["bridge", "veth"];
 
 /// The interfaces by which clients outside come, with their indexes: the uplink, network cards, and what has an address of
 /// the node and a network behind it. A part of another interface has nothing to itself, and what only has addresses of the
-/// node's `pod_networks` (a network plugin's bridge) leads to pods, whose own sockets are translated.
-pub(crate) fn entrances(interfaces: &[Interface], pod_networks: &[Prefix]) -> BTreeMap<String, u32> {
+/// node's `pod_networks` (a network plugin's bridge) leads to pods, whose own sockets are translated. Where pods are not ours,
+/// which networks they have need not be known, and a plugin's interface cannot be told from another: an answer that is
+/// translated where it comes from its pod has an address of the node, and the kernel drops it.
+pub(crate) fn entrances(
+    interfaces: &[Interface],
+    pod_networks: &[Prefix],
+    pods_are_ours: bool,
+) -> BTreeMap<String, u32> {
     let of_pods = |address: &IpAddr| pod_networks.iter().any(|network| contains(network, *address));
     let is_one = |interface: &&Interface| {
         let kind = interface.kind.as_deref();
         let leads_outside = match kind {
             None => interface.addresses.is_empty() || !interface.addresses.iter().all(of_pods),
-            Some(kind) => KINDS.contains(&kind) && !interface.addresses.iter().all(of_pods),
+            Some(kind) => {
+                let leads = KINDS.contains(&kind) || pods_are_ours && KINDS_OF_PLUGINS.contains(&kind);
+                leads && !interface.addresses.iter().all(of_pods)
+            }
         };
         interface.is_uplink || interface.is_ethernet && !interface.is_part && leads_outside
     };
@@ -130,9 +141,12 @@ mod tests {
             (Interface { is_uplink: true, ..plain("flannel.1", Some("vxlan"), &outside) }, true),
         ];
         for (interface, expected) in table {
-            let found = entrances(std::slice::from_ref(&interface), &pods);
-            assert_eq!(found == BTreeMap::from([(interface.name.clone(), 7)]), expected, "{interface:?}");
-            assert_eq!(found.is_empty(), !expected, "{interface:?}");
+            let found = |ours| entrances(std::slice::from_ref(&interface), &pods, ours);
+            let itself = BTreeMap::from([(interface.name.clone(), 7)]);
+            assert_eq!(found(true), if expected { itself.clone() } else { BTreeMap::new() }, "{interface:?}");
+            let may_be_a_plugins = matches!(interface.kind.as_deref(), Some("bridge" | "veth"));
+            let expected = expected && !may_be_a_plugins;
+            assert_eq!(found(false), if expected { itself } else { BTreeMap::new() }, "{interface:?}");
         }
     }
 

@@ -318,7 +318,8 @@ impl<S: State> SyncLoop<S> {
         }
         let (wanted, networks) = self.outputs.cluster.read(|inner| {
             let node = inner.view.node(&self.node);
-            let wanted = entrances(interfaces, node.map_or(&[], |node| &node.pod_networks));
+            let networks = node.map_or(&[][..], |node| &node.pod_networks);
+            let wanted = entrances(interfaces, networks, self.routing);
             (wanted, service_networks(&self.services, &inner.view))
         });
         let served = self.state.serve_on(&wanted)?;

@@ -13,6 +13,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -24,7 +25,7 @@ use kube::{
         watcher::{self, Event},
     },
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -94,9 +95,20 @@ pub(crate) struct Handle {
 #[derive(Clone, Default)]
 pub(crate) struct Registry {
     handles: Arc<Mutex<HashMap<String, Handle>>>,
+    /// Every pod that there was when the kubelet started is among them.
+    complete: Arc<watch::Sender<bool>>,
 }
 
 impl Registry {
+    /// The same as [`Self::find`]. A kubelet that has just started may not know the pod yet: for so long it is waited for.
+    pub(crate) async fn find_within(&self, wait: Duration, namespace: &str, name: &str) -> Option<Handle> {
+        let mut complete = self.complete.subscribe();
+        if !*complete.borrow() && self.find(namespace, name).is_none() {
+            drop(timeout(wait, complete.wait_for(|complete| *complete)).await);
+        }
+        self.find(namespace, name)
+    }
+
     /// The pod of this name; of several, the one that is not being removed.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Handle> {
         let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,6 +214,7 @@ impl Manager {
                 }
                 if !self.settled {
                     self.settled = true;
+                    self.registry.complete.send_replace(true);
                     self.remove_orphans().await;
                 }
             }

@@ -27,7 +27,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Parts of a log on their way to a client.
 const LOG_QUEUE_LEN_MAX: usize = 64;
-/// How long a request for a log waits for a pod's worker to look at a container that was started earlier.
+/// How long a request for a log waits for a kubelet that has just started: for the pod, and for its worker to look at what runs.
 const WORKER_BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A bound server.
@@ -154,7 +154,8 @@ impl Routes {
         options: LogOptions,
         previous: bool,
     ) -> Response<Body> {
-        let Some(mut handle) = self.registry.find(namespace, name) else {
+        let known = self.registry.find_within(WORKER_BEGINS_WITHIN, namespace, name).await;
+        let Some(mut handle) = known else {
             return text(StatusCode::NOT_FOUND, format!("pod {namespace}/{name} is not on this node"));
         };
         // When a kubelet starts, the object says that something runs before the pod's worker has looked what.
