@@ -76,7 +76,7 @@ pub enum Verdict {
         next_hop: Addr16,
     },
     /// Out of the interface to which the kernel's routes lead for its addresses; of the uplink where they lead nowhere.
-    RedirectUplink,
+    RedirectRouted,
     /// To another node, with the client's address, over the overlay.
     RedirectOverlay {
         /// The node.

@@ -109,7 +109,7 @@ fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
         // SAFETY: as above.
         Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
         Verdict::RedirectNeigh { ifindex, next_hop } => redirect_neigh(ifindex, &next_hop),
-        Verdict::RedirectUplink => redirect_routed(ctx),
+        Verdict::RedirectRouted => redirect_routed(ctx),
         Verdict::RedirectOverlay { node } => redirect_overlay(ctx, &node),
     }
 }

@@ -342,7 +342,7 @@ fn verdict_text(verdict: &Verdict) -> String {
         Verdict::RedirectNeigh { ifindex, next_hop } => {
             format!("out of interface {ifindex} to {}", next_hop.to_ip())
         }
-        Verdict::RedirectUplink => "to where the kernel's routes lead for these addresses".to_owned(),
+        Verdict::RedirectRouted => "to where the kernel's routes lead for these addresses".to_owned(),
         Verdict::RedirectOverlay { node } => format!("over the overlay to the node {}", node.to_ip()),
         Verdict::Drop(reason) => refusal_text(*reason, "dropped"),
     }

@@ -110,7 +110,7 @@ impl Registry {
     }
 
     /// The pod of this name; of several, the one that is not being removed.
-    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Handle> {
+    fn find(&self, namespace: &str, name: &str) -> Option<Handle> {
         let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         let mut named =
             handles.values().filter(|h| h.identity.namespace == namespace && h.identity.name == name);

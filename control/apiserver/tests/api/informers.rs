@@ -1,15 +1,13 @@
 //! client-go's informers: `kubectl rollout status` waits by one, a reflector with its list, watch and resumption.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::kubectl::command;
 use crate::support::Server;
@@ -53,25 +51,46 @@ fn minor_version(server: &Server) -> u32 {
     minor.trim_end_matches('+').parse().unwrap()
 }
 
-fn waiting(server: &Server, by_watch: bool, log: &File) -> Command {
-    let mut command = command(server, "rollout status deployment/w -n default --timeout=60s -v=8");
-    command
-        .env("KUBE_FEATURE_WatchListClient", by_watch.to_string())
-        .stdout(Stdio::piped())
-        .stderr(log.try_clone().unwrap());
-    command
+/// A kubectl that waits, and what it says of its requests. It ends by itself when it has waited for too long.
+struct Waiting {
+    kubectl: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+    log: String,
 }
 
-/// Waits until a running kubectl has said something.
-async fn said(path: &Path, text: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let log = std::fs::read_to_string(path).unwrap();
-        if log.contains(text) {
-            return log;
+impl Waiting {
+    fn start(server: &Server, by_watch: bool) -> Self {
+        let mut kubectl = command(server, "rollout status deployment/w -n default --timeout=60s -v=8")
+            .env("KUBE_FEATURE_WatchListClient", by_watch.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = BufReader::new(kubectl.stderr.take().unwrap());
+        let (say, lines) = mpsc::unbounded_channel();
+        std::thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+        Self { kubectl, lines, log: String::new() }
+    }
+
+    /// Waits until it has said something.
+    async fn until(&mut self, text: &str) {
+        while !self.log.contains(text) {
+            let line = self.lines.recv().await;
+            self.log += &line.unwrap_or_else(|| panic!("kubectl ended without {text}: {}", self.log));
         }
-        assert!(Instant::now() < deadline, "kubectl does not say {text}: {log}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    /// What it printed, once it has ended well.
+    async fn end(mut self) -> String {
+        let mut stdout = self.kubectl.stdout.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).unwrap();
+            (text, self.kubectl.wait().unwrap())
+        });
+        let (text, status) = ended.await.unwrap();
+        assert!(status.success(), "{text}{}", self.log);
+        text
     }
 }
 
@@ -82,9 +101,9 @@ async fn an_informer_gets_what_there_is_and_goes_on_after_a_restart_of_the_serve
         let api: Api<Deployment> = Api::default_namespaced(server.client());
         api.create(&kube::api::PostParams::default(), &deployment()).await.unwrap();
         report(&server, 0).await;
-        let path = server.dir.path().join("kubectl.log");
-        let mut kubectl = waiting(&server, by_watch, &File::create(&path).unwrap()).spawn().unwrap();
-        let log = said(&path, "watch=true").await;
+        let mut waiting = Waiting::start(&server, by_watch);
+        waiting.until("watch=true").await;
+        let log = &waiting.log;
         let gated = minor_version(&server) >= FIRST_WITH_GATES;
         assert_eq!(log.contains("sendInitialEvents=true"), by_watch && gated, "{log}");
 
@@ -92,16 +111,9 @@ async fn an_informer_gets_what_there_is_and_goes_on_after_a_restart_of_the_serve
         drop(api);
         server = server.restart().await;
         report(&server, 2).await;
-        let ended = tokio::task::spawn_blocking(move || {
-            let mut text = String::new();
-            kubectl.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-            (text, kubectl.wait().unwrap())
-        });
-        let (text, status) = ended.await.unwrap();
-        let log = std::fs::read_to_string(&path).unwrap();
-        assert!(status.success(), "{text}{log}");
+        let text = waiting.end().await;
         for line in ["0 of 2 updated replicas are available", "successfully rolled out"] {
-            assert!(text.contains(line), "{text}{log}");
+            assert!(text.contains(line), "{text}");
         }
         server.stop().await;
     }

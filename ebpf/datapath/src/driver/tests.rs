@@ -90,7 +90,7 @@ fn what_the_driver_sends_is_what_the_link_programs_would() {
                 assert_eq!(ran.packet[12..], link.packet[12..], "{name}");
                 assert_eq!(ran.kernel.asked.get().unwrap().0, next_hop, "{name}");
             }
-            (Carried::Sent, Verdict::RedirectUplink) => {
+            (Carried::Sent, Verdict::RedirectRouted) => {
                 sent[1] += 1;
                 assert_eq!(ran.packet[12..], link.packet[12..], "{name}");
             }
@@ -100,7 +100,7 @@ fn what_the_driver_sends_is_what_the_link_programs_would() {
                 assert_eq!(ran.packet, case.packet, "{name}: left as it was");
                 let elsewhere = matches!(
                     verdict,
-                    Verdict::RedirectOverlay { .. } | Verdict::RedirectNeigh { .. } | Verdict::RedirectUplink
+                    Verdict::RedirectOverlay { .. } | Verdict::RedirectNeigh { .. } | Verdict::RedirectRouted
                 );
                 assert!(!elsewhere || is_for_links(&case), "{name}: left, though it {verdict:?}");
                 assert!(ran.tables.drops().is_empty(), "{name}: drops are the link programs' to count");

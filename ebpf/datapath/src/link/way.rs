@@ -109,7 +109,7 @@ pub(crate) fn dispatch<P: Packet + ?Sized, T: Tables>(
             if let Some(verdict) = hop(packet, tables, network, from.slot) {
                 return verdict;
             }
-            Verdict::RedirectUplink
+            Verdict::RedirectRouted
         }
         Way::Node(route) => to_node(packet, tables, network, &route, from.slot),
         Way::Nowhere => refuse(tables, from.slot, DropReason::UnknownPod),

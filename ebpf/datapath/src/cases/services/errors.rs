@@ -38,7 +38,7 @@ pub(super) fn errors(family: &Family) -> Vec<Case> {
                 ),
                 hook: Hook::FromPod,
                 before: complaint,
-                verdict: Verdict::RedirectUplink,
+                verdict: Verdict::RedirectRouted,
                 after: heard,
             },
         ],

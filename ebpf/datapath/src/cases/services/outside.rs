@@ -33,7 +33,7 @@ pub(super) fn outside_to_here(family: &Family) -> Vec<Case> {
         after,
     };
     let reply =
-        |text, flags| turn(text, Hook::FromPod, (answer(flags), answered(flags)), Verdict::RedirectUplink);
+        |text, flags| turn(text, Hook::FromPod, (answer(flags), answered(flags)), Verdict::RedirectRouted);
     conversation(
         tables,
         vec![
@@ -75,7 +75,7 @@ pub(super) fn outside_to_elsewhere(family: &Family) -> Vec<Case> {
                 ),
                 hook: Hook::FromOverlay(node),
                 before: answer,
-                verdict: Verdict::RedirectUplink,
+                verdict: Verdict::RedirectRouted,
                 after: answered,
             },
         ],
@@ -154,7 +154,7 @@ pub(super) fn returned_directly(family: &Family) -> Vec<Case> {
                 ),
                 hook: Hook::FromPod,
                 before: answer,
-                verdict: Verdict::RedirectUplink,
+                verdict: Verdict::RedirectRouted,
                 after: answered,
             },
         ],
@@ -188,7 +188,7 @@ pub(super) fn masqueraded(family: &Family) -> Vec<Case> {
                 name: name(family, "its answer finds the client"),
                 hook: Hook::FromUplink,
                 before: answer,
-                verdict: Verdict::RedirectUplink,
+                verdict: Verdict::RedirectRouted,
                 after: answered,
             },
         ],

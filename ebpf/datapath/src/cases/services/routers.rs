@@ -142,7 +142,7 @@ fn to_another_node(family: &Family) -> Vec<Case> {
                 hook: Hook::FromOverlay(node),
                 before: (client, backend),
                 after: (client, asked),
-                verdict: Verdict::RedirectUplink,
+                verdict: Verdict::RedirectRouted,
             },
         ],
     )
@@ -196,7 +196,7 @@ fn masqueraded(family: &Family) -> Vec<Case> {
                 hook: Hook::FromUplink,
                 before: (own, backend),
                 after: (client, asked),
-                verdict: Verdict::RedirectUplink,
+                verdict: Verdict::RedirectRouted,
             },
         ],
     );
