@@ -77,7 +77,11 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     };
     step::quiet("read the package lists", apt().arg("update"))?;
     let install = ["install", "--yes", "--no-install-recommends"];
-    step::quiet(&format!("install {}", packages.join(" ")), apt().args(install).args(packages))
+    let title = match packages {
+        [one] => format!("install {one}"),
+        several => format!("install {} packages", several.len()),
+    };
+    step::quiet(&title, apt().args(install).args(packages))
 }
 
 impl Requirement {

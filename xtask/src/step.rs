@@ -17,6 +17,9 @@ use crate::paths;
 /// How many lines of a failed step's output are shown.
 const TAIL_LINES: usize = 40;
 
+/// The longest name of a log. File systems allow 255 bytes with the ending.
+const SLUG_CHARACTERS: usize = 100;
+
 /// Runs `command` quietly under a spinner that shows its last line.
 pub(crate) fn quiet(title: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
@@ -100,7 +103,20 @@ fn spinner(title: &str) -> ProgressBar {
     bar
 }
 
+/// A title as a file's name: `install 3 packages` is `install-3-packages`.
 fn slug(title: &str) -> String {
     let keep = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    title.chars().map(keep).collect::<String>().trim_matches('-').to_owned()
+    let name: String = title.chars().take(SLUG_CHARACTERS).map(keep).collect();
+    name.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_of_any_length_gives_a_file_name() {
+        assert_eq!(slug("install `etcd` from Debian"), "install--etcd--from-debian");
+        assert_eq!(slug(&"package ".repeat(100)).len(), SLUG_CHARACTERS);
+    }
 }
