@@ -51,6 +51,23 @@ pub enum Hook {
     FromOverlay(Addr16),
 }
 
+impl Hook {
+    /// What its program does with a packet.
+    pub(crate) fn run(self, packet: &mut Vec<u8>, tables: &Memory, memory: &mut Work) -> Verdict {
+        let lent = &mut *memory;
+        let work = move || Some(lent);
+        let entry = match self {
+            Self::FromPod => from_pod(packet, tables, TEST_IFINDEX, work),
+            Self::ToPod => to_pod(packet, tables, TEST_IFINDEX, work),
+            Self::FromUplink => from_uplink(packet, tables, work),
+            Self::ToUplink => to_uplink(packet, tables, false, work),
+            Self::ThroughToUplink => to_uplink(packet, tables, true, work),
+            Self::FromOverlay(via) => from_overlay(packet, tables, &via, work),
+        };
+        entry.finish(packet, tables, memory)
+    }
+}
+
 /// One row of the table.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -94,16 +111,7 @@ impl Case {
         let tables = self.tables.clone();
         let mut packet = self.packet.clone();
         let mut memory = Work::EMPTY;
-        let memory = &mut memory;
-        let work = move || Some(memory);
-        let verdict = match self.hook {
-            Hook::FromPod => from_pod(&mut packet, &tables, TEST_IFINDEX, work),
-            Hook::ToPod => to_pod(&mut packet, &tables, TEST_IFINDEX, work),
-            Hook::FromUplink => from_uplink(&mut packet, &tables, work),
-            Hook::ToUplink => to_uplink(&mut packet, &tables, false, work),
-            Hook::ThroughToUplink => to_uplink(&mut packet, &tables, true, work),
-            Hook::FromOverlay(via) => from_overlay(&mut packet, &tables, &via, work),
-        };
+        let verdict = self.hook.run(&mut packet, &tables, &mut memory);
         let outcome = Outcome {
             verdict,
             packet,

@@ -73,6 +73,8 @@ const PORTS_TRIED_MAX: u32 = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     pub(crate) network: Network,
+    /// The node that handed the packet over, if one did.
+    pub(crate) via: Addr16,
     pub(crate) transport: Transport,
     pub(crate) key: ConntrackKey,
     pub(crate) value: ConntrackValue,
@@ -91,6 +93,7 @@ impl Work {
             hops: 0,
             protocol: 0,
         },
+        via: Addr16::UNSPECIFIED,
         transport: Transport::NONE,
         key: NO_KEY,
         value: NO_VALUE,
@@ -401,11 +404,11 @@ const fn has_ended(flags: u16) -> bool {
     flags & CT_RESET != 0 || flags & CLOSED == CLOSED
 }
 
-/// Follows a connection that another node handed over: its packets stay what they are, and its replies go back to that
+/// Follows a connection that another node, [`Work::via`], handed over: its packets stay what they are, and its replies go back to that
 /// node. `work.value` is then the entry of its packets; `node` in it says who handed it over.
 #[inline(always)]
-pub(crate) fn follow<C: Connections>(connections: &C, via: &Addr16, work: &mut Work) -> Result<(), Refusal> {
-    let Work { key, value, other_key, other, .. } = work;
+pub(crate) fn follow<C: Connections>(connections: &C, work: &mut Work) -> Result<(), Refusal> {
+    let Work { via, key, value, other_key, other, .. } = work;
     *value = ConntrackValue {
         seen_ns: connections.now_ns(),
         src: key.src,

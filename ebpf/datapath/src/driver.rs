@@ -98,15 +98,15 @@ pub fn from_wire<'a, P: Headroom + ?Sized, T: Tables, W: Wire>(
     if work.transport.is_fragment || work.transport.proto == SCTP {
         return Carried::Left;
     }
-    let from = From { slot: 0, inside: None, host: false, begins: Some(true), leaves: false, via: None };
+    let from = From::outside(true);
     work.key = key(&work.network, &work.transport);
-    if !goes_on(tables, &from, work) {
+    if !goes_on(tables, from, work) {
         let left = tables.random().is_multiple_of(LEFT_ONE_IN);
-        if left || !matches!(start(tables, &from, work), Step::Translated) {
+        if left || !matches!(start(tables, from, work), Step::Translated) {
             return Carried::Left;
         }
     }
-    forget_who_handed_over(&from, &mut work.value);
+    forget_who_handed_over(from, &mut work.value);
     let sent = if is_unspecified(&work.value.node) {
         turn_round(packet, tables, wire, work)
     } else {

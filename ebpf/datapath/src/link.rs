@@ -8,10 +8,8 @@ use fairlead_abi::{
     route::RouteValue,
 };
 
-use self::{
-    serve::{From, serve},
-    way::{Way, concerns_services, deliver, discard, forward, refuse},
-};
+pub use self::serve::{From, serve};
+use self::way::{Way, concerns_services, deliver, discard, forward, refuse};
 use crate::{
     conntrack::{Connections, Work},
     header::{Family, Network, Parsed, ethertype, ipv4, ipv6, is_link_local, is_multicast, parse},
@@ -86,51 +84,92 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+/// What the first look at a packet comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// Everything is known.
+    Done(Verdict),
+    /// It may be of a connection to a service: [`serve`] says more, with the addresses that are in the memory already.
+    Serve(From),
+}
+
+/// The host's stack takes it.
+const PASS: Entry = Entry::Done(Verdict::Pass);
+
+impl Entry {
+    #[inline(always)]
+    fn serve<'a, T: Tables>(
+        tables: &T,
+        network: &Network,
+        from: From,
+        work: impl FnOnce() -> Option<&'a mut Work>,
+    ) -> Self {
+        let Some(work) = work() else {
+            return Self::Done(discard(tables, from.slot, DropReason::Inconsistent));
+        };
+        work.network = *network;
+        Self::Serve(from)
+    }
+
+    /// The end of it, for who does not keep the two parts apart.
+    pub fn finish<P: Resizable + ?Sized, T: Tables>(
+        self,
+        packet: &mut P,
+        tables: &T,
+        work: &mut Work,
+    ) -> Verdict {
+        match self {
+            Self::Done(verdict) => verdict,
+            Self::Serve(from) => serve(packet, tables, from, work),
+        }
+    }
+}
+
 /// What a pod sends: ingress of its host-side veth `ifindex`.
 ///
 /// A pod may use its own addresses as a source and no other. ARP goes to the stack, and so does IPv6 on the link
 /// (neighbour discovery, router solicitation, multicast listener reports), whose source is link-local or unspecified.
 /// An interface without an entry belongs to nobody, so no IP packet may come from it.
 #[inline(always)]
-pub fn from_pod<'a, P: Resizable + ?Sized, T: Tables>(
+pub fn from_pod<'a, P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     ifindex: u32,
     work: impl FnOnce() -> Option<&'a mut Work>,
-) -> Verdict {
+) -> Entry {
     if let Some(verdict) = to_neighbour(packet, tables, ifindex) {
-        return verdict;
+        return Entry::Done(verdict);
     }
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
-        Parsed::NotIp => return Verdict::Pass,
+        Parsed::NotIp => return PASS,
         Parsed::Malformed => {
             let slot = tables.interface(ifindex).map_or(0, |owner| owner.slot);
-            return discard(tables, slot, DropReason::Malformed);
+            return Entry::Done(discard(tables, slot, DropReason::Malformed));
         }
     };
     let slot = match tables.near_pod(&network.src) {
         Some(pod) if pod.ifindex == ifindex => pod.slot,
         _ => match owner_of(tables, ifindex, &network) {
             Owner::Pod(slot) => slot,
-            Owner::StaysOnLink => return Verdict::Pass,
-            Owner::Nobody(slot) => return discard(tables, slot, DropReason::SourceNotOwned),
+            Owner::StaysOnLink => return PASS,
+            Owner::Nobody(slot) => return Entry::Done(discard(tables, slot, DropReason::SourceNotOwned)),
         },
     };
     tables.count_sent(slot, packet.network_len());
     let tracked = tables.is_tracked(slot);
     if !tracked && !tables.carries() {
-        return Verdict::Pass;
+        return PASS;
     }
     if !tracked {
         match Way::of(tables, &network.dst) {
             // A service, perhaps.
             Way::Unknown if concerns_services(tables, &network.dst) => {}
-            way => return forward(packet, tables, &network, way, slot),
+            way => return Entry::Done(forward(packet, tables, &network, way, slot)),
         }
     }
     let begins = if tracked { None } else { Some(true) };
-    serve(packet, tables, &network, &From::pod(slot, begins), work())
+    Entry::serve(tables, &network, From::pod(slot, begins), work)
 }
 
 /// A packet from pod to pod of this node, neither of which has to be looked for: what [`from_pod`] does with it, in short.
@@ -163,89 +202,90 @@ fn between_neighbours<P: Packet + ?Sized, T: Tables>(
 /// IPv6 housekeeping, which is not counted the other way either. Redirected packets do not come by here. Replies of the
 /// host to a pod that reached it by a service become the service's.
 #[inline(always)]
-pub fn to_pod<'a, P: Resizable + ?Sized, T: Tables>(
+pub fn to_pod<'a, P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     ifindex: u32,
     work: impl FnOnce() -> Option<&'a mut Work>,
-) -> Verdict {
-    let Parsed::Ip(network) = parse(packet) else { return Verdict::Pass };
+) -> Entry {
+    let Parsed::Ip(network) = parse(packet) else { return PASS };
     if stays_on_link(&network) {
-        return Verdict::Pass;
+        return PASS;
     }
-    let Some(owner) = tables.interface(ifindex) else { return Verdict::Pass };
+    let Some(owner) = tables.interface(ifindex) else { return PASS };
     tables.count_received(owner.slot, packet.network_len());
     if tables.is_tracked(owner.slot) && tables.is_tracked(0) {
-        return serve(packet, tables, &network, &From::host(false, true), work());
+        return Entry::serve(tables, &network, From::host(false, true), work);
     }
-    Verdict::Pass
+    PASS
 }
 
 /// What other nodes and clients outside send: ingress of the uplink. What is neither for a pod nor for a service is the
 /// host's own.
 #[inline(always)]
-pub fn from_uplink<'a, P: Resizable + ?Sized, T: Tables>(
+pub fn from_uplink<'a, P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     work: impl FnOnce() -> Option<&'a mut Work>,
-) -> Verdict {
+) -> Entry {
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
-        Parsed::NotIp => return Verdict::Pass,
-        Parsed::Malformed => return discard(tables, 0, DropReason::Malformed),
+        Parsed::NotIp => return PASS,
+        Parsed::Malformed => return Entry::Done(discard(tables, 0, DropReason::Malformed)),
     };
     let begins = match Way::of(tables, &network.dst) {
         Way::Pod(pod) if !tables.is_tracked(pod.slot) => {
-            return deliver(packet, tables, &network, &pod, pod.slot);
+            return Entry::Done(deliver(packet, tables, &network, &pod, pod.slot));
         }
-        Way::Pod(_) => Some(false),
-        Way::Nowhere => return refuse(tables, 0, DropReason::UnknownPod),
-        Way::Node(_) => return Verdict::Pass,
-        Way::Unknown if concerns_services(tables, &network.dst) => Some(true),
-        Way::Unknown => return Verdict::Pass,
+        Way::Pod(_) => false,
+        Way::Nowhere => return Entry::Done(refuse(tables, 0, DropReason::UnknownPod)),
+        Way::Node(_) => return PASS,
+        Way::Unknown if concerns_services(tables, &network.dst) => true,
+        Way::Unknown => return PASS,
     };
-    let from = From { slot: 0, inside: None, host: false, begins, leaves: false, via: None };
-    serve(packet, tables, &network, &from, work())
+    Entry::serve(tables, &network, From::outside(begins), work)
 }
 
 /// What the host's own stack sends: egress of the uplink. Its replies to clients that a service brought to it, and its own
 /// connections to services that no socket hook saw. Where pods' interfaces are somebody else's it also sends what pods have
 /// `forwarded` to it: their replies.
 #[inline(always)]
-pub fn to_uplink<'a, P: Resizable + ?Sized, T: Tables>(
+pub fn to_uplink<'a, P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     forwarded: bool,
     work: impl FnOnce() -> Option<&'a mut Work>,
-) -> Verdict {
-    let Parsed::Ip(network) = parse(packet) else { return Verdict::Pass };
+) -> Entry {
+    let Parsed::Ip(network) = parse(packet) else { return PASS };
     let flags = tables.address(&network.dst);
     let begins = !forwarded && (flags & ADDRESS_SERVICE != 0 || is_nobodys(tables, &network.dst, flags));
     if !begins && !tables.is_tracked(0) {
-        return Verdict::Pass;
+        return PASS;
     }
-    serve(packet, tables, &network, &From::host(begins, false), work())
+    Entry::serve(tables, &network, From::host(begins, false), work)
 }
 
 /// What another node hands over together with the client's address: ingress of the overlay. `via` is that node; packets of
 /// others are not let in.
 #[inline(always)]
-pub fn from_overlay<'a, P: Resizable + ?Sized, T: Tables>(
+pub fn from_overlay<'a, P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     via: &Addr16,
     work: impl FnOnce() -> Option<&'a mut Work>,
-) -> Verdict {
+) -> Entry {
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
-        Parsed::NotIp | Parsed::Malformed => return discard(tables, 0, DropReason::Malformed),
+        Parsed::NotIp | Parsed::Malformed => return Entry::Done(discard(tables, 0, DropReason::Malformed)),
     };
     if tables.address(via) & ADDRESS_NODE == 0 {
-        return discard(tables, 0, DropReason::SourceNotOwned);
+        return Entry::Done(discard(tables, 0, DropReason::SourceNotOwned));
     }
-    let from =
-        From { slot: 0, inside: Some(false), host: false, begins: None, leaves: false, via: Some(via) };
-    serve(packet, tables, &network, &from, work())
+    Entry::serve(tables, &network, From::other_node(), || {
+        let work = work()?;
+        work.via = *via;
+        Some(work)
+    })
 }
 
 /// Whose packet it is.

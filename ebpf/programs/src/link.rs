@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, BPF_FIB_LKUP_RET_FRAG_NEEDED,
+        __sk_buff, BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, BPF_FIB_LKUP_RET_FRAG_NEEDED,
         BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_OK, TC_ACT_SHOT, bpf_fib_lookup,
         bpf_redir_neigh, bpf_tunnel_key,
     },
@@ -13,11 +13,11 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use fairlead_abi::{Addr16, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
+use fairlead_abi::{Addr16, DropReason, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
 use fairlead_datapath::{
     Verdict,
     header::{IPV4_SRC, IPV6_SRC},
-    link,
+    link::{self, Entry, From},
 };
 
 use crate::{
@@ -36,8 +36,13 @@ const PACKET_HOST: u32 = 0;
 #[classifier]
 #[inline(always)]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
-    let mut skb = Skb::new(&ctx);
-    act(&ctx, link::from_pod(&mut skb, &Maps, ifindex(&ctx), work))
+    go_on(&ctx, look_from_pod(ctx.skb.skb))
+}
+
+#[inline(never)]
+extern "C" fn look_from_pod(skb: *mut __sk_buff) -> u64 {
+    let ctx = TcContext::new(skb);
+    after(&ctx, link::from_pod(&mut Skb::new(&ctx), &Maps, ifindex(&ctx), work))
 }
 
 /// Egress of a pod's host-side veth.
@@ -45,7 +50,8 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
-    act(&ctx, link::to_pod(&mut skb, &Maps, ifindex(&ctx), work))
+    let entry = link::to_pod(&mut skb, &Maps, ifindex(&ctx), work);
+    act(&ctx, finish(&mut skb, entry), Direction::Inward)
 }
 
 /// Ingress of the uplink and of the other interfaces by which clients outside come.
@@ -55,8 +61,13 @@ pub(crate) fn from_uplink(ctx: TcContext) -> i32 {
     if is_of_vlan(&ctx) {
         return TC_ACT_OK as i32;
     }
-    let mut skb = Skb::new(&ctx);
-    act(&ctx, link::from_uplink(&mut skb, &Maps, work))
+    go_on(&ctx, look_from_uplink(ctx.skb.skb))
+}
+
+#[inline(never)]
+extern "C" fn look_from_uplink(skb: *mut __sk_buff) -> u64 {
+    let ctx = TcContext::new(skb);
+    after(&ctx, link::from_uplink(&mut Skb::new(&ctx), &Maps, work))
 }
 
 /// Egress of the same interfaces. What came in by another one has been looked at there, unless the pods' interfaces are
@@ -70,15 +81,8 @@ pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
         return TC_ACT_OK as i32;
     }
     let mut skb = Skb::new(&ctx);
-    match link::to_uplink(&mut skb, &Maps, forwarded, work) {
-        // On the way out there is no other end of a veth to go to directly.
-        // SAFETY: the helper takes two numbers.
-        Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect(ifindex, 0) as i32 },
-        // The answer is for the host itself, which hears it from the uplink.
-        // SAFETY: as above.
-        Verdict::Answer(_) => unsafe { bpf_redirect(ifindex(&ctx), BPF_F_INGRESS as u64) as i32 },
-        verdict => act(&ctx, verdict),
-    }
+    let entry = link::to_uplink(&mut skb, &Maps, forwarded, work);
+    act(&ctx, finish(&mut skb, entry), Direction::Outward)
 }
 
 /// Ingress of the overlay.
@@ -90,12 +94,69 @@ pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
     // SAFETY: the context is valid.
     let _same_type = unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) };
     let mut skb = Skb::new(&ctx);
-    act(&ctx, link::from_overlay(&mut skb, &Maps, &via, work))
+    let entry = link::from_overlay(&mut skb, &Maps, &via, work);
+    act(&ctx, finish(&mut skb, entry), Direction::Inward)
+}
+
+/// What becomes of a packet, in programs for which the compiler knows most of [`From`]: little is left of the rest then.
+#[inline(always)]
+fn finish(skb: &mut Skb, entry: Entry) -> Verdict {
+    match entry {
+        Entry::Done(verdict) => verdict,
+        Entry::Serve(from) => match work() {
+            Some(work) => link::serve(skb, &Maps, from, work),
+            None => Verdict::Drop(DropReason::Inconsistent),
+        },
+    }
+}
+
+/// Set in what a first look returns when it is not the kernel's action: the lower half is then a slot, and the upper the marks
+/// of [`From`].
+const SERVE: u64 = 1 << 63;
+
+/// Says what a first look comes to, in one word.
+#[inline(always)]
+fn after(ctx: &TcContext, entry: Entry) -> u64 {
+    match entry {
+        Entry::Done(verdict) => u64::from(act(ctx, verdict, Direction::Inward) as u32),
+        Entry::Serve(From { slot, marks }) => SERVE | u64::from(marks) << 32 | u64::from(slot),
+    }
+}
+
+/// The second part of a program whose first was a look. The two are not on the stack at once, for which it is too small.
+#[inline(always)]
+fn go_on(ctx: &TcContext, looked: u64) -> i32 {
+    if looked & SERVE == 0 {
+        return looked as i32;
+    }
+    serve_packet(ctx.skb.skb, looked as u32, ((looked & !SERVE) >> 32) as u32)
+}
+
+/// What pods and clients outside send, as far as services may have to do with it. It is a global function in the kernel's
+/// sense: the verifier walks it once in each program, by itself, and not again for every way that leads here. Arguments can only
+/// be numbers then; the rest is in this processor's [`work`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn serve_packet(skb: *mut __sk_buff, slot: u32, marks: u32) -> i32 {
+    let ctx = TcContext::new(skb);
+    let Some(work) = work() else { return TC_ACT_SHOT as i32 };
+    let from = From { slot, marks: marks & From::OF_POD_OR_OUTSIDE };
+    let verdict = link::serve(&mut Skb::new(&ctx), &Maps, from, work);
+    act(&ctx, verdict, Direction::Inward)
+}
+
+/// Which way the packets of a hook go.
+#[derive(Clone, Copy)]
+enum Direction {
+    /// Into the host.
+    Inward,
+    /// Out of the uplink.
+    Outward,
 }
 
 /// Turns a verdict into what the kernel is to do.
 #[inline(always)]
-fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
+fn act(ctx: &TcContext, verdict: Verdict, direction: Direction) -> i32 {
     match verdict {
         Verdict::Pass | Verdict::Refuse(_) => TC_ACT_OK as i32,
         Verdict::PassMasqueraded => {
@@ -104,10 +165,22 @@ fn act(ctx: &TcContext, verdict: Verdict) -> i32 {
             TC_ACT_OK as i32
         }
         Verdict::Drop(_) => TC_ACT_SHOT as i32,
-        // SAFETY: the helpers take numbers.
-        Verdict::Answer(_) => unsafe { bpf_redirect(ifindex(ctx), 0) as i32 },
-        // SAFETY: as above.
-        Verdict::RedirectPeer { ifindex } => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
+        // What the host itself has sent it hears from the uplink.
+        Verdict::Answer(_) => {
+            let flags = match direction {
+                Direction::Inward => 0,
+                Direction::Outward => BPF_F_INGRESS,
+            };
+            // SAFETY: the helper takes two numbers.
+            unsafe { bpf_redirect(ifindex(ctx), flags as u64) as i32 }
+        }
+        Verdict::RedirectPeer { ifindex } => match direction {
+            // SAFETY: as above.
+            Direction::Inward => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
+            // On the way out there is no other end of a veth to go to directly.
+            // SAFETY: as above.
+            Direction::Outward => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        },
         Verdict::RedirectNeigh { ifindex, next_hop } => redirect_neigh(ifindex, &next_hop),
         Verdict::RedirectRouted => redirect_routed(ctx),
         Verdict::RedirectOverlay { node } => redirect_overlay(ctx, &node),

@@ -22,7 +22,7 @@ use fairlead_abi::{
 use fairlead_datapath::{
     Client, Connections, Packet, Services, Sockets, Tables, Verdict,
     conntrack::{Added, Work},
-    link,
+    link::{self, Entry},
     socket::{self, Translation},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -183,7 +183,8 @@ impl Live {
         };
         let mut work = Work::EMPTY;
         let noted = self.steps.borrow().len();
-        let verdict = link::from_pod(&mut packet, self, pod.ifindex, || Some(&mut work));
+        let entry = link::from_pod(&mut packet, self, pod.ifindex, || Some(&mut work));
+        let verdict = entry.finish(&mut packet, self, &mut work);
         self.steps.borrow_mut().truncate(noted);
         verdict_text(&verdict)
     }
@@ -213,7 +214,7 @@ impl Live {
         &self,
         who: String,
         question: &Question,
-        meet: impl FnOnce(&mut Bytes, &mut Work) -> Verdict,
+        meet: impl FnOnce(&mut Bytes, &mut Work) -> Entry,
     ) -> Answer {
         let Some(mut packet) = Bytes::opening(question.source, question.destination, question.protocol)
         else {
@@ -221,7 +222,7 @@ impl Live {
             return self.answer(who, outcome, false);
         };
         let mut work = Work::EMPTY;
-        let verdict = meet(&mut packet, &mut work);
+        let verdict = meet(&mut packet, &mut work).finish(&mut packet, self, &mut work);
         let added = self.added.borrow_mut().take();
         let translation = added.filter(|_| passes(&verdict)).map_or_else(String::new, |value| {
             let (from, to) = (endpoint(&value.src, value.src_port), endpoint(&value.dst, value.dst_port));

@@ -28,47 +28,88 @@ const OVERLAY_V4: u32 = 14 + 20 + 8 + 8;
 /// The same with an IPv6 header outside.
 const OVERLAY_V6: u32 = 14 + 40 + 8 + 8;
 
-/// Where a packet comes from.
-pub(crate) struct From<'a> {
+/// Where a packet comes from: what the first look at it has found out, in two words that one part of a program hands to
+/// another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct From {
     /// The pod that sent it; 0 is none of this node.
-    pub(crate) slot: u32,
-    /// Whether the sender is in the cluster; what is not known is looked up when it matters.
-    pub(crate) inside: Option<bool>,
-    /// The sender is the host.
-    pub(crate) host: bool,
-    /// Whether it may begin a connection to a service; what is not known is looked up when it matters.
-    pub(crate) begins: Option<bool>,
-    /// It leaves by the interface that its new addresses want already: they are all that changes.
-    pub(crate) leaves: bool,
-    /// The node that handed it over.
-    pub(crate) via: Option<&'a Addr16>,
+    pub slot: u32,
+    /// What else is known, as bits of this module.
+    pub marks: u32,
 }
 
-impl From<'_> {
+/// The sender is in the cluster. What neither this nor [`OUTSIDE`] says is looked up when it matters.
+const INSIDE: u32 = 1 << 0;
+/// The sender is not in the cluster, or another node has looked after that.
+const OUTSIDE: u32 = 1 << 1;
+/// The sender is the host.
+const HOST: u32 = 1 << 2;
+/// It may begin a connection to a service. What neither this nor [`GOES_ON`] says is looked up when it matters.
+const BEGINS: u32 = 1 << 3;
+/// It may not.
+const GOES_ON: u32 = 1 << 4;
+/// It leaves by the interface that its new addresses want already: they are all that changes.
+const LEAVES: u32 = 1 << 5;
+/// Another node handed it over: [`Work::via`].
+const HANDED_OVER: u32 = 1 << 6;
+
+impl From {
+    /// The marks that a pod and somebody outside may have.
+    pub const OF_POD_OR_OUTSIDE: u32 = INSIDE | BEGINS | GOES_ON;
+
     /// A pod of this node.
     pub(crate) const fn pod(slot: u32, begins: Option<bool>) -> Self {
-        Self { slot, inside: Some(true), host: false, begins, leaves: false, via: None }
+        Self { slot, marks: INSIDE | begins_mark(begins) }
     }
 
     /// The host.
     pub(crate) const fn host(begins: bool, leaves: bool) -> Self {
-        Self { slot: 0, inside: Some(true), host: true, begins: Some(begins), leaves, via: None }
+        Self { slot: 0, marks: INSIDE | HOST | begins_mark(Some(begins)) | if leaves { LEAVES } else { 0 } }
+    }
+
+    /// Somebody on the uplink's side.
+    pub(crate) const fn outside(begins: bool) -> Self {
+        Self { slot: 0, marks: begins_mark(Some(begins)) }
+    }
+
+    /// Another node, which hands over what a client has sent to it.
+    pub(crate) const fn other_node() -> Self {
+        Self { slot: 0, marks: OUTSIDE | HANDED_OVER }
     }
 
     #[inline(always)]
-    fn is_inside<T: Tables>(&self, tables: &T, network: &Network) -> bool {
-        match self.inside {
-            Some(inside) => inside,
-            None => tables.route(&network.src).is_some(),
-        }
+    const fn is(self, mark: u32) -> bool {
+        self.marks & mark != 0
+    }
+
+    /// The sender is a process or a pod of this node.
+    #[inline(always)]
+    const fn is_here(self) -> bool {
+        self.slot != 0 || self.is(HOST)
+    }
+
+    /// The sender is the host.
+    #[inline(always)]
+    pub(crate) const fn is_host(self) -> bool {
+        self.is(HOST)
     }
 
     #[inline(always)]
-    fn may_begin<T: Tables>(&self, tables: &T, network: &Network) -> bool {
-        match self.begins {
-            Some(begins) => begins,
-            None => is_beside_pods(tables, &network.dst),
-        }
+    fn is_inside<T: Tables>(self, tables: &T, network: &Network) -> bool {
+        self.is(INSIDE) || !self.is(OUTSIDE) && tables.route(&network.src).is_some()
+    }
+
+    #[inline(always)]
+    fn may_begin<T: Tables>(self, tables: &T, network: &Network) -> bool {
+        self.is(BEGINS) || !self.is(GOES_ON) && is_beside_pods(tables, &network.dst)
+    }
+}
+
+const fn begins_mark(begins: Option<bool>) -> u32 {
+    match begins {
+        Some(true) => BEGINS,
+        Some(false) => GOES_ON,
+        None => 0,
     }
 }
 
@@ -82,17 +123,15 @@ pub(crate) enum Step {
     Refused(Refusal),
 }
 
-/// A packet that may be of a connection to a service: it is translated if it is, and sent on its way.
+/// A packet that may be of a connection to a service, whose addresses are in `work`: it is translated if it is, and sent on
+/// its way.
 #[inline(always)]
-pub(crate) fn serve<P: Resizable + ?Sized, T: Tables>(
+pub fn serve<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
-    network: &Network,
-    from: &From<'_>,
-    work: Option<&mut Work>,
+    from: From,
+    work: &mut Work,
 ) -> Verdict {
-    let Some(work) = work else { return discard(tables, from.slot, DropReason::Inconsistent) };
-    work.network = *network;
     match payload(packet, &work.network, &mut work.transport) {
         Payload::Transport => {}
         Payload::Error(icmp) => return error(packet, tables, from, icmp, work),
@@ -104,7 +143,7 @@ pub(crate) fn serve<P: Resizable + ?Sized, T: Tables>(
         Step::Translated => {}
         Step::Refused(refusal) => return reject(packet, tables, &work.network, from, &refusal),
     }
-    if (from.slot != 0 || from.host) && !tables.is_tracked(from.slot) {
+    if from.is_here() && !tables.is_tracked(from.slot) {
         tables.track(from.slot);
     }
     forget_who_handed_over(from, &mut work.value);
@@ -125,9 +164,9 @@ fn send<P: Packet + ?Sized, T: Tables>(
     tables: &T,
     network: &Network,
     value: &ConntrackValue,
-    from: &From<'_>,
+    from: From,
 ) -> Verdict {
-    if from.leaves {
+    if from.is(LEAVES) {
         return Verdict::Pass;
     }
     if !is_unspecified(&value.node) {
@@ -137,7 +176,7 @@ fn send<P: Packet + ?Sized, T: Tables>(
 }
 
 #[inline(always)]
-fn step<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
+fn step<T: Tables>(tables: &T, from: From, work: &mut Work) -> Step {
     if let Err(refusal) = complete(tables, work) {
         // Only who may be talking to a service needs the ports.
         let asks = from.may_begin(tables, &work.network);
@@ -149,19 +188,19 @@ fn step<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
 
 /// Whether the packet of `work.key` goes on with a connection.
 #[inline(always)]
-pub(crate) fn goes_on<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> bool {
+pub(crate) fn goes_on<T: Tables>(tables: &T, from: From, work: &mut Work) -> bool {
     if !known(tables, work) {
         return false;
     }
     // What one node handed over is followed anew when another one does.
     let value = &work.value;
     let followed = value.service_id == 0 && value.flags & CT_REPLY == 0;
-    !followed || from.via.is_some_and(|via| same(&value.node, via))
+    !followed || from.is(HANDED_OVER) && same(&value.node, &work.via)
 }
 
 /// What the first packet of a connection does.
 #[inline(always)]
-pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> Step {
+pub(crate) fn start<T: Tables>(tables: &T, from: From, work: &mut Work) -> Step {
     let translated = |result: Result<(), Refusal>| match result {
         Ok(()) => Step::Translated,
         Err(refusal) => Step::Refused(refusal),
@@ -169,15 +208,15 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
     let begins = from.may_begin(tables, &work.network);
     if begins {
         // Another node hands over what came to its own node ports.
-        let serving = if from.via.is_some() { ADDRESS_NODE_PORT | ADDRESS_NODE } else { ADDRESS_NODE_PORT };
+        let serving = if from.is(HANDED_OVER) { ADDRESS_NODE_PORT | ADDRESS_NODE } else { ADDRESS_NODE_PORT };
         let key = &work.key;
         match frontend(tables, &key.dst, key.dst_port, key.proto, serving) {
             Frontend::Service(service) => {
                 let place = Place {
                     inside: from.is_inside(tables, &work.network),
-                    host: from.host,
-                    here: from.host || from.slot != 0,
-                    sent_here: from.via.is_some(),
+                    host: from.is(HOST),
+                    here: from.is_here(),
+                    sent_here: from.is(HANDED_OVER),
                 };
                 return translated(begin(tables, &service, place, work));
             }
@@ -190,24 +229,21 @@ pub(crate) fn start<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) -> 
             Frontend::None => {}
         }
     }
-    match from.via {
-        // To a backend on this node: one of its pods, or the host.
-        Some(via) if begins || tables.pod(&work.key.dst).is_some() => translated(follow(tables, via, work)),
-        _ => {
-            begin_beside(tables, from, work);
-            Step::Unrelated
-        }
+    // To a backend on this node: one of its pods, or the host.
+    if from.is(HANDED_OVER) && (begins || tables.pod(&work.key.dst).is_some()) {
+        return translated(follow(tables, work));
     }
+    begin_beside(tables, from, work);
+    Step::Unrelated
 }
 
 /// A connection of this node that begins beside services may have the port of a former one to the same backend by a service:
 /// its answers are not that one's. Should the former one go on, it begins anew.
 #[inline(always)]
-fn begin_beside<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) {
+fn begin_beside<T: Tables>(tables: &T, from: From, work: &mut Work) {
     let Work { transport, key, value, other_key, .. } = work;
-    let is_ours = from.slot != 0 || from.host;
     let opens = transport.proto != TCP || transport.tcp_flags & (SYN | ACK) == SYN;
-    if !is_ours || !opens {
+    if !from.is_here() || !opens {
         return;
     }
     *other_key = nat::answer(key);
@@ -223,7 +259,7 @@ fn begin_beside<T: Tables>(tables: &T, from: &From<'_>, work: &mut Work) {
 fn error<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
-    from: &From<'_>,
+    from: From,
     icmp: u32,
     work: &mut Work,
 ) -> Verdict {
@@ -243,9 +279,9 @@ fn error<P: Resizable + ?Sized, T: Tables>(
 /// What was handed over is not handed on; and of a connection that was, the node in the entry of the client's packets is
 /// where they came from.
 #[inline(always)]
-pub(crate) fn forget_who_handed_over(from: &From<'_>, value: &mut ConntrackValue) {
+pub(crate) fn forget_who_handed_over(from: From, value: &mut ConntrackValue) {
     let is_origin = value.service_id == 0 && value.flags & CT_REPLY == 0;
-    if from.via.is_some() || is_origin {
+    if from.is(HANDED_OVER) || is_origin {
         value.node = Addr16::UNSPECIFIED;
     }
 }
@@ -256,9 +292,9 @@ fn forward_from<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
-    from: &From<'_>,
+    from: From,
 ) -> Verdict {
-    if from.host {
+    if from.is(HOST) {
         return Verdict::Pass;
     }
     forward(packet, tables, network, Way::of(tables, &network.dst), from.slot)
@@ -293,7 +329,7 @@ fn complain<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
-    from: &From<'_>,
+    from: From,
     mtu: u32,
 ) -> Verdict {
     answer(packet, tables, network, from, DropReason::TooBig, Complaint::TooBig(mtu))
@@ -306,7 +342,7 @@ fn reject<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
-    from: &From<'_>,
+    from: From,
     refusal: &Refusal,
 ) -> Verdict {
     if matches!(refusal.reason, DropReason::UnknownConnection) {
@@ -325,7 +361,7 @@ fn answer<P: Resizable + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
-    from: &From<'_>,
+    from: From,
     reason: DropReason,
     complaint: Complaint,
 ) -> Verdict {
@@ -335,13 +371,13 @@ fn answer<P: Resizable + ?Sized, T: Tables>(
 
 /// Whether the sender may be answered: not over the overlay, where the client is another node's.
 #[inline(always)]
-fn is_told<T: Tables>(tables: &T, from: &From<'_>) -> bool {
-    !from.leaves && from.via.is_none() && tables.may_answer()
+fn is_told<T: Tables>(tables: &T, from: From) -> bool {
+    !from.is(LEAVES | HANDED_OVER) && tables.may_answer()
 }
 
 /// The packet has become the answer, or ends here.
 #[inline(always)]
-fn answered<T: Tables>(tables: &T, from: &From<'_>, reason: DropReason, told: bool) -> Verdict {
+fn answered<T: Tables>(tables: &T, from: From, reason: DropReason, told: bool) -> Verdict {
     if !told {
         return discard(tables, from.slot, reason);
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    cases::{Memory, PacketBuilder, TEST_IFINDEX, table},
+    cases::{Hook, Memory, PacketBuilder, TEST_IFINDEX, table},
     checksum,
     packet::ETHERNET_LEN,
 };
@@ -36,9 +36,9 @@ fn where_rules_carry_services_a_pods_packet_is_counted_and_left_to_them() {
     let tables = Memory { carries: false, ..node() };
     let own = PacketBuilder::udp("10.244.1.5", "10.244.1.6").build();
     let forged = PacketBuilder::udp("10.244.1.9", "10.244.1.6").build();
-    let verdict = |packet: &[u8]| from_pod(&mut packet.to_vec(), &tables, TEST_IFINDEX, || None);
-    assert_eq!(verdict(&own), Verdict::Pass);
-    assert!(matches!(verdict(&forged), Verdict::Drop(DropReason::SourceNotOwned)));
+    let entry = |packet: &[u8]| from_pod(&mut packet.to_vec(), &tables, TEST_IFINDEX, || None);
+    assert_eq!(entry(&own), PASS);
+    assert!(matches!(entry(&forged), Entry::Done(Verdict::Drop(DropReason::SourceNotOwned))));
     let counted = tables.counters.borrow().values().map(|counters| counters.tx_packets).sum::<u64>();
     assert_eq!(counted, 1);
 }
@@ -53,16 +53,19 @@ proptest! {
         packet.extend(ethertype);
         packet.extend(body);
         let tables = node();
-        let mut work = [Work::EMPTY; 5];
-        let [a, b, c, d, e] = &mut work;
         let via = crate::cases::address("172.29.0.12");
-        let _verdicts = (
-            from_pod(&mut packet.clone(), &tables, TEST_IFINDEX, || Some(a)),
-            to_pod(&mut packet.clone(), &tables, TEST_IFINDEX, || Some(b)),
-            from_uplink(&mut packet.clone(), &tables, || Some(c)),
-            to_uplink(&mut packet.clone(), &tables, false, || Some(d)),
-            from_overlay(&mut packet, &tables, &via, || Some(e)),
-        );
+        let hooks = [
+            Hook::FromPod,
+            Hook::ToPod,
+            Hook::FromUplink,
+            Hook::ToUplink,
+            Hook::ThroughToUplink,
+            Hook::FromOverlay(via),
+        ];
+        for hook in hooks {
+            let (mut packet, mut work) = (packet.clone(), Work::EMPTY);
+            let _verdict = hook.run(&mut packet, &tables, &mut work);
+        }
     }
 
     #[test]
@@ -74,8 +77,8 @@ proptest! {
         let built = PacketBuilder::udp("10.244.1.5", "10.244.1.6").hops(hops).options(options).payload(&payload);
         let before = built.build();
         let mut after = before.clone();
-        let verdict = from_pod(&mut after, &node(), TEST_IFINDEX, || None);
-        prop_assert!(matches!(verdict, Verdict::RedirectPeer { .. }), "{verdict:?}");
+        let entry = from_pod(&mut after, &node(), TEST_IFINDEX, || None);
+        prop_assert!(matches!(entry, Entry::Done(Verdict::RedirectPeer { .. })), "{entry:?}");
         let header = 20 + options * 4;
         prop_assert_eq!(checksum::full(&after[ETHERNET_LEN..ETHERNET_LEN + header]), 0);
         prop_assert_eq!(&after[12..22], &before[12..22]);

@@ -82,7 +82,7 @@ pub(crate) fn dispatch<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     network: &Network,
-    from: &From<'_>,
+    from: From,
     flags: u16,
 ) -> Verdict {
     if tables.forwarding() == FORWARD_BY_STACK {
@@ -102,7 +102,7 @@ pub(crate) fn dispatch<P: Packet + ?Sized, T: Tables>(
                 tables.track(0);
                 return Verdict::Pass;
             }
-            if from.host {
+            if from.is_host() {
                 // On its way out of the uplink already.
                 return Verdict::Pass;
             }
