@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::{
     bpf,
     build::{self, Profile},
-    setup, step,
+    setup,
     vm::{self, Event, Initramfs, Kernel, Machine, Step, kernel::RELEASES},
 };
 
@@ -72,12 +72,7 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
     bpf::build()?;
     build::guest()?;
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
-    let mut cargo = build::cargo();
-    cargo.args(["build", "--locked", "--package", "fairlead-bench"]);
-    if profile == Profile::Release {
-        cargo.arg("--release");
-    }
-    step::quiet("build the benchmark", &mut cargo)?;
+    build::binaries(profile)?;
     let release = RELEASES.iter().find(|row| row.version == KERNEL).expect("a row of the table");
     let kernel = Kernel::of(*release)?;
     let seeds = if args.once { &SEEDS[..1] } else { &SEEDS };

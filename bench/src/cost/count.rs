@@ -42,7 +42,7 @@ impl Plan {
         let (sockets, warm_ups) = (32, 20);
         match op {
             Op::Connect | Op::NodePortLocal | Op::NodePortRemote => {
-                Self { sockets: 16, warm_ups, length: Length::Ticks(4), counts: 2, quarters: 0..2 }
+                Self { sockets: 16, warm_ups, length: Length::Ticks(2), counts: 2, quarters: 0..2 }
             }
             // What it costs falls with the window, which grows for long, for some sooner: of each the same part is counted.
             Op::Bulk => Self { sockets, warm_ups: 4, length: Length::Times(4), counts: 2, quarters: 1..3 },

@@ -51,7 +51,7 @@ async fn list(arguments: &[&str]) -> Result<Option<String>, KernelError> {
 /// # Errors
 /// A script is refused; what it says has not happened then.
 pub async fn apply(scripts: &Scripts) -> Result<(), KernelError> {
-    for script in [&scripts.cleaning, &scripts.change].into_iter().flatten() {
+    for script in scripts.all() {
         run(script).await?;
     }
     Ok(())

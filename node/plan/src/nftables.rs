@@ -35,13 +35,28 @@ pub struct Observed {
     pub sizes: BTreeMap<String, usize>,
 }
 
+/// How many chains are filled in one transaction. For each of their maps the kernel looks through all of the transaction
+/// (`__nft_set_trans_bind` and `nft_set_lookup_byid` in net/netfilter/nf_tables_api.c), so that one of ten thousand services takes
+/// a hundred times as long as one of a thousand.
+const AHEAD_MAX: usize = 512;
+
 /// What to give to `nft -f`, in order. Each script is one transaction.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scripts {
     /// Deletes chains that were emptied before.
     pub cleaning: Option<String>,
+    /// Fill chains to which nothing leads yet, when there are many.
+    pub ahead: Vec<String>,
     /// The change.
     pub change: Option<String>,
+}
+
+impl Scripts {
+    /// All of them, in order.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        let texts = self.cleaning.iter().chain(&self.ahead).chain(&self.change);
+        texts.map(String::as_str)
+    }
 }
 
 /// Makes scripts; knows what the last ones wrote.
@@ -151,8 +166,10 @@ impl Planner {
         self.resting.retain(|chain, _| !change.chains.get(chain).is_some_and(Option::is_some));
         let gone = change.chains.iter().filter(|(_, content)| content.is_none());
         self.resting.extend(gone.map(|(chain, _)| (chain.clone(), now_ms)));
-        let fixed = observed.is_some().then(|| fixed::script(&self.config, self.family));
-        Scripts { cleaning, change: change.script(self.family, fixed) }
+        let writes_all = observed.is_some();
+        let ahead = change.take_ahead(self.family, writes_all);
+        let fixed = writes_all.then(|| fixed::script(&self.config, self.family));
+        Scripts { cleaning, ahead, change: change.script(self.family, fixed) }
     }
 
     /// Deletes the chains that have rested.
@@ -198,6 +215,8 @@ impl Planner {
 struct Change {
     /// New content of chains; none empties them.
     chains: BTreeMap<String, Option<Vec<String>>>,
+    /// Chains to which nothing leads, because they were not there before.
+    fresh: BTreeSet<String>,
     /// Affinity sets with their timeouts; none deletes them.
     sets: BTreeMap<String, Option<u32>>,
     /// Sets that are to be deleted before they are made.
@@ -214,6 +233,9 @@ impl Change {
         // A set is remade with the timeout it should have; all that names it is written anew then.
         let retimed = old.sets.iter().any(|(set, secs)| new.sets.get(set).is_some_and(|new| new != secs));
         for (chain, rules) in &new.chains {
+            if !old.chains.contains_key(chain) {
+                self.fresh.insert(chain.clone());
+            }
             if retimed || old.chains.get(chain) != Some(rules) {
                 self.chains.insert(chain.clone(), Some(rules.clone()));
             }
@@ -237,6 +259,7 @@ impl Change {
 
     /// Takes into account what the kernel has already: leftovers go, and affinities that are right stay.
     fn over(&mut self, observed: &Observed) {
+        self.fresh.retain(|chain| !observed.chains.contains(chain));
         for chain in observed.chains.iter().filter(|chain| service::is_service_chain(chain)) {
             self.chains.entry(chain.clone()).or_insert(None);
         }
@@ -251,6 +274,30 @@ impl Change {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Takes the fresh chains out of the transaction and makes transactions of them that can go before it, if they are many. Not
+    /// where a set is remade, which must not be named meanwhile.
+    fn take_ahead(&mut self, family: Family, writes_all: bool) -> Vec<String> {
+        if self.fresh.len() <= AHEAD_MAX || !self.remade.is_empty() {
+            return Vec::new();
+        }
+        let mut chains = std::mem::take(&mut self.chains);
+        let (fresh, rest) = chains.into_iter().partition(|(chain, _)| self.fresh.contains(chain));
+        (chains, self.chains) = (fresh, rest);
+        let mut sets = std::mem::take(&mut self.sets);
+        let (new, rest) = sets.into_iter().partition(|(_, secs)| secs.is_some());
+        (sets, self.sets) = (new, rest);
+        let declared = if writes_all { fixed::declarations(family) } else { String::new() };
+        let names = chains.iter().map(|(chain, _)| (chain.clone(), Some(Vec::new()))).collect();
+        let declare = Self { chains: names, sets, ..Self::default() };
+        let mut scripts = vec![declare.script(family, Some(declared))];
+        while !chains.is_empty() {
+            let rest = chains.keys().nth(AHEAD_MAX).cloned().map(|first| chains.split_off(&first));
+            scripts.push(Self { chains, ..Self::default() }.script(family, None));
+            chains = rest.unwrap_or_default();
+        }
+        scripts.into_iter().flatten().collect()
     }
 
     /// In an order in which nothing is named before it is there or removed while it is named.

@@ -108,18 +108,12 @@ pub(super) const fn address_type(family: Family) -> &'static str {
     }
 }
 
-/// Makes all of it, or empties what is there, but for the chains and affinity sets of services.
-pub(super) fn script(config: &Config, family: Family) -> String {
+/// Makes what rules of services name, unless it is there, and changes nothing.
+pub(super) fn declarations(family: Family) -> String {
     let table = table(family);
     let mut text = format!("add table {table} {{ comment \"rules for kube-proxy\" ; }}\n");
-    // The priority of a chain that is there cannot be changed: it is made anew within the transaction.
-    for (name, kind, hook, priority) in BASE_CHAINS {
-        let _ = writeln!(text, "add chain {table} {name}\ndelete chain {table} {name}");
-        let _ =
-            writeln!(text, "add chain {table} {name} {{ type {kind} hook {hook} priority {priority} ; }}");
-    }
     for chain in CHAINS {
-        let _ = writeln!(text, "add chain {table} {chain}\nflush chain {table} {chain}");
+        let _ = writeln!(text, "add chain {table} {chain}");
     }
     let address = address_type(family);
     for (kind, name, key, comment) in CONTAINERS {
@@ -128,7 +122,25 @@ pub(super) fn script(config: &Config, family: Family) -> String {
             None => format!("{address}{}", key.replace("ADDRESS", address)),
         };
         let _ = writeln!(text, "add {kind} {table} {name} {{ type {key} ; comment \"{comment}\" ; }}");
+    }
+    text
+}
+
+/// Makes all of it, or empties what is there, but for the chains and affinity sets of services.
+pub(super) fn script(config: &Config, family: Family) -> String {
+    let table = table(family);
+    let mut text = declarations(family);
+    for chain in CHAINS {
+        let _ = writeln!(text, "flush chain {table} {chain}");
+    }
+    for (kind, name, ..) in CONTAINERS {
         let _ = writeln!(text, "flush {kind} {table} {name}");
+    }
+    // The priority of a chain that is there cannot be changed: it is made anew within the transaction.
+    for (name, kind, hook, priority) in BASE_CHAINS {
+        let _ = writeln!(text, "add chain {table} {name}\ndelete chain {table} {name}");
+        let _ =
+            writeln!(text, "add chain {table} {name} {{ type {kind} hook {hook} priority {priority} ; }}");
     }
     for (from, only, to) in JUMPS {
         let _ = writeln!(text, "add rule {table} {from} {only}jump {to}");

@@ -30,7 +30,7 @@ impl Host {
 
     fn sync(&mut self, view: &View, scope: Scope<'_>) -> Option<String> {
         let scripts = self.planner.plan(view, scope, self.now_ms);
-        for script in [&scripts.cleaning, &scripts.change].into_iter().flatten() {
+        for script in scripts.all() {
             self.table.run(script);
         }
         scripts.change
@@ -244,4 +244,44 @@ fn a_rule_or_element_that_somebody_took_away_is_missed() {
     flushed.run("flush chain ip kube-proxy masquerading\n");
     assert!(!host.planner.is_intact(&flushed.observe()));
     assert!(!host.planner.is_intact(&Observed::default()));
+}
+
+#[test]
+fn many_chains_are_filled_before_anything_leads_to_them() {
+    let many = |numbers: std::ops::RangeInclusive<u8>| {
+        numbers.flat_map(|number| {
+            let mut service = service(number);
+            service.affinity_secs = u32::from(number % 2) * 60;
+            let endpoints =
+                (1..=4).map(|node| endpoint(&format!("10.244.{node}.{number}"), "there")).collect();
+            [Put::PutService(service), slice(number, endpoints)]
+        })
+    };
+    let ends = |host: &Host, number: u8| host.ends(POD, &format!("10.96.0.{number}"), 80).len();
+    for leftover in [Table::default(), host(&table::cluster()).table] {
+        let mut host = Host::over(config(true, false), leftover);
+        let few = view(many(1..=1).collect());
+        host.sync(&few, Scope::All).expect("all of it");
+        let before = host.table.elements(fixed::SERVICE_IPS).len();
+        let everything = changed(few, many(1..=240).collect());
+        let scripts = host.planner.plan(&everything, Scope::All, host.now_ms);
+        let [_declared, filled @ ..] = &scripts.ahead[..] else { panic!("nothing is filled ahead") };
+        let chains = |script: &String| script.lines().filter(|line| line.starts_with("flush chain")).count();
+        assert!(filled.len() > 1 && filled.iter().all(|script| chains(script) <= AHEAD_MAX));
+        for script in &scripts.ahead {
+            host.table.run(script);
+            assert_eq!(host.table.elements(fixed::SERVICE_IPS).len(), before);
+            assert_eq!((ends(&host, 1), host.ends(POD, "10.96.0.2", 80)), (4, vec![End::Dropped]));
+        }
+        host.table.run(&scripts.change.expect("what leads there"));
+        assert!((1..=240).all(|number| ends(&host, number) == 4));
+        assert!(host.planner.is_intact(&host.table.observe()));
+        // From nothing, over what a former process has left, the end is the same.
+        let mut second = Host::over(config(true, false), host.table.clone());
+        second.sync(&everything, Scope::All).expect("all of it");
+        assert_eq!(second.table.observe(), host.table.observe());
+        let mut fresh = Host::new(config(true, false));
+        fresh.sync(&everything, Scope::All).expect("all of it");
+        assert!((1..=240).all(|number| ends(&fresh, number) == 4));
+    }
 }
