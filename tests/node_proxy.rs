@@ -344,6 +344,8 @@ const ASKED: &[Asked] = &[
     ),
     ("fd00:29::b", "[fd00:96::20]:53/UDP", true, &["connected to the backend [fd00:29::c]:5353"]),
     ("172.29.0.11", "10.96.0.20:81/TCP", false, &["refused at once (ECONNREFUSED)", "no-such-port"]),
+    // The API server's own ServiceCIDR says that it is a service's or nobody's.
+    ("172.29.0.11", "10.96.0.99:80/TCP", false, &["refused at once (ECONNREFUSED)", "unknown-address"]),
     (
         "172.29.0.11",
         "10.96.0.30:80/TCP",

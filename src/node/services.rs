@@ -73,7 +73,7 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     cluster_cidr: Vec<Prefix>,
     /// Networks of cluster addresses, one of each family: what is sent to one that nobody has is refused (ebpf mode) or dropped
-    /// (nftables mode)
+    /// (nftables mode) [default: the cluster's ServiceCIDR objects]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<Prefix>,
     /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes, and `fairlead proxy`)
@@ -112,6 +112,11 @@ impl ServiceArgs {
             );
         }
         Ok(())
+    }
+
+    /// Whether it is said where cluster addresses are.
+    pub(crate) fn has_service_networks(&self) -> bool {
+        !self.service_cidr.is_empty()
     }
 
     /// As the agent wants it, for a node with these addresses.

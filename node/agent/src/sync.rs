@@ -76,8 +76,8 @@ pub(crate) struct SyncLoop<S> {
     local: Option<LocalNode>,
     /// The node's interfaces as they were observed, and that nobody has looked at them since.
     interfaces: (Vec<Interface>, bool),
-    /// The networks of services that the kernel was told of.
-    service_networks: Option<Vec<Prefix>>,
+    /// The networks of services that the kernel was told of, and those that it was not.
+    service_networks: Option<(Vec<Prefix>, Vec<Prefix>)>,
     /// The kernel was told that everything is there.
     complete: bool,
     /// Whether routes to pods are ours.
@@ -92,6 +92,16 @@ pub(crate) struct SyncLoop<S> {
     pending: Pending,
     retry_at: Option<Instant>,
     started: Instant,
+}
+
+/// The first network of each family, which are as many as the programs know, and all others.
+fn one_of_each_family((networks, mut left): (Vec<Prefix>, Vec<Prefix>)) -> (Vec<Prefix>, Vec<Prefix>) {
+    let mut first: Vec<Prefix> = Vec::new();
+    for network in networks {
+        let is_known = first.iter().any(|other| other.address.is_ipv4() == network.address.is_ipv4());
+        if is_known { &mut left } else { &mut first }.push(network);
+    }
+    (first, left)
 }
 
 /// Warns of problems that are new.
@@ -322,13 +332,18 @@ impl<S: State> SyncLoop<S> {
             let wanted = entrances(interfaces, networks, self.routing);
             (wanted, service_networks(&self.services, &inner.view))
         });
+        let networks = one_of_each_family(networks);
         let served = self.state.serve_on(&wanted)?;
         self.outputs.stats.update(|stats| stats.interfaces = served);
         if self.service_networks.as_ref() != Some(&networks) {
-            self.state.set_service_networks(&networks)?;
-            if networks.len() < self.services.service_networks.len() {
+            self.state.set_service_networks(&networks.0)?;
+            let known = self.service_networks.as_ref().map(|(_, left)| left);
+            if known != Some(&networks.1) && !networks.1.is_empty() {
+                let left = networks.1.iter().map(|network| format!("{}/{}", network.address, network.length));
                 tracing::warn!(
-                    "--service-cidr has addresses of nodes or pods; those of it that nobody has are not refused"
+                    networks = left.collect::<Vec<_>>().join(", "),
+                    "addresses in these networks of services that no service has are not refused: nodes or pods are in them \
+                     too, or another network of the family is known already"
                 );
             }
             self.service_networks = Some(networks);

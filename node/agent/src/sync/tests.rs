@@ -288,3 +288,38 @@ async fn a_cluster_that_does_not_fit_is_served_in_part_and_the_loop_goes_on() {
     stats.wait_for(|stats| stats.usage.refused == 0 && served()).await.expect("the loop runs");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn networks_of_services_follow_the_cluster_while_it_runs() {
+    let network = |octet: u8| Prefix { address: IpAddr::from([10, octet, 0, 0]), length: 16 };
+    let put = |name: &str, octet: u8| Change::PutServiceNetworks {
+        name: name.into(),
+        networks: vec![network(octet)],
+    };
+    let delete = |name: &str| Change::DeleteServiceNetworks(name.into());
+    let steps = [
+        (vec![put("kubernetes", 96)], vec![network(96)]),
+        (vec![put("a", 112)], vec![network(96)]),
+        (vec![delete("kubernetes")], vec![network(112)]),
+        // Pods of a node are in the first one.
+        (vec![node("node-2", 12), put("a", 244), put("b", 113)], vec![network(113)]),
+        (vec![delete("a"), delete("b")], vec![]),
+    ];
+    let mut running = Running::start(FakeState::default());
+    running.send(true, echo(&[1])).await;
+    running.settled().await;
+    assert_eq!(running.kernel.service_networks(), []);
+    for (changes, expected) in steps {
+        let what = format!("{changes:?}");
+        running.send(false, changes).await;
+        running.settled().await;
+        assert_eq!(running.kernel.service_networks(), expected, "{what}");
+    }
+    running.stop().await;
+    let services = ServiceConfig { service_networks: vec![network(97)], ..ServiceConfig::default() };
+    let mut running = Running::start_with(FakeState::default(), services);
+    running.send(true, vec![put("kubernetes", 96)]).await;
+    running.settled().await;
+    assert_eq!(running.kernel.service_networks(), [network(97)], "the flag has the last word");
+    running.stop().await;
+}
