@@ -282,7 +282,8 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     eventually("the proxy is back", || machine.health("/livez").starts_with("HTTP/1.0 200").then_some(()));
     assert_eq!(machine.answers(), far);
     drop(inside);
-    let mut proxy = a_busy_node_explains_itself(&machine, proxy);
+    let proxy = a_busy_node_explains_itself(&machine, proxy);
+    let mut proxy = a_node_keeps_cluster_addresses_to_the_cluster(&machine, proxy);
     let _inside = InCgroup::enter(&clients);
 
     machine.must(&["delete", "endpointslices", "web-ipv4", "web-ipv6"], None);
@@ -438,6 +439,42 @@ fn a_busy_node_explains_itself(machine: &Machine, mut proxy: Process) -> Process
                 assert!(text.contains(part), "{part:?} in {text}");
             }
         }
+    }
+    proxy
+}
+
+/// A client outside with a route to a cluster address, before and while the node denies it.
+fn a_node_keeps_cluster_addresses_to_the_cluster(machine: &Machine, mut proxy: Process) -> Process {
+    let to: SocketAddr = "10.96.0.20:80".parse().unwrap();
+    let other = &machine.topology.b.netns;
+    let route = ["route", "add", "10.96.0.20", "via", "172.29.0.11", "dev", UPLINK, "src", BUSY_CLIENT];
+    other.ip(&route);
+    let bpffs = machine.bpffs().display().to_string();
+    let rows: [(&[&str], Result<&str, ErrorKind>, &[&str]); 2] = [
+        (&["--forwarding=masquerade"], Ok("far"), &["sent to the backend 172.29.0.12:8080"]),
+        (
+            &["--forwarding=masquerade", "--deny-outside-cluster-ips"],
+            Err(ErrorKind::TimedOut),
+            &["dropped", "outside-not-allowed"],
+        ),
+    ];
+    for (options, expected, said) in rows {
+        proxy.0.kill().unwrap();
+        proxy.0.wait().unwrap();
+        proxy = machine.proxy_with(options);
+        eventually("the proxy is ready", || {
+            machine.health("/healthz").starts_with("HTTP/1.0 200").then_some(())
+        });
+        let question = [("172.29.0.200", "10.96.0.20:80/TCP", expected.is_ok(), said)];
+        explains(machine, &["--bpffs", &bpffs], &question);
+        let found = other.run(|| connect(to).and_then(|mut stream| ask(&mut stream)));
+        assert_eq!(found.as_deref().map_err(std::io::Error::kind), expected, "{options:?}");
+        // Nodes and pods do not come from outside.
+        explains(
+            machine,
+            &["--bpffs", &bpffs],
+            &[("172.29.0.11", "10.96.0.20:80/TCP", true, &["connected to"])],
+        );
     }
     proxy
 }

@@ -66,6 +66,10 @@ pub(crate) struct ServiceArgs {
     /// Do not serve `spec.externalIPs` of services: whoever may write a Service can take any address with them
     #[arg(long)]
     ignore_external_ips: bool,
+    /// Deny clients outside the cluster the cluster addresses of services, which else serve whoever has a route to them; what
+    /// they send is dropped (ebpf mode)
+    #[arg(long)]
+    deny_outside_cluster_ips: bool,
     /// Masquerade everything that is sent to a cluster address (iptables, nftables and ipvs modes)
     #[arg(long)]
     masquerade_all: bool,
@@ -111,7 +115,7 @@ impl ServiceArgs {
                  needs it, and clients outside are masqueraded with --forwarding=masquerade; leave it out"
             );
         }
-        Ok(())
+        check_denial(self.deny_outside_cluster_ips, mode)
     }
 
     /// Whether it is said where cluster addresses are.
@@ -136,6 +140,7 @@ impl ServiceArgs {
                 overlay_port: self.overlay_port,
                 xdp: self.xdp,
                 sockets_of_host_only: self.socket_lb_host_only,
+                deny_outside: self.deny_outside_cluster_ips,
                 node_ports: self.service_node_port_range.clone(),
                 masquerade_ports: self.masquerade_ports.clone(),
                 masquerade_mark: 1 << self.masquerade_bit,
@@ -167,6 +172,17 @@ impl ServiceArgs {
             },
         }
     }
+}
+
+/// Refuses `--deny-outside-cluster-ips` where it would not be kept.
+pub(crate) fn check_denial(deny_outside: bool, mode: ProxyMode) -> anyhow::Result<()> {
+    if deny_outside && mode != ProxyMode::Ebpf {
+        bail!(
+            "--deny-outside-cluster-ips is for ebpf mode: the rules of {mode} mode serve cluster addresses to everybody; \
+             leave it out, or filter on the way to the nodes"
+        );
+    }
+    Ok(())
 }
 
 fn single(address: IpAddr) -> Prefix {
@@ -260,6 +276,10 @@ mod tests {
             Only::try_parse_from(arguments).expect("it is a flag").services.check(mode).is_ok()
         };
         assert!(!check(&["--masquerade-all"], ProxyMode::Ebpf));
+        for mode in [ProxyMode::Iptables, ProxyMode::Nftables, ProxyMode::Ipvs] {
+            assert!(!check(&["--deny-outside-cluster-ips"], mode), "{mode}");
+        }
+        assert!(check(&["--deny-outside-cluster-ips"], ProxyMode::Ebpf));
         assert!(check(&["--masquerade-all"], ProxyMode::Iptables) && check(&[], ProxyMode::Ebpf));
     }
 
@@ -268,6 +288,7 @@ mod tests {
         let config = parse(&[
             "--forwarding=direct",
             "--socket-lb-host-only",
+            "--deny-outside-cluster-ips",
             "--service-node-port-range=20000-20100",
             "--nodeport-addresses=192.0.2.9/24,primary",
             "--map-size=conntrack=1000000",
@@ -276,6 +297,7 @@ mod tests {
         .expect("valid");
         let options = config.options;
         assert_eq!((options.forwarding, options.sockets_of_host_only), (Forwarding::Direct, true));
+        assert!(options.deny_outside);
         assert_eq!((options.node_ports, options.capacities.conntrack), (20_000..=20_100, 1_000_000));
         let network =
             |address: &str, length| Prefix { address: address.parse().expect("an address"), length };

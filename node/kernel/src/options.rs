@@ -136,6 +136,8 @@ pub struct ServiceOptions {
     /// The socket hooks translate for the host's namespace only; pods' connections are left to the link programs, so
     /// that a mesh in the pod sees the service's address.
     pub sockets_of_host_only: bool,
+    /// Clients outside the cluster are denied cluster addresses.
+    pub deny_outside: bool,
     /// Where node ports are.
     pub node_ports: RangeInclusive<u16>,
     /// Ports to masquerade with. They should lie outside `net.ipv4.ip_local_port_range`, and are reserved besides.
@@ -152,8 +154,8 @@ impl ServiceOptions {
     /// What a planner has to keep to.
     pub fn limits(&self) -> Limits {
         let Capacities { services, slots, backends, .. } = self.capacities;
-        let node_ports = self.node_ports.clone();
-        Limits { frontends: services, slots, backends, node_ports, ..Limits::default() }
+        let (node_ports, deny_outside) = (self.node_ports.clone(), self.deny_outside);
+        Limits { frontends: services, slots, backends, node_ports, deny_outside, ..Limits::default() }
     }
 }
 
@@ -164,6 +166,7 @@ impl Default for ServiceOptions {
             overlay_port: OVERLAY_PORT,
             xdp: Xdp::default(),
             sockets_of_host_only: false,
+            deny_outside: false,
             node_ports: NODE_PORTS,
             masquerade_ports: 61_000..=65_535,
             // kube-proxy's.

@@ -25,7 +25,8 @@ impl LocalNode {
     }
 }
 
-/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node ports.
+/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node ports,
+/// and whom they serve.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Of `SERVICES`.
@@ -40,6 +41,8 @@ pub struct Limits {
     pub addresses: u32,
     /// Where node ports are.
     pub node_ports: RangeInclusive<u16>,
+    /// Clients outside the cluster are denied cluster addresses.
+    pub deny_outside: bool,
 }
 
 /// The API server's default range of node ports.
@@ -54,6 +57,7 @@ impl Default for Limits {
             source_ranges: names::SOURCE_RANGES.capacity,
             addresses: names::ADDRESSES.capacity,
             node_ports: NODE_PORTS,
+            deny_outside: false,
         }
     }
 }
