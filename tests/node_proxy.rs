@@ -443,6 +443,12 @@ fn a_busy_node_explains_itself(machine: &Machine, mut proxy: Process) -> Process
     proxy
 }
 
+/// How another proxy is started, whether a client outside reaches a cluster address then, and what is said.
+const GUARDED: &[(&[&str], bool, &[&str])] = &[
+    (&["--forwarding=masquerade"], true, &["sent to the backend 172.29.0.12:8080"]),
+    (&["--forwarding=masquerade", "--deny-outside-cluster-ips"], false, &["dropped", "outside-not-allowed"]),
+];
+
 /// A client outside with a route to a cluster address, before and while the node denies it.
 fn a_node_keeps_cluster_addresses_to_the_cluster(machine: &Machine, mut proxy: Process) -> Process {
     let to: SocketAddr = "10.96.0.20:80".parse().unwrap();
@@ -450,24 +456,17 @@ fn a_node_keeps_cluster_addresses_to_the_cluster(machine: &Machine, mut proxy: P
     let route = ["route", "add", "10.96.0.20", "via", "172.29.0.11", "dev", UPLINK, "src", BUSY_CLIENT];
     other.ip(&route);
     let bpffs = machine.bpffs().display().to_string();
-    let rows: [(&[&str], Result<&str, ErrorKind>, &[&str]); 2] = [
-        (&["--forwarding=masquerade"], Ok("far"), &["sent to the backend 172.29.0.12:8080"]),
-        (
-            &["--forwarding=masquerade", "--deny-outside-cluster-ips"],
-            Err(ErrorKind::TimedOut),
-            &["dropped", "outside-not-allowed"],
-        ),
-    ];
-    for (options, expected, said) in rows {
+    for (options, works, said) in GUARDED {
         proxy.0.kill().unwrap();
         proxy.0.wait().unwrap();
         proxy = machine.proxy_with(options);
         eventually("the proxy is ready", || {
             machine.health("/healthz").starts_with("HTTP/1.0 200").then_some(())
         });
-        let question = [("172.29.0.200", "10.96.0.20:80/TCP", expected.is_ok(), said)];
+        let question = [("172.29.0.200", "10.96.0.20:80/TCP", *works, *said)];
         explains(machine, &["--bpffs", &bpffs], &question);
         let found = other.run(|| connect(to).and_then(|mut stream| ask(&mut stream)));
+        let expected = if *works { Ok("far") } else { Err(ErrorKind::TimedOut) };
         assert_eq!(found.as_deref().map_err(std::io::Error::kind), expected, "{options:?}");
         // Nodes and pods do not come from outside.
         explains(

@@ -42,7 +42,7 @@ pub(crate) struct ServiceArgs {
     /// of `fairlead proxy`) it takes those beside the node ports
     #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = ports)]
     masquerade_ports: RangeInclusive<u16>,
-    /// How many entries a map holds: services, slots, backends, affinity or conntrack; may be repeated
+    /// How many entries a map holds: services, slots, backends, affinity, conntrack or routes; may be repeated
     #[arg(long, value_name = "MAP=ENTRIES", value_parser = map_size)]
     map_size: Vec<(usize, u32)>,
     /// How long an idle TCP connection is remembered
@@ -92,12 +92,13 @@ pub(crate) struct ServiceArgs {
 type SizedMap = (&'static str, fn(&mut Capacities) -> &mut u32);
 
 /// Maps that have a size.
-const MAPS: [SizedMap; 5] = [
+const MAPS: [SizedMap; 6] = [
     ("services", |capacities| &mut capacities.services),
     ("slots", |capacities| &mut capacities.slots),
     ("backends", |capacities| &mut capacities.backends),
     ("affinity", |capacities| &mut capacities.affinity),
     ("conntrack", |capacities| &mut capacities.conntrack),
+    ("routes", |capacities| &mut capacities.routes),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

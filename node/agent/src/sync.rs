@@ -72,6 +72,8 @@ pub(crate) struct SyncLoop<S> {
     /// None until the kernel has been observed, and after a failure.
     planner: Option<Planner>,
     routes: Option<ObservedRoutes>,
+    /// Routes that have no place in the map.
+    no_routes: Option<Problem>,
     /// None until the node's addresses have been observed, and when they may have changed.
     local: Option<LocalNode>,
     /// The node's interfaces as they were observed, and that nobody has looked at them since.
@@ -126,6 +128,7 @@ impl<S: State> SyncLoop<S> {
             life: None,
             planner: None,
             routes: None,
+            no_routes: None,
             local: None,
             interfaces: (Vec::new(), false),
             service_networks: None,
@@ -240,6 +243,10 @@ impl<S: State> SyncLoop<S> {
         let revision = self.outputs.cluster.read(|inner| inner.view.revision());
         let usage = self.planner.as_ref().map(Planner::usage).unwrap_or_default();
         let routes = self.routes.as_ref().map_or(0, |routes| routes.map.len());
+        let routes_refused = match &self.no_routes {
+            Some(Problem::NoRoutes { networks }) => networks.len(),
+            _ => 0,
+        };
         match result {
             Ok(problems) => {
                 self.retry_at = None;
@@ -254,6 +261,7 @@ impl<S: State> SyncLoop<S> {
                     stats.problems = problems;
                     stats.revision = revision;
                     (stats.usage, stats.routes) = (usage, routes);
+                    stats.routes_refused = routes_refused;
                 });
                 let complete = self.outputs.cluster.read(|inner| inner.view.is_complete());
                 self.outputs.ready.send_if_modified(|ready| complete && !std::mem::replace(ready, complete));
@@ -277,11 +285,12 @@ impl<S: State> SyncLoop<S> {
         if self.audit {
             self.repair().await;
         }
-        let problems = match self.rules {
+        let mut problems = match self.rules {
             Some(_) => self.sync_rules(pending).await?,
             None => self.sync_services(pending).await?,
         };
         self.sync_routes(pending).await?;
+        problems.extend(self.no_routes.clone());
         if !self.complete && self.outputs.cluster.read(|inner| inner.view.is_complete()) {
             self.state.complete()?;
             self.complete = true;
@@ -441,7 +450,10 @@ impl<S: State> SyncLoop<S> {
             Some(observed) => observed,
             None => self.state.observe_routes().await?,
         };
-        let mut ops = self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed));
+        let capacity = self.services.options.capacities.routes;
+        let (mut ops, problem) =
+            self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed, capacity));
+        self.no_routes = problem;
         if !self.uses_shortcuts() {
             ops.retain(|op| !matches!(op, Op::PutRoute { .. }));
         }

@@ -75,6 +75,8 @@ pub struct Capacities {
     pub affinity: u32,
     /// Connections that the link programs translate, two entries each.
     pub conntrack: u32,
+    /// Pod networks of other nodes, and one more.
+    pub routes: u32,
 }
 
 impl Default for Capacities {
@@ -85,19 +87,21 @@ impl Default for Capacities {
             backends: names::BACKENDS.capacity,
             affinity: names::AFFINITY.capacity,
             conntrack: names::CONNTRACK.capacity,
+            routes: names::ROUTES.capacity,
         }
     }
 }
 
 impl Capacities {
     /// Maps whose capacity is chosen.
-    pub(crate) fn chosen(&self) -> [(MapSpec, u32); 5] {
+    pub(crate) fn chosen(&self) -> [(MapSpec, u32); 6] {
         [
             (names::SERVICES, self.services),
             (names::SLOTS, self.slots),
             (names::BACKENDS, self.backends),
             (names::AFFINITY, self.affinity),
             (names::CONNTRACK, self.conntrack),
+            (names::ROUTES, self.routes),
         ]
     }
 
@@ -153,9 +157,9 @@ pub struct ServiceOptions {
 impl ServiceOptions {
     /// What a planner has to keep to.
     pub fn limits(&self) -> Limits {
-        let Capacities { services, slots, backends, .. } = self.capacities;
+        let Capacities { services, slots, backends, routes, .. } = self.capacities;
         let (node_ports, deny_outside) = (self.node_ports.clone(), self.deny_outside);
-        Limits { frontends: services, slots, backends, node_ports, deny_outside, ..Limits::default() }
+        Limits { frontends: services, slots, backends, routes, node_ports, deny_outside, ..Limits::default() }
     }
 }
 

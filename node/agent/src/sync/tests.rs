@@ -323,3 +323,33 @@ async fn networks_of_services_follow_the_cluster_while_it_runs() {
     assert_eq!(running.kernel.service_networks(), [network(97)], "the flag has the last word");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn pod_networks_that_have_no_place_are_told_and_keep_nothing_else_waiting() {
+    let mut services = ServiceConfig::default();
+    // The last entry stays free.
+    services.options.capacities.routes = 3;
+    let kernel = FakeState::default();
+    let mut running = Running::start_with(kernel.clone(), services);
+    let mut changes = echo(&[1]);
+    changes.extend([node("node-1", 1), node("node-2", 2), node("node-3", 3)]);
+    running.send(true, changes).await;
+    running.settled().await;
+    running.ready.wait_for(|ready| *ready).await.expect("the loop runs");
+    let stats = running.stats.read();
+    assert_eq!((stats.routes, stats.routes_refused, stats.failures), (2, 1, 0), "{stats:?}");
+    assert!(stats.problems.iter().any(|problem| problem.contains("10.244.3.0/24")), "{stats:?}");
+    assert_eq!((running.backends(), kernel.routes().kernel.len()), (Some(vec![1]), 3), "all else is there");
+    // What has nothing to do with it does not end it.
+    running.send(false, echo(&[1, 2])).await;
+    running.settled().await;
+    assert_eq!(running.stats.read().problems.len(), 1);
+    // Room comes.
+    running.send(false, vec![Change::DeleteNode("node-2".into())]).await;
+    running.settled().await;
+    let stats = running.stats.read();
+    assert_eq!((stats.routes, stats.routes_refused, stats.problems.len()), (2, 0, 0), "{stats:?}");
+    let other = Prefix { address: IpAddr::from([10, 244, 3, 0]), length: 24 };
+    assert!(kernel.routes().map.contains_key(&other));
+    running.stop().await;
+}

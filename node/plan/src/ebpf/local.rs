@@ -39,6 +39,8 @@ pub struct Limits {
     pub source_ranges: u32,
     /// Of `ADDRESSES`.
     pub addresses: u32,
+    /// Of `ROUTES`.
+    pub routes: u32,
     /// Where node ports are.
     pub node_ports: RangeInclusive<u16>,
     /// Clients outside the cluster are denied cluster addresses.
@@ -56,6 +58,7 @@ impl Default for Limits {
             backends: names::BACKENDS.capacity,
             source_ranges: names::SOURCE_RANGES.capacity,
             addresses: names::ADDRESSES.capacity,
+            routes: names::ROUTES.capacity,
             node_ports: NODE_PORTS,
             deny_outside: false,
         }
