@@ -102,7 +102,10 @@ pub(crate) fn run(args: &ProxyArgs) -> anyhow::Result<()> {
                 let place = place::find(wanted(args), &host)?;
                 let client = kube::Client::try_from(api).context("cannot use the credentials")?;
                 let (socket, listener) = feed_socket(&place.run)?;
-                let feed = Feed::local(listener, client, Pods::OfNode(place.name.clone()))?;
+                let mut feed = Feed::local(listener, client, Pods::OfNode(place.name.clone()))?;
+                if args.services.has_service_networks() {
+                    feed = feed.without_service_networks();
+                }
                 parts.spawn("feed", |stop| async { Ok(feed.run(stop).await?) });
                 (place, socket)
             }

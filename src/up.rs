@@ -12,6 +12,7 @@ use crate::{
     cli::{ClusterArgs, absolute_path},
     daemon,
     down::sweep,
+    node::services::check_denial,
     paths::ClusterPaths,
     server::{NODE_MONITOR_GRACE_SECS, node_monitor_grace},
     store::select::DurabilityArgs,
@@ -75,6 +76,9 @@ pub(crate) struct UpArgs {
     /// How services reach their backends: ebpf, iptables, nftables or ipvs
     #[arg(long, value_name = "MODE", default_value_t = ProxyMode::Ebpf)]
     pub(crate) proxy_mode: ProxyMode,
+    /// Deny clients outside the cluster the cluster addresses of services (ebpf mode)
+    #[arg(long)]
+    pub(crate) deny_outside_cluster_ips: bool,
     /// Return when the nodes are Ready and leave the cluster running
     #[arg(long)]
     pub(crate) detach: bool,
@@ -85,6 +89,7 @@ pub(crate) struct UpArgs {
 
 /// Makes the cluster, keeps it running until a signal, and removes it.
 pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
+    check_denial(args.deny_outside_cluster_ips, args.proxy_mode)?;
     if args.detach && !args.supervisor {
         return detach::run(&args);
     }

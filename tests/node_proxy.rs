@@ -282,7 +282,8 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
     eventually("the proxy is back", || machine.health("/livez").starts_with("HTTP/1.0 200").then_some(()));
     assert_eq!(machine.answers(), far);
     drop(inside);
-    let mut proxy = a_busy_node_explains_itself(&machine, proxy);
+    let proxy = a_busy_node_explains_itself(&machine, proxy);
+    let mut proxy = a_node_keeps_cluster_addresses_to_the_cluster(&machine, proxy);
     let _inside = InCgroup::enter(&clients);
 
     machine.must(&["delete", "endpointslices", "web-ipv4", "web-ipv6"], None);
@@ -344,6 +345,8 @@ const ASKED: &[Asked] = &[
     ),
     ("fd00:29::b", "[fd00:96::20]:53/UDP", true, &["connected to the backend [fd00:29::c]:5353"]),
     ("172.29.0.11", "10.96.0.20:81/TCP", false, &["refused at once (ECONNREFUSED)", "no-such-port"]),
+    // The API server's own ServiceCIDR says that it is a service's or nobody's.
+    ("172.29.0.11", "10.96.0.99:80/TCP", false, &["refused at once (ECONNREFUSED)", "unknown-address"]),
     (
         "172.29.0.11",
         "10.96.0.30:80/TCP",
@@ -436,6 +439,41 @@ fn a_busy_node_explains_itself(machine: &Machine, mut proxy: Process) -> Process
                 assert!(text.contains(part), "{part:?} in {text}");
             }
         }
+    }
+    proxy
+}
+
+/// How another proxy is started, whether a client outside reaches a cluster address then, and what is said.
+const GUARDED: &[(&[&str], bool, &[&str])] = &[
+    (&["--forwarding=masquerade"], true, &["sent to the backend 172.29.0.12:8080"]),
+    (&["--forwarding=masquerade", "--deny-outside-cluster-ips"], false, &["dropped", "outside-not-allowed"]),
+];
+
+/// A client outside with a route to a cluster address, before and while the node denies it.
+fn a_node_keeps_cluster_addresses_to_the_cluster(machine: &Machine, mut proxy: Process) -> Process {
+    let to: SocketAddr = "10.96.0.20:80".parse().unwrap();
+    let other = &machine.topology.b.netns;
+    let route = ["route", "add", "10.96.0.20", "via", "172.29.0.11", "dev", UPLINK, "src", BUSY_CLIENT];
+    other.ip(&route);
+    let bpffs = machine.bpffs().display().to_string();
+    for (options, works, said) in GUARDED {
+        proxy.0.kill().unwrap();
+        proxy.0.wait().unwrap();
+        proxy = machine.proxy_with(options);
+        eventually("the proxy is ready", || {
+            machine.health("/healthz").starts_with("HTTP/1.0 200").then_some(())
+        });
+        let question = [("172.29.0.200", "10.96.0.20:80/TCP", *works, *said)];
+        explains(machine, &["--bpffs", &bpffs], &question);
+        let found = other.run(|| connect(to).and_then(|mut stream| ask(&mut stream)));
+        let expected = if *works { Ok("far") } else { Err(ErrorKind::TimedOut) };
+        assert_eq!(found.as_deref().map_err(std::io::Error::kind), expected, "{options:?}");
+        // Nodes and pods do not come from outside.
+        explains(
+            machine,
+            &["--bpffs", &bpffs],
+            &[("172.29.0.11", "10.96.0.20:80/TCP", true, &["connected to"])],
+        );
     }
     proxy
 }

@@ -42,7 +42,7 @@ pub(crate) struct ServiceArgs {
     /// of `fairlead proxy`) it takes those beside the node ports
     #[arg(long, value_name = "FIRST-LAST", default_value = "61000-65535", value_parser = ports)]
     masquerade_ports: RangeInclusive<u16>,
-    /// How many entries a map holds: services, slots, backends, affinity or conntrack; may be repeated
+    /// How many entries a map holds: services, slots, backends, affinity, conntrack or routes; may be repeated
     #[arg(long, value_name = "MAP=ENTRIES", value_parser = map_size)]
     map_size: Vec<(usize, u32)>,
     /// How long an idle TCP connection is remembered
@@ -66,6 +66,10 @@ pub(crate) struct ServiceArgs {
     /// Do not serve `spec.externalIPs` of services: whoever may write a Service can take any address with them
     #[arg(long)]
     ignore_external_ips: bool,
+    /// Deny clients outside the cluster the cluster addresses of services, which else serve whoever has a route to them; what
+    /// they send is dropped (ebpf mode)
+    #[arg(long)]
+    deny_outside_cluster_ips: bool,
     /// Masquerade everything that is sent to a cluster address (iptables, nftables and ipvs modes)
     #[arg(long)]
     masquerade_all: bool,
@@ -73,7 +77,7 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     cluster_cidr: Vec<Prefix>,
     /// Networks of cluster addresses, one of each family: what is sent to one that nobody has is refused (ebpf mode) or dropped
-    /// (nftables mode)
+    /// (nftables mode) [default: the cluster's ServiceCIDR objects]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     service_cidr: Vec<Prefix>,
     /// Bit of the packet mark that asks for masquerading (iptables, nftables and ipvs modes, and `fairlead proxy`)
@@ -88,12 +92,13 @@ pub(crate) struct ServiceArgs {
 type SizedMap = (&'static str, fn(&mut Capacities) -> &mut u32);
 
 /// Maps that have a size.
-const MAPS: [SizedMap; 5] = [
+const MAPS: [SizedMap; 6] = [
     ("services", |capacities| &mut capacities.services),
     ("slots", |capacities| &mut capacities.slots),
     ("backends", |capacities| &mut capacities.backends),
     ("affinity", |capacities| &mut capacities.affinity),
     ("conntrack", |capacities| &mut capacities.conntrack),
+    ("routes", |capacities| &mut capacities.routes),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,7 +116,12 @@ impl ServiceArgs {
                  needs it, and clients outside are masqueraded with --forwarding=masquerade; leave it out"
             );
         }
-        Ok(())
+        check_denial(self.deny_outside_cluster_ips, mode)
+    }
+
+    /// Whether it is said where cluster addresses are.
+    pub(crate) fn has_service_networks(&self) -> bool {
+        !self.service_cidr.is_empty()
     }
 
     /// As the agent wants it, for a node with these addresses.
@@ -131,6 +141,7 @@ impl ServiceArgs {
                 overlay_port: self.overlay_port,
                 xdp: self.xdp,
                 sockets_of_host_only: self.socket_lb_host_only,
+                deny_outside: self.deny_outside_cluster_ips,
                 node_ports: self.service_node_port_range.clone(),
                 masquerade_ports: self.masquerade_ports.clone(),
                 masquerade_mark: 1 << self.masquerade_bit,
@@ -162,6 +173,17 @@ impl ServiceArgs {
             },
         }
     }
+}
+
+/// Refuses `--deny-outside-cluster-ips` where it would not be kept.
+pub(crate) fn check_denial(deny_outside: bool, mode: ProxyMode) -> anyhow::Result<()> {
+    if deny_outside && mode != ProxyMode::Ebpf {
+        bail!(
+            "--deny-outside-cluster-ips is for ebpf mode: the rules of {mode} mode serve cluster addresses to everybody; \
+             leave it out, or filter on the way to the nodes"
+        );
+    }
+    Ok(())
 }
 
 fn single(address: IpAddr) -> Prefix {
@@ -255,6 +277,10 @@ mod tests {
             Only::try_parse_from(arguments).expect("it is a flag").services.check(mode).is_ok()
         };
         assert!(!check(&["--masquerade-all"], ProxyMode::Ebpf));
+        for mode in [ProxyMode::Iptables, ProxyMode::Nftables, ProxyMode::Ipvs] {
+            assert!(!check(&["--deny-outside-cluster-ips"], mode), "{mode}");
+        }
+        assert!(check(&["--deny-outside-cluster-ips"], ProxyMode::Ebpf));
         assert!(check(&["--masquerade-all"], ProxyMode::Iptables) && check(&[], ProxyMode::Ebpf));
     }
 
@@ -263,6 +289,7 @@ mod tests {
         let config = parse(&[
             "--forwarding=direct",
             "--socket-lb-host-only",
+            "--deny-outside-cluster-ips",
             "--service-node-port-range=20000-20100",
             "--nodeport-addresses=192.0.2.9/24,primary",
             "--map-size=conntrack=1000000",
@@ -271,6 +298,7 @@ mod tests {
         .expect("valid");
         let options = config.options;
         assert_eq!((options.forwarding, options.sockets_of_host_only), (Forwarding::Direct, true));
+        assert!(options.deny_outside);
         assert_eq!((options.node_ports, options.capacities.conntrack), (20_000..=20_100, 1_000_000));
         let network =
             |address: &str, length| Prefix { address: address.parse().expect("an address"), length };

@@ -75,11 +75,13 @@ pub(crate) fn node(paths: &ClusterPaths, program: OsString, args: &UpArgs, index
     ];
     options.extend(node_addresses(index).map(|address| ("--node-ip", address.to_string().into())));
     options.extend(args.images.iter().map(|images| ("--images", images.clone().into())));
+    let mut arguments = arguments("node", &options);
+    arguments.extend(args.deny_outside_cluster_ips.then(|| "--deny-outside-cluster-ips".into()));
     ChildSpec {
         role: name.clone(),
         netns: Some(paths.netns(&name)),
         program,
-        arguments: arguments("node", &options),
+        arguments,
         log: paths.log(&name),
         grace: GRACE,
         ..ChildSpec::default()
@@ -136,7 +138,7 @@ mod tests {
     };
 
     fn up_args() -> UpArgs {
-        let line = "fairlead up --images /images --store-durability deferred --store-sync-interval 50";
+        let line = "fairlead up --images /images --deny-outside-cluster-ips --store-durability deferred --store-sync-interval 50";
         match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Up(args) => args,
             other => panic!("not up: {other:?}"),
@@ -155,6 +157,8 @@ mod tests {
             assert!(Cli::try_parse_from(line).is_ok(), "{:?}", spec.arguments);
             let defers = spec.arguments.windows(2).any(|pair| pair == ["--store-durability", "deferred"]);
             assert_eq!(defers, spec.role == "server");
+            let denies = spec.arguments.iter().any(|argument| argument == "--deny-outside-cluster-ips");
+            assert_eq!(denies, spec.role == "node-1");
             assert!(spec.netns.is_some_and(|path| path.starts_with("/run/netns")));
         }
     }

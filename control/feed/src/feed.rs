@@ -85,6 +85,7 @@ pub struct Feed {
     shared: Shared,
     client: Client,
     pods: Pods,
+    service_networks: bool,
 }
 
 /// Where readers come from.
@@ -138,7 +139,14 @@ impl Feed {
 
     fn with(sockets: Sockets, server: Server, client: Client, pods: Pods) -> Self {
         let index = Index::new(random_epoch(), LOG_CHANGES_MAX);
-        Self { sockets, server, shared: Shared::new(index), client, pods }
+        Self { sockets, server, shared: Shared::new(index), client, pods, service_networks: true }
+    }
+
+    /// Does not ask where addresses of services are: the reader knows.
+    #[must_use]
+    pub fn without_service_networks(mut self) -> Self {
+        self.service_networks = false;
+        self
     }
 
     /// The network addresses where it listens.
@@ -156,7 +164,7 @@ impl Feed {
     /// # Errors
     /// The server cannot accept connections any more.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), FeedError> {
-        let Self { sockets, server, shared, client, pods } = self;
+        let Self { sockets, server, shared, client, pods, service_networks } = self;
         let service = FeedService { shared: shared.clone(), shutdown: shutdown.clone() };
         let serving = async {
             match sockets {
@@ -177,7 +185,7 @@ impl Feed {
             }
         };
         let watching = async {
-            let mut observations = watch::all(&client, &pods).ready_chunks(BATCH_MAX);
+            let mut observations = watch::all(&client, &pods, service_networks).ready_chunks(BATCH_MAX);
             while let Some(batch) = observations.next().await {
                 shared.update(|index| batch.into_iter().for_each(|one| index.observe(one)));
             }

@@ -147,6 +147,9 @@ impl Index {
             Kind::Pod => self.view.pods().map(|pod| pod.name.clone()).collect(),
             Kind::Node => self.view.nodes().map(|node| ObjectName::new("", &node.name)).collect(),
             Kind::Namespace => self.view.namespaces().map(|name| ObjectName::new("", name)).collect(),
+            Kind::ServiceNetworks => {
+                self.view.service_networks().map(|(name, _)| ObjectName::new("", name)).collect()
+            }
             Kind::Corefile => self.view.corefile().map(|_| corefile_name()).into_iter().collect(),
         }
     }

@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Namespace, Node, Pod, PodSpec, Service, ServicePort},
         discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
+        networking::v1::ServiceCIDR,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -67,12 +68,15 @@ pub enum Kind {
     Service,
     /// Pods.
     Pod,
+    /// Networks of services' addresses.
+    ServiceNetworks,
     /// The ConfigMap of the DNS servers.
     Corefile,
 }
 
 impl Kind {
-    /// Those without which nothing is complete; a Corefile need not be there, nor may everybody read one.
+    /// Those without which nothing is complete; networks of services and a Corefile need not be there, nor
+    /// may everybody read them.
     pub const ALL: [Self; 5] = [Self::Namespace, Self::Node, Self::Slice, Self::Service, Self::Pod];
 
     /// The kind and key that a change is about; cluster-wide names have an empty namespace.
@@ -90,6 +94,9 @@ impl Kind {
             Change::PutNamespace(name) | Change::DeleteNamespace(name) => {
                 (Self::Namespace, cluster_wide(name))
             }
+            Change::PutServiceNetworks { name, .. } | Change::DeleteServiceNetworks(name) => {
+                (Self::ServiceNetworks, cluster_wide(name))
+            }
             Change::PutCorefile(_) | Change::DeleteCorefile => (Self::Corefile, corefile_name()),
         }
     }
@@ -102,6 +109,7 @@ impl Kind {
             Self::Pod => Change::DeletePod(name),
             Self::Node => Change::DeleteNode(name.name.to_string()),
             Self::Namespace => Change::DeleteNamespace(name.name.to_string()),
+            Self::ServiceNetworks => Change::DeleteServiceNetworks(name.name.to_string()),
             Self::Corefile => Change::DeleteCorefile,
         }
     }
@@ -173,6 +181,26 @@ impl Indexed for Namespace {
 
     fn delete(&self) -> Change {
         Change::DeleteNamespace(self.metadata.name.clone().unwrap_or_default())
+    }
+}
+
+impl Indexed for ServiceCIDR {
+    const KIND: Kind = Kind::ServiceNetworks;
+
+    fn put(&self) -> Change {
+        let texts = self.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+        Change::PutServiceNetworks {
+            name: self.metadata.name.clone().unwrap_or_default(),
+            networks: texts.filter_map(|text| prefix(text)).collect(),
+        }
+    }
+
+    fn delete(&self) -> Change {
+        Change::DeleteServiceNetworks(self.metadata.name.clone().unwrap_or_default())
+    }
+
+    fn faults(&self) -> Vec<String> {
+        faults::of_service_networks(self)
     }
 }
 

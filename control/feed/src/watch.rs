@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt, future, stream::SelectAll};
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, Resource,
@@ -29,8 +30,12 @@ pub(crate) type Observations = std::pin::Pin<Box<dyn Stream<Item = Observation> 
 /// What a service proxy lacks without pods.
 const WITHOUT_PODS: &str = "pods' host ports are not served here, and flows are without the names of pods";
 
-/// Observations of all kinds, for ever.
-pub(crate) fn all(client: &Client, pods: &Pods) -> SelectAll<Observations> {
+/// What is missing without the networks of services.
+const WITHOUT_NETWORKS: &str =
+    "an address of services that no service has is not refused; --service-cidr says where they are";
+
+/// Observations of all kinds, for ever; of the networks of services if they are asked for.
+pub(crate) fn all(client: &Client, pods: &Pods, service_networks: bool) -> SelectAll<Observations> {
     let everything = watcher::Config::default;
     let more = match pods {
         Pods::All => [
@@ -50,7 +55,13 @@ pub(crate) fn all(client: &Client, pods: &Pods) -> SelectAll<Observations> {
             none(Kind::Corefile),
         ],
     };
+    let networks = if service_networks {
+        of::<ServiceCIDR>(client, everything(), Right::Wanted(WITHOUT_NETWORKS))
+    } else {
+        none(Kind::ServiceNetworks)
+    };
     let always = [
+        networks,
         of::<Node>(client, everything(), Right::Needed),
         of::<EndpointSlice>(client, everything(), Right::Needed),
         of::<Service>(client, everything(), Right::Needed),

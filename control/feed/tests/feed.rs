@@ -4,14 +4,17 @@ use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use fairlead_apiserver::{ApiServer, Config, Pki};
 use fairlead_feed::{Feed, FeedConfig, FeedTls, Pods};
-use fairlead_model::{ObjectName, Update, View};
+use fairlead_model::{ObjectName, Prefix, Update, View};
 use fairlead_store::{EmbeddedConfig, EmbeddedStore};
 use fairlead_wire::{ConnectionState, FeedEndpoint, FeedSource, Subscription};
 use http::{Request, Response};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Pod, Service},
+    networking::v1::ServiceCIDR,
+};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
     client::Body,
 };
 use serde_json::json;
@@ -103,6 +106,15 @@ async fn until_service(subscription: &mut Subscription, view: &mut View, name: &
     snapshots
 }
 
+/// Applies updates until the view has exactly these networks of services.
+async fn until_ranges(subscription: &mut Subscription, view: &mut View, expected: &[&str]) {
+    let text = |network: &Prefix| format!("{}/{}", network.address, network.length);
+    let known = |view: &View| view.service_networks().flat_map(|(_, all)| all).map(text).collect::<Vec<_>>();
+    while known(view) != expected {
+        view.apply(next(subscription).await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_gets_a_snapshot_then_deltas_and_survives_the_feed() {
     let directory = TempDir::new().expect("a directory");
@@ -176,6 +188,7 @@ async fn a_reader_on_the_same_machine_reads_from_a_socket_and_of_one_nodes_pods(
     }
     let path = directory.path().join("feed.sock");
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let api = client.clone();
     let feed = Feed::local(listener, client, Pods::OfNode("n1".into())).expect("a feed");
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(feed.run(shutdown.clone()));
@@ -185,6 +198,14 @@ async fn a_reader_on_the_same_machine_reads_from_a_socket_and_of_one_nodes_pods(
     let names: Vec<_> = view.pods().map(|pod| &*pod.name.name).collect();
     assert_eq!(names, ["on-n1"]);
     assert!(view.service(&ObjectName::new("default", "kubernetes")).is_some());
+    // Which ranges there are is told as they come and go.
+    let ranges = Api::<ServiceCIDR>::all(api);
+    let range = json!({ "metadata": { "name": "more" }, "spec": { "cidrs": ["10.112.0.0/16"] } });
+    let range: ServiceCIDR = serde_json::from_value(range).expect("a range");
+    ranges.create(&PostParams::default(), &range).await.expect("created");
+    until_ranges(&mut subscription, &mut view, &["10.96.0.0/16", "10.112.0.0/16"]).await;
+    ranges.delete("more", &DeleteParams::default()).await.expect("deleted");
+    until_ranges(&mut subscription, &mut view, &["10.96.0.0/16"]).await;
     drop(subscription);
     shutdown.cancel();
     task.await.expect("no panic").expect("it ends");

@@ -1,6 +1,6 @@
 //! What the feed sends: a snapshot is a list of changes to nothing, a delta a list of changes to the last revision.
 
-use crate::{EndpointSlice, Node, ObjectName, Pod, Service};
+use crate::{EndpointSlice, Node, ObjectName, Pod, Prefix, Service};
 
 /// A point in the feed's history. The epoch changes when the feed restarts; sequences compare within an epoch only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -34,6 +34,15 @@ pub enum Change {
     PutNamespace(String),
     /// A namespace is gone.
     DeleteNamespace(String),
+    /// Addresses of services are in these networks.
+    PutServiceNetworks {
+        /// Whoever names them; several may, and each adds its own.
+        name: String,
+        /// The networks, in any order.
+        networks: Vec<Prefix>,
+    },
+    /// Nobody of that name says where addresses of services are.
+    DeleteServiceNetworks(String),
     /// The cluster keeps a configuration of its DNS servers; this is its text.
     PutCorefile(String),
     /// It keeps none.

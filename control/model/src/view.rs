@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Change, EndpointSlice, Node, ObjectName, Pod, Revision, Service, Update};
+use crate::{Change, EndpointSlice, Node, ObjectName, Pod, Prefix, Revision, Service, Update};
 
 /// Texts that many endpoints have.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +48,7 @@ pub struct View {
     pods: BTreeMap<ObjectName, Pod>,
     pods_by_address: BTreeMap<IpAddr, ObjectName>,
     namespaces: BTreeSet<String>,
+    service_networks: BTreeMap<String, Vec<Prefix>>,
     corefile: Option<String>,
     /// Names of nodes and zones.
     shared: Shared,
@@ -142,6 +143,11 @@ impl View {
         self.namespaces.iter().map(String::as_str)
     }
 
+    /// The networks of services' addresses, by who names them.
+    pub fn service_networks(&self) -> impl Iterator<Item = (&str, &[Prefix])> {
+        self.service_networks.iter().map(|(name, networks)| (name.as_str(), networks.as_slice()))
+    }
+
     /// The text of the cluster's Corefile, if it keeps one.
     pub fn corefile(&self) -> Option<&str> {
         self.corefile.as_deref()
@@ -160,6 +166,10 @@ impl View {
             Change::DeletePod(name) => self.pods.contains_key(name),
             Change::PutNamespace(name) => !self.has_namespace(name),
             Change::DeleteNamespace(name) => self.has_namespace(name),
+            Change::PutServiceNetworks { name, networks } => {
+                self.service_networks.get(name) != Some(networks)
+            }
+            Change::DeleteServiceNetworks(name) => self.service_networks.contains_key(name),
             Change::PutCorefile(text) => self.corefile() != Some(text),
             Change::DeleteCorefile => self.corefile.is_some(),
         }
@@ -173,7 +183,18 @@ impl View {
         let services = self.services.values().cloned().map(Change::PutService);
         let pods = self.pods.values().cloned().map(Change::PutPod);
         let corefile = self.corefile.iter().cloned().map(Change::PutCorefile);
-        corefile.chain(namespaces).chain(nodes).chain(slices).chain(services).chain(pods).collect()
+        let networks = self.service_networks.iter().map(|(name, networks)| Change::PutServiceNetworks {
+            name: name.clone(),
+            networks: networks.clone(),
+        });
+        corefile
+            .chain(networks)
+            .chain(namespaces)
+            .chain(nodes)
+            .chain(slices)
+            .chain(services)
+            .chain(pods)
+            .collect()
     }
 
     fn apply_change(&mut self, change: Change, touched: &mut BTreeSet<ObjectName>) {
@@ -222,6 +243,12 @@ impl View {
             }
             Change::DeleteNamespace(name) => {
                 self.namespaces.remove(&name);
+            }
+            Change::PutServiceNetworks { name, networks } => {
+                self.service_networks.insert(name, networks);
+            }
+            Change::DeleteServiceNetworks(name) => {
+                self.service_networks.remove(&name);
             }
             Change::PutCorefile(text) => self.corefile = Some(text),
             Change::DeleteCorefile => self.corefile = None,
@@ -306,7 +333,12 @@ mod tests {
     fn replaying_a_view_as_changes_gives_the_same_view() {
         let mut view = View::default();
         let corefile = Change::PutCorefile(". {\n}".into());
-        view.apply(delta(1, vec![slice("s", "svc"), Change::PutNamespace("demo".into()), corefile]));
+        let network = Prefix { address: IpAddr::from([10, 96, 0, 0]), length: 16 };
+        let networks = Change::PutServiceNetworks { name: "kubernetes".into(), networks: vec![network] };
+        view.apply(delta(
+            1,
+            vec![slice("s", "svc"), Change::PutNamespace("demo".into()), networks, corefile],
+        ));
         let mut copy = View::default();
         copy.apply(Update { revision: view.revision(), snapshot: true, changes: view.to_changes() });
         assert_eq!(copy, view);

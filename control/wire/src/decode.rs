@@ -240,6 +240,10 @@ impl TryFrom<proto::Change> for model::Change {
             Wire::DeletePod(name) => Self::DeletePod(name.into()),
             Wire::PutNamespace(name) => Self::PutNamespace(name),
             Wire::DeleteNamespace(name) => Self::DeleteNamespace(name),
+            Wire::PutServiceNetworks(wire) => {
+                Self::PutServiceNetworks { name: wire.name, networks: all(wire.networks)? }
+            }
+            Wire::DeleteServiceNetworks(name) => Self::DeleteServiceNetworks(name),
             Wire::PutCorefile(text) => Self::PutCorefile(text),
             Wire::DeleteCorefile(_) => Self::DeleteCorefile,
         })

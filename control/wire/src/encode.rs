@@ -186,6 +186,11 @@ impl From<model::Change> for proto::Change {
             model::Change::DeletePod(name) => Wire::DeletePod(name.into()),
             model::Change::PutNamespace(name) => Wire::PutNamespace(name),
             model::Change::DeleteNamespace(name) => Wire::DeleteNamespace(name),
+            model::Change::PutServiceNetworks { name, networks } => {
+                let networks = networks.iter().map(Into::into).collect();
+                Wire::PutServiceNetworks(proto::ServiceNetworks { name, networks })
+            }
+            model::Change::DeleteServiceNetworks(name) => Wire::DeleteServiceNetworks(name),
             model::Change::PutCorefile(text) => Wire::PutCorefile(text),
             model::Change::DeleteCorefile => Wire::DeleteCorefile(true),
         };

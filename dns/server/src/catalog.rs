@@ -111,6 +111,8 @@ impl Catalog {
             | Change::DeletePod(_)
             | Change::PutNode(_)
             | Change::DeleteNode(_)
+            | Change::PutServiceNetworks { .. }
+            | Change::DeleteServiceNetworks(_)
             | Change::PutCorefile(_)
             | Change::DeleteCorefile => {}
         }

@@ -73,6 +73,12 @@ pub const EVENTS_LOST: MapSpec = MapSpec { name: "EVENTS_LOST", capacity: 1, sin
 /// Packets that the driver's program has sent to other machines, as one `u64`. `PERCPU_ARRAY`.
 pub const CARRIED: MapSpec = MapSpec { name: "CARRIED", capacity: 1, since: 3 };
 
+/// Maps that let go of what was longest not used.
+pub const LRU: [MapSpec; 2] = [ORIGINS, FRAGMENTS];
+/// How many entries were ever added to each of [`LRU`], as one `u64` at its index: what is not there any more was let go of.
+/// `PERCPU_ARRAY`.
+pub const ADDED: MapSpec = MapSpec { name: "ADDED", capacity: LRU.len() as u32, since: 3 };
+
 /// Every map that is pinned.
 pub const MAPS: &[MapSpec] = &[
     SERVICES,
@@ -99,6 +105,7 @@ pub const MAPS: &[MapSpec] = &[
     EVENTS,
     EVENTS_LOST,
     CARRIED,
+    ADDED,
 ];
 
 /// Programs on the node's cgroup.

@@ -46,6 +46,7 @@ reasons! {
     14 PortReserved "port-reserved" "A process wanted to bind a port that is a service's node port.",
     15 Inconsistent "inconsistent" "The maps contradict each other; please report it.",
     16 UnknownAddress "unknown-address" "The address is in the service network, but no service has it.",
+    17 OutsideNotAllowed "outside-not-allowed" "A client outside the cluster asked for a cluster address, which the node denies (--deny-outside-cluster-ips).",
 }
 
 #[cfg(test)]

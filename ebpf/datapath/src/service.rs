@@ -6,7 +6,7 @@ use fairlead_abi::{
     service::{
         AffinityKey, AffinityValue, BACKEND_CLUSTER, BACKEND_LOCAL, BackendValue, SCOPE_ADDRESS,
         SCOPE_NODE_PORT, SERVICE_EXTERNAL_LOCAL, SERVICE_HAS_ENDPOINTS, SERVICE_HOST_ALLOWED,
-        SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue,
+        SERVICE_INSIDE_ONLY, SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue,
     },
 };
 
@@ -147,6 +147,9 @@ pub fn select<S: Services, C: Client>(
     let refused = |reason| Err(Refusal { reason, service_id: service.service_id });
     if service.flags & SERVICE_SOURCE_RANGES != 0 && !may_use(services, service, client) {
         return refused(DropReason::SourceNotAllowed);
+    }
+    if service.flags & SERVICE_INSIDE_ONLY != 0 && !client.is_inside() {
+        return refused(DropReason::OutsideNotAllowed);
     }
     let local_only = is_local_only(service, client);
     let (first, count) = window(service, local_only);

@@ -81,6 +81,8 @@ pub(crate) static EVENTS: RingBuf = RingBuf::pinned(names::EVENTS.capacity, 0);
 #[map]
 static CARRIED: PerCpuArray<u64> = PerCpuArray::pinned(names::CARRIED.capacity, 0);
 #[map]
+static ADDED: PerCpuArray<u64> = PerCpuArray::pinned(names::ADDED.capacity, 0);
+#[map]
 static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::pinned(names::EVENTS_LOST.capacity, 0);
 
 macro_rules! globals {
@@ -154,13 +156,13 @@ impl Maps {
     /// Counts a record that found the ring full.
     #[inline(always)]
     pub(crate) fn count_lost_event(&self) {
-        add_one(&EVENTS_LOST);
+        add_one(&EVENTS_LOST, 0);
     }
 
     /// Counts a packet that the driver's program has sent on.
     #[inline(always)]
     pub(crate) fn count_carried(&self) {
-        add_one(&CARRIED);
+        add_one(&CARRIED, 0);
     }
 }
 
@@ -341,7 +343,7 @@ impl Sockets for Maps {
     #[inline(always)]
     fn remember(&self, key: &OriginKey, origin: &OriginValue) {
         // It fails only when every entry is being evicted at once; the datagram goes without it.
-        let _full = ORIGINS.insert(key, origin, 0);
+        keep(&ORIGINS, ADDED_ORIGINS, key, origin);
     }
 }
 
@@ -397,7 +399,7 @@ impl Connections for Maps {
     #[inline(always)]
     fn keep_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
         // It fails only when every entry is being evicted at once; the fragments that follow are then dropped and counted.
-        let _full = FRAGMENTS.insert(key, value, 0);
+        keep(&FRAGMENTS, ADDED_FRAGMENTS, key, value);
     }
 
     #[inline(always)]
@@ -430,9 +432,23 @@ fn near_pod(addr: &Addr16) -> Option<&'static PodValue> {
     if same(&near.addr, addr) { Some(&near.pod) } else { None }
 }
 
+/// Indexes in `ADDED`, as in [`names::LRU`].
+const ADDED_ORIGINS: u32 = 0;
+const ADDED_FRAGMENTS: u32 = 1;
+
+/// Writes an entry, and counts it if there was none of that key.
 #[inline(always)]
-fn add_one(counter: &PerCpuArray<u64>) {
-    if let Some(count) = counter.get_ptr_mut(0) {
+fn keep<K, V>(map: &LruHashMap<K, V>, index: u32, key: &K, value: &V) {
+    if map.insert(key, value, BPF_NOEXIST as u64).is_ok() {
+        add_one(&ADDED, index);
+    } else {
+        let _full = map.insert(key, value, BPF_ANY as u64);
+    }
+}
+
+#[inline(always)]
+fn add_one(counter: &PerCpuArray<u64>, index: u32) {
+    if let Some(count) = counter.get_ptr_mut(index) {
         // SAFETY: the pointer is to this CPU's value; nothing else on this CPU holds a reference to it.
         unsafe { *count += 1 };
     }

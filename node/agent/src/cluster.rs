@@ -33,6 +33,7 @@ pub(crate) struct Changed {
     pub(crate) services: BTreeSet<ObjectName>,
     /// Pods of this node that have host ports, or had.
     pub(crate) pods: BTreeSet<ObjectName>,
+    /// Nodes, or where addresses of services are.
     pub(crate) nodes: bool,
     pub(crate) everything: bool,
     /// How many services were put or deleted.
@@ -91,7 +92,15 @@ impl Cluster {
 
 impl Inner {
     fn apply(&mut self, update: Update, node: &str) -> Changed {
-        let touches_nodes = |change: &Change| matches!(change, Change::PutNode(_) | Change::DeleteNode(_));
+        let touches_nodes = |change: &Change| {
+            matches!(
+                change,
+                Change::PutNode(_)
+                    | Change::DeleteNode(_)
+                    | Change::PutServiceNetworks { .. }
+                    | Change::DeleteServiceNetworks(_)
+            )
+        };
         let nodes = update.snapshot || update.changes.iter().any(touches_nodes);
         let snapshot = update.snapshot;
         let counts = Changed::count(&update);

@@ -73,7 +73,15 @@ pub enum AgentError {
     /// The ring buffer cannot be read.
     #[error("reading event records: {0}")]
     Events(#[source] io::Error),
-    /// All addresses of the node's pod network, or all slots, are given away.
+    /// The maps that pods are in have no room for another one.
+    #[error(
+        "the node has {pods} pods, which is as many as its eBPF maps hold; it takes another one when one is gone"
+    )]
+    PodsExhausted {
+        /// How many pods have a place.
+        pods: usize,
+    },
+    /// All addresses of the node's pod network are given away.
     #[error("no free address in the pod networks of this node ({networks}): {pods} pods have one")]
     AddressesExhausted {
         /// The networks.

@@ -1,5 +1,6 @@
 //! Removes what connections have left, as often as the tables' fill asks for.
 
+use fairlead_abi::names;
 use fairlead_kernel::{Collected, Garbage, Timeouts, clock::monotonic_ns};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,8 @@ pub(crate) struct Totals {
     pub(crate) last: Collected,
     pub(crate) conntrack_removed: u64,
     pub(crate) affinity_removed: u64,
+    /// Of each of `names::LRU`.
+    pub(crate) evicted: [u64; names::LRU.len()],
 }
 
 /// The task.
@@ -45,6 +48,10 @@ impl GarbageLoop {
             self.totals.send_modify(|totals| {
                 totals.conntrack_removed += collected.conntrack.removed;
                 totals.affinity_removed += collected.affinity.removed;
+                for (evicted, lru) in totals.evicted.iter_mut().zip(&collected.lru) {
+                    // While entries come and go, a look may miss some that are gone.
+                    *evicted = lru.evicted.max(*evicted);
+                }
                 totals.last = collected;
             });
             tokio::select! {

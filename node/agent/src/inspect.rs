@@ -251,6 +251,7 @@ const SERVICE_FLAGS: &[(u32, &str)] = &[
     (service::SERVICE_SOURCE_RANGES, "source-ranges"),
     (service::SERVICE_HOST_ALLOWED, "host-allowed"),
     (service::SERVICE_HAS_ENDPOINTS, "has-endpoints"),
+    (service::SERVICE_INSIDE_ONLY, "inside-only"),
 ];
 
 const BACKEND_FLAGS: &[(u32, &str)] = &[

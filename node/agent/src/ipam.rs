@@ -91,9 +91,11 @@ impl Ipam {
         if let Some(record) = self.checkpoint.pods.get(&pod.uid) {
             return Ok(record.clone());
         }
-        let (Some((index, addresses)), Some(slot)) = (self.free_addresses(networks), self.free_slot()) else {
+        let pods = self.checkpoint.pods.len();
+        let slot = self.free_slot().ok_or(AgentError::PodsExhausted { pods })?;
+        let Some((index, addresses)) = self.free_addresses(networks) else {
             let networks: Vec<_> = networks.iter().map(|n| format!("{}/{}", n.address, n.length)).collect();
-            let (networks, pods) = (networks.join(", "), self.checkpoint.pods.len());
+            let networks = networks.join(", ");
             return Err(AgentError::AddressesExhausted { networks, pods });
         };
         let mut netns = self.netns.clone().into_os_string();
@@ -228,6 +230,33 @@ mod tests {
         assert_eq!(ipam.allocate(&pod("f"), &small).expect("allocates").addresses, a.addresses);
         let error = ipam.allocate(&pod("g"), &small).expect_err("2..=6 are taken").to_string();
         assert!(error.contains("10.244.1.0/29") && error.contains("5 pods"), "{error}");
+    }
+
+    #[test]
+    fn a_node_that_is_full_refuses_a_pod_keeps_the_others_and_takes_it_when_one_is_gone() {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut ipam = open(directory.path());
+        let most = names::POD_COUNTERS.capacity as usize - 1;
+        let record = |slot: u32| PodRecord {
+            namespace: "demo".into(),
+            name: format!("pod-{slot}"),
+            addresses: networks(16).iter().map(|network| nth(network, slot + FIRST_INDEX)).collect(),
+            slot,
+            netns: format!("/run/netns/t-{slot}").into(),
+        };
+        // Each is written to disk as it comes; the last one alone will do here.
+        let all = (1..names::POD_COUNTERS.capacity - 1).map(|slot| (slot.to_string(), record(slot)));
+        ipam.checkpoint.pods.extend(all);
+        ipam.allocate(&pod("last"), &networks(16)).expect("there is room for one");
+        let before = ipam.checkpoint.clone();
+        assert_eq!(before.pods.len(), most);
+        let addresses: usize = before.pods.values().map(|record| record.addresses.len()).sum();
+        assert!(addresses <= names::PODS.capacity as usize, "every pod has room for both families");
+        let error = ipam.allocate(&pod("more"), &networks(16)).expect_err("there is none").to_string();
+        assert!(error.contains(&format!("{most} pods")) && error.contains("eBPF maps"), "{error}");
+        assert_eq!(ipam.checkpoint, before, "the others keep what they have");
+        ipam.release("7").expect("releases");
+        assert_eq!(ipam.allocate(&pod("more"), &networks(16)).expect("there is room again").slot, 7);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use fairlead_plan::{LocalNode, ebpf::contains};
 
 use crate::{NodePortAddresses, ServiceConfig};
 
+/// The `ServiceCIDR` that an API server makes of its `--service-cluster-ip-range`.
+const DEFAULT_SERVICE_NETWORKS: &str = "kubernetes";
+
 /// The node with these interfaces.
 pub(crate) fn local_node(state: &LocalState, config: &ServiceConfig) -> LocalNode {
     let serves = |address: &IpAddr| match &config.node_port_addresses {
@@ -29,9 +32,14 @@ fn masquerade(state: &LocalState, config: &ServiceConfig, v4: bool) -> Option<Ip
     own.or(uplink.map(|(address, _)| address)).copied()
 }
 
-/// The networks of services in which nothing else is: where a node's or a pod's address is in one, it is not known to whom its
-/// addresses belong.
-pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> Vec<Prefix> {
+/// The networks of services, each in no other, and those that cannot be used: where a node's or a pod's address is in one, it is
+/// not known to whom its addresses belong. The node's flag has the last word; else everybody's in the cluster count, those that
+/// the API server was started with (`kubernetes`) first.
+pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> (Vec<Prefix>, Vec<Prefix>) {
+    let mut named: Vec<_> = view.service_networks().collect();
+    named.sort_by_key(|(name, _)| *name != DEFAULT_SERVICE_NETWORKS);
+    let told =
+        named.iter().flat_map(|(_, networks)| *networks).filter(|_| config.service_networks.is_empty());
     let overlaps = |a: &Prefix, b: &Prefix| contains(a, b.address) || contains(b, a.address);
     let is_free = |network: &&Prefix| {
         view.nodes().all(|node| {
@@ -39,7 +47,16 @@ pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> Vec<Prefi
                 && !node.pod_networks.iter().any(|pods| overlaps(network, pods))
         })
     };
-    config.service_networks.iter().filter(is_free).copied().collect()
+    let (free, taken) = config.service_networks.iter().chain(told).partition::<Vec<&Prefix>, _>(is_free);
+    let mut networks: Vec<Prefix> = Vec::new();
+    for network in free {
+        let is_wider = |other: &Prefix| other.length <= network.length && contains(other, network.address);
+        if !networks.iter().any(is_wider) {
+            networks.retain(|other| !(network.length <= other.length && contains(network, other.address)));
+            networks.push(*network);
+        }
+    }
+    (networks, taken.into_iter().copied().collect())
 }
 
 /// Kinds of interfaces, as the kernel names them, behind which there is a network; a network card has none.
@@ -100,8 +117,34 @@ mod tests {
             let mut view = View::default();
             let revision = Revision { epoch: 1, sequence: 1 };
             view.apply(Update { revision, snapshot: true, changes: vec![Change::PutNode(node)] });
-            assert_eq!(service_networks(&config, &view), expected, "{addresses:?} {pod_networks:?}");
+            let found = service_networks(&config, &view);
+            assert_eq!(found.0, expected, "{addresses:?} {pod_networks:?}");
+            assert_eq!(found.0.len() + found.1.len(), 2);
         }
+    }
+
+    #[test]
+    fn the_cluster_says_where_services_are_unless_the_flag_does() {
+        let prefix = |text: &str, length| Prefix { address: text.parse().expect("an address"), length };
+        let [first, six] = [prefix("10.96.0.0", 16), prefix("fd00:96::", 112)];
+        let (more, part) = (prefix("10.112.0.0", 16), prefix("10.96.128.0", 24));
+        let put = |name: &str, networks: &[Prefix]| Change::PutServiceNetworks {
+            name: name.into(),
+            networks: networks.to_vec(),
+        };
+        let mut view = View::default();
+        let revision = Revision { epoch: 1, sequence: 1 };
+        let changes = vec![put("a", &[part, more]), put("kubernetes", &[first, six]), put("z", &[first])];
+        view.apply(Update { revision, snapshot: true, changes });
+        let none = ServiceConfig::default();
+        assert_eq!(
+            service_networks(&none, &view),
+            (vec![first, six, more], vec![]),
+            "each once, the default first"
+        );
+        let given = ServiceConfig { service_networks: vec![more], ..ServiceConfig::default() };
+        assert_eq!(service_networks(&given, &view), (vec![more], vec![]));
+        assert_eq!(service_networks(&none, &View::default()), (vec![], vec![]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use fairlead_abi::names::{self, MapSpec};
 use fairlead_kernel::KernelError;
 use jiff::{SignedDuration, Timestamp};
 
@@ -106,7 +107,9 @@ const METRICS: &[Metric] = &[
     ("fairlead_backends", GAUGE, "Backends programmed.", One(|s| f64::from(s.stats.usage.backends))),
     ("fairlead_map_entries", GAUGE, "Entries of a map in use.", Many(|s| maps(s, |map| map.used))),
     ("fairlead_map_capacity", GAUGE, "Entries a map can hold.", Many(|s| maps(s, |map| map.capacity))),
+    ("fairlead_map_evictions_total", COUNTER, "Entries that a map let go of for newer ones.", Many(|s| evictions(&s.garbage))),
     ("fairlead_refused", GAUGE, "Services and pods that a full map keeps from being served completely.", One(|s| s.stats.usage.refused as f64)),
+    ("fairlead_routes_refused", GAUGE, "Pod networks that do not fit into the map of routes; the host's stack carries what is sent to them.", One(|s| s.stats.routes_refused as f64)),
     ("fairlead_conntrack_removed_total", COUNTER, "Entries of translated connections that were removed because their time was over.", One(|s| s.garbage.conntrack_removed as f64)),
     ("fairlead_affinity_removed_total", COUNTER, "Clients of services with session affinity that were removed because their time was over.", One(|s| s.garbage.affinity_removed as f64)),
     ("fairlead_masqueraded_connections", GAUGE, "Connections that take a port of the range to masquerade with, as of the last look through the table.", One(|s| s.garbage.last.masqueraded as f64)),
@@ -212,6 +215,11 @@ fn maps(scrape: &Scrape, value: fn(&MapFill) -> u64) -> Vec<Sample> {
     scrape.maps.iter().map(|map| (vec![("map", map.name.clone())], value(map) as f64)).collect()
 }
 
+fn evictions(garbage: &Totals) -> Vec<Sample> {
+    let of_map = |(map, evicted): (MapSpec, u64)| (vec![("map", map.name.to_owned())], evicted as f64);
+    names::LRU.into_iter().zip(garbage.evicted).map(of_map).collect()
+}
+
 fn resolver_alive(scrape: &Scrape) -> Vec<Sample> {
     let alive = |life| f64::from(u8::from(life == Life::Alive));
     scrape.stats.resolver.life.map(|life| (Vec::new(), alive(life))).into_iter().collect()
@@ -258,6 +266,7 @@ mod tests {
     fn scrape() -> Scrape {
         let mut stats = SyncStats::default();
         stats.applied(Duration::from_millis(3));
+        stats.routes_refused = 3;
         for life in [Life::Alive, Life::Silent, Life::Gone, Life::Alive, Life::Silent] {
             stats.resolver.turn(life);
         }
@@ -279,7 +288,7 @@ mod tests {
             drops: BTreeMap::from([("no-endpoints".into(), 9)]),
         };
         Scrape {
-            garbage: Totals::default(),
+            garbage: Totals { evicted: [7, 8], ..Totals::default() },
             sockets_ended: 0,
             stats,
             missing: Missing { internal: 1, external: 2 },
@@ -308,6 +317,9 @@ mod tests {
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 2",
             "fairlead_dns_resolver_alive 0",
             "fairlead_dns_fallbacks_total 2",
+            "fairlead_map_evictions_total{map=\"ORIGINS\"} 7",
+            "fairlead_map_evictions_total{map=\"FRAGMENTS\"} 8",
+            "fairlead_routes_refused 3",
             "fairlead_map_capacity{map=\"SERVICES\"} 131072",
             "fairlead_pod_transmit_bytes_total{namespace=\"demo\",pod=\"web-1\"} 1099511627776",
             "fairlead_pod_drops_total{namespace=\"demo\",pod=\"web-1\",reason=\"no-endpoints\"} 9",

@@ -291,7 +291,9 @@ impl Reporter {
             (names::ADDRESSES, usage.addresses as u64, names::ADDRESSES.capacity),
             (names::CONNTRACK, garbage.last.conntrack.entries, chosen.conntrack),
             (names::AFFINITY, garbage.last.affinity.entries, chosen.affinity),
-            (names::ROUTES, stats.routes as u64, names::ROUTES.capacity),
+            (names::ORIGINS, garbage.last.lru[0].entries, names::ORIGINS.capacity),
+            (names::FRAGMENTS, garbage.last.lru[1].entries, names::FRAGMENTS.capacity),
+            (names::ROUTES, stats.routes as u64, chosen.routes),
             (names::PODS, addresses, names::PODS.capacity),
         ];
         let fills = fills.map(|(map, used, capacity)| MapFill {

@@ -11,7 +11,7 @@ use fairlead_plan::{
     iptables, ipvs, nftables,
 };
 
-use crate::{NodePortAddresses, ServiceConfig, cluster::Cluster};
+use crate::{NodePortAddresses, ServiceConfig, cluster::Cluster, local::service_networks};
 
 use self::lenience::Lenience;
 
@@ -234,7 +234,7 @@ impl Rules {
             node_ports,
             local_addresses: local.addresses.keys().filter(|own| !own.is_loopback()).copied().collect(),
             localhost_node_ports: rules.localhost_node_ports,
-            service_networks: self.services.service_networks.clone(),
+            service_networks: service_networks(&self.services, view).0,
             tcp_be_liberal: false,
         }
     }

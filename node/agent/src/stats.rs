@@ -37,6 +37,8 @@ pub(crate) struct SyncStats {
     pub(crate) problems: Vec<String>,
     pub(crate) usage: Usage,
     pub(crate) routes: usize,
+    /// How many have no place in the map.
+    pub(crate) routes_refused: usize,
     /// Addresses of the node that serve node ports.
     pub(crate) node_port_addresses: Vec<IpAddr>,
     /// Interfaces by which clients outside are served.
@@ -110,6 +112,7 @@ impl Default for SyncStats {
             problems: Vec::new(),
             usage: Usage::default(),
             routes: 0,
+            routes_refused: 0,
             node_port_addresses: Vec::new(),
             interfaces: Vec::new(),
             revision: Revision::default(),

@@ -72,12 +72,14 @@ pub(crate) struct SyncLoop<S> {
     /// None until the kernel has been observed, and after a failure.
     planner: Option<Planner>,
     routes: Option<ObservedRoutes>,
+    /// Routes that have no place in the map.
+    no_routes: Option<Problem>,
     /// None until the node's addresses have been observed, and when they may have changed.
     local: Option<LocalNode>,
     /// The node's interfaces as they were observed, and that nobody has looked at them since.
     interfaces: (Vec<Interface>, bool),
-    /// The networks of services that the kernel was told of.
-    service_networks: Option<Vec<Prefix>>,
+    /// The networks of services that the kernel was told of, and those that it was not.
+    service_networks: Option<(Vec<Prefix>, Vec<Prefix>)>,
     /// The kernel was told that everything is there.
     complete: bool,
     /// Whether routes to pods are ours.
@@ -92,6 +94,16 @@ pub(crate) struct SyncLoop<S> {
     pending: Pending,
     retry_at: Option<Instant>,
     started: Instant,
+}
+
+/// The first network of each family, which are as many as the programs know, and all others.
+fn one_of_each_family((networks, mut left): (Vec<Prefix>, Vec<Prefix>)) -> (Vec<Prefix>, Vec<Prefix>) {
+    let mut first: Vec<Prefix> = Vec::new();
+    for network in networks {
+        let is_known = first.iter().any(|other| other.address.is_ipv4() == network.address.is_ipv4());
+        if is_known { &mut left } else { &mut first }.push(network);
+    }
+    (first, left)
 }
 
 /// Warns of problems that are new.
@@ -116,6 +128,7 @@ impl<S: State> SyncLoop<S> {
             life: None,
             planner: None,
             routes: None,
+            no_routes: None,
             local: None,
             interfaces: (Vec::new(), false),
             service_networks: None,
@@ -230,6 +243,10 @@ impl<S: State> SyncLoop<S> {
         let revision = self.outputs.cluster.read(|inner| inner.view.revision());
         let usage = self.planner.as_ref().map(Planner::usage).unwrap_or_default();
         let routes = self.routes.as_ref().map_or(0, |routes| routes.map.len());
+        let routes_refused = match &self.no_routes {
+            Some(Problem::NoRoutes { networks }) => networks.len(),
+            _ => 0,
+        };
         match result {
             Ok(problems) => {
                 self.retry_at = None;
@@ -244,6 +261,7 @@ impl<S: State> SyncLoop<S> {
                     stats.problems = problems;
                     stats.revision = revision;
                     (stats.usage, stats.routes) = (usage, routes);
+                    stats.routes_refused = routes_refused;
                 });
                 let complete = self.outputs.cluster.read(|inner| inner.view.is_complete());
                 self.outputs.ready.send_if_modified(|ready| complete && !std::mem::replace(ready, complete));
@@ -267,11 +285,12 @@ impl<S: State> SyncLoop<S> {
         if self.audit {
             self.repair().await;
         }
-        let problems = match self.rules {
+        let mut problems = match self.rules {
             Some(_) => self.sync_rules(pending).await?,
             None => self.sync_services(pending).await?,
         };
         self.sync_routes(pending).await?;
+        problems.extend(self.no_routes.clone());
         if !self.complete && self.outputs.cluster.read(|inner| inner.view.is_complete()) {
             self.state.complete()?;
             self.complete = true;
@@ -322,13 +341,18 @@ impl<S: State> SyncLoop<S> {
             let wanted = entrances(interfaces, networks, self.routing);
             (wanted, service_networks(&self.services, &inner.view))
         });
+        let networks = one_of_each_family(networks);
         let served = self.state.serve_on(&wanted)?;
         self.outputs.stats.update(|stats| stats.interfaces = served);
         if self.service_networks.as_ref() != Some(&networks) {
-            self.state.set_service_networks(&networks)?;
-            if networks.len() < self.services.service_networks.len() {
+            self.state.set_service_networks(&networks.0)?;
+            let known = self.service_networks.as_ref().map(|(_, left)| left);
+            if known != Some(&networks.1) && !networks.1.is_empty() {
+                let left = networks.1.iter().map(|network| format!("{}/{}", network.address, network.length));
                 tracing::warn!(
-                    "--service-cidr has addresses of nodes or pods; those of it that nobody has are not refused"
+                    networks = left.collect::<Vec<_>>().join(", "),
+                    "addresses in these networks of services that no service has are not refused: nodes or pods are in them \
+                     too, or another network of the family is known already"
                 );
             }
             self.service_networks = Some(networks);
@@ -426,7 +450,10 @@ impl<S: State> SyncLoop<S> {
             Some(observed) => observed,
             None => self.state.observe_routes().await?,
         };
-        let mut ops = self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed));
+        let capacity = self.services.options.capacities.routes;
+        let (mut ops, problem) =
+            self.outputs.cluster.read(|inner| plan_routes(&inner.view, &self.node, &observed, capacity));
+        self.no_routes = problem;
         if !self.uses_shortcuts() {
             ops.retain(|op| !matches!(op, Op::PutRoute { .. }));
         }

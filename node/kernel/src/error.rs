@@ -154,10 +154,12 @@ impl KernelError {
     }
 }
 
-/// `E2BIG` on an insert means that the map is full, which nobody guesses.
+/// `E2BIG` on an insert means that the map is full, which nobody guesses; a trie says `ENOSPC`.
 fn full_hint(error: &aya::maps::MapError) -> &'static str {
     match error {
-        aya::maps::MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG) => {
+        aya::maps::MapError::SyscallError(e)
+            if matches!(e.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
+        {
             " (the map is full)"
         }
         _ => "",

@@ -310,6 +310,7 @@ const SERVICE_NAMES: &[(u32, &str)] = &[
     (service::SERVICE_SOURCE_RANGES, "restricted to source ranges"),
     (service::SERVICE_HOST_ALLOWED, "this node may"),
     (service::SERVICE_HAS_ENDPOINTS, "has endpoints"),
+    (service::SERVICE_INSIDE_ONLY, "for clients in the cluster only"),
 ];
 
 fn names_of(bits: u32, table: &[(u32, &str)]) -> String {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use fairlead_abi::service::{BackendValue, ServiceKey, ServiceValue};
+use fairlead_model::Prefix;
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op};
 
 use crate::{KernelError, LocalState, State};
@@ -25,9 +26,15 @@ struct Inner {
     damaged: Vec<String>,
     applied: usize,
     fail_next: Option<usize>,
+    service_networks: Vec<Prefix>,
 }
 
 impl FakeState {
+    /// Networks of whose addresses those that no service has are refused.
+    pub fn service_networks(&self) -> Vec<Prefix> {
+        self.with(|inner| inner.service_networks.clone())
+    }
+
     /// The backends that new connections to a frontend may get under the policy Cluster.
     pub fn active(&self, key: &ServiceKey) -> Option<Vec<BackendValue>> {
         self.with(|inner| {
@@ -91,6 +98,11 @@ impl State for FakeState {
 
     async fn observe_routes(&mut self) -> Result<ObservedRoutes, KernelError> {
         Ok(self.routes())
+    }
+
+    fn set_service_networks(&mut self, networks: &[Prefix]) -> Result<(), KernelError> {
+        self.with(|inner| inner.service_networks = networks.to_vec());
+        Ok(())
     }
 
     async fn observe_local(&mut self) -> Result<LocalState, KernelError> {

@@ -10,14 +10,15 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, PerCpuArray};
 use fairlead_abi::{
     conntrack::{
         CT_ANSWERED, CT_BACKEND_FIN, CT_CLIENT_FIN, CT_MASQUERADED, CT_REPLY, CT_RESET, ConntrackKey,
-        ConntrackValue,
+        ConntrackValue, FragmentKey, FragmentValue,
     },
     names::{self, MapSpec},
     service::{AffinityKey, AffinityValue, ServiceKey, ServiceValue, TCP, UDP},
+    socket::{OriginKey, OriginValue},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -117,6 +118,15 @@ impl Fill {
     }
 }
 
+/// How full a map is that lets go of its oldest entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LruFill {
+    /// Entries it has.
+    pub entries: u64,
+    /// Entries that it let go of since this program began.
+    pub evicted: u64,
+}
+
 /// What was found and removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Collected {
@@ -124,6 +134,8 @@ pub struct Collected {
     pub conntrack: Fill,
     /// `AFFINITY`.
     pub affinity: Fill,
+    /// Those of [`names::LRU`].
+    pub lru: [LruFill; names::LRU.len()],
     /// Connections with the node's address and a port of the reserved range in place of the client's, before what has
     /// expired was removed.
     pub masqueraded: u64,
@@ -147,6 +159,9 @@ pub struct Garbage {
     conntrack: HashMap<MapData, ConntrackKey, ConntrackValue>,
     affinity: HashMap<MapData, AffinityKey, AffinityValue>,
     whole: Whole,
+    added: PerCpuArray<MapData, u64>,
+    /// Entries of each of [`names::LRU`] that were gone before this program began, once that is known.
+    gone_before: Option<[u64; names::LRU.len()]>,
     capacities: Capacities,
 }
 
@@ -155,6 +170,8 @@ struct Whole {
     conntrack: MapData,
     affinity: MapData,
     services: MapData,
+    origins: MapData,
+    fragments: MapData,
 }
 
 impl Garbage {
@@ -169,7 +186,11 @@ impl Garbage {
                 conntrack: whole(names::CONNTRACK)?,
                 affinity: whole(names::AFFINITY)?,
                 services: whole(names::SERVICES)?,
+                origins: whole(names::ORIGINS)?,
+                fragments: whole(names::FRAGMENTS)?,
             },
+            added: open_pinned(pins, names::ADDED)?,
+            gone_before: None,
             capacities: *capacities,
         })
     }
@@ -180,7 +201,28 @@ impl Garbage {
     /// A map cannot be read or written.
     pub fn collect(&mut self, now_ns: u64, timeouts: &Timeouts) -> Result<Collected, KernelError> {
         let (conntrack, masqueraded) = self.collect_conntrack(now_ns, timeouts)?;
-        Ok(Collected { conntrack, affinity: self.collect_affinity(now_ns)?, masqueraded })
+        let affinity = self.collect_affinity(now_ns)?;
+        Ok(Collected { conntrack, affinity, lru: self.look_at_lru()?, masqueraded })
+    }
+
+    /// What these maps were given and do not have any more.
+    fn look_at_lru(&mut self) -> Result<[LruFill; names::LRU.len()], KernelError> {
+        // Before the entries: what is added meanwhile must not seem to be gone.
+        let mut added = [0; names::LRU.len()];
+        for (index, added) in (0..).zip(&mut added) {
+            let values = self.added.get(&index, 0).map_err(KernelError::map(names::ADDED.name, "reading"))?;
+            *added = values.iter().sum();
+        }
+        let origins: Vec<(OriginKey, OriginValue)> = read(names::ORIGINS, &self.whole.origins)?;
+        let fragments: Vec<(FragmentKey, FragmentValue)> = read(names::FRAGMENTS, &self.whole.fragments)?;
+        let entries = [origins.len() as u64, fragments.len() as u64];
+        let gone: [u64; names::LRU.len()] =
+            std::array::from_fn(|index| added[index].saturating_sub(entries[index]));
+        let before = self.gone_before.get_or_insert(gone);
+        Ok(std::array::from_fn(|index| LruFill {
+            entries: entries[index],
+            evicted: gone[index].saturating_sub(before[index]),
+        }))
     }
 
     fn collect_conntrack(&mut self, now_ns: u64, timeouts: &Timeouts) -> Result<(Fill, u64), KernelError> {

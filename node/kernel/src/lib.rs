@@ -46,7 +46,7 @@ pub use error::KernelError;
 pub use events::Events;
 pub use fake::FakeState;
 pub use features::{require_features, require_kernel};
-pub use garbage::{Collected, Fill, Garbage, Timeouts};
+pub use garbage::{Collected, Fill, Garbage, LruFill, Timeouts};
 pub use inspect::{Inspector, MapSummary};
 pub use logs::ProgramLogs;
 pub use memory::let_go_of_code;

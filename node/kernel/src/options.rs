@@ -75,6 +75,8 @@ pub struct Capacities {
     pub affinity: u32,
     /// Connections that the link programs translate, two entries each.
     pub conntrack: u32,
+    /// Pod networks of other nodes, and one more.
+    pub routes: u32,
 }
 
 impl Default for Capacities {
@@ -85,19 +87,21 @@ impl Default for Capacities {
             backends: names::BACKENDS.capacity,
             affinity: names::AFFINITY.capacity,
             conntrack: names::CONNTRACK.capacity,
+            routes: names::ROUTES.capacity,
         }
     }
 }
 
 impl Capacities {
     /// Maps whose capacity is chosen.
-    pub(crate) fn chosen(&self) -> [(MapSpec, u32); 5] {
+    pub(crate) fn chosen(&self) -> [(MapSpec, u32); 6] {
         [
             (names::SERVICES, self.services),
             (names::SLOTS, self.slots),
             (names::BACKENDS, self.backends),
             (names::AFFINITY, self.affinity),
             (names::CONNTRACK, self.conntrack),
+            (names::ROUTES, self.routes),
         ]
     }
 
@@ -136,6 +140,8 @@ pub struct ServiceOptions {
     /// The socket hooks translate for the host's namespace only; pods' connections are left to the link programs, so
     /// that a mesh in the pod sees the service's address.
     pub sockets_of_host_only: bool,
+    /// Clients outside the cluster are denied cluster addresses.
+    pub deny_outside: bool,
     /// Where node ports are.
     pub node_ports: RangeInclusive<u16>,
     /// Ports to masquerade with. They should lie outside `net.ipv4.ip_local_port_range`, and are reserved besides.
@@ -151,9 +157,9 @@ pub struct ServiceOptions {
 impl ServiceOptions {
     /// What a planner has to keep to.
     pub fn limits(&self) -> Limits {
-        let Capacities { services, slots, backends, .. } = self.capacities;
-        let node_ports = self.node_ports.clone();
-        Limits { frontends: services, slots, backends, node_ports, ..Limits::default() }
+        let Capacities { services, slots, backends, routes, .. } = self.capacities;
+        let (node_ports, deny_outside) = (self.node_ports.clone(), self.deny_outside);
+        Limits { frontends: services, slots, backends, routes, node_ports, deny_outside, ..Limits::default() }
     }
 }
 
@@ -164,6 +170,7 @@ impl Default for ServiceOptions {
             overlay_port: OVERLAY_PORT,
             xdp: Xdp::default(),
             sockets_of_host_only: false,
+            deny_outside: false,
             node_ports: NODE_PORTS,
             masquerade_ports: 61_000..=65_535,
             // kube-proxy's.

@@ -75,9 +75,7 @@ pub trait State: Send + 'static {
     ///
     /// # Errors
     /// The map cannot be written.
-    fn set_service_networks(&mut self, _networks: &[Prefix]) -> Result<(), KernelError> {
-        Ok(())
-    }
+    fn set_service_networks(&mut self, networks: &[Prefix]) -> Result<(), KernelError>;
 
     /// Applies operations in order; stops at the first that fails.
     ///

@@ -44,6 +44,7 @@ const DEFAULT: Capacities = Capacities {
     backends: names::BACKENDS.capacity,
     affinity: names::AFFINITY.capacity,
     conntrack: names::CONNTRACK.capacity,
+    routes: names::ROUTES.capacity,
 };
 const MORE_CONNECTIONS: Capacities = Capacities { conntrack: 2 * names::CONNTRACK.capacity, ..DEFAULT };
 const FEWER_BACKENDS: Capacities = Capacities { backends: 1_024, ..DEFAULT };

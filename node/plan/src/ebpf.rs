@@ -178,7 +178,7 @@ impl Planner {
         let (touched, all) = self.touched(view, local, scope, &mut draft);
         let known = self.place.take().unwrap_or_else(|| KnownPlace::new(view, local, &self.node));
         let place = Place { node: &self.node, zone: &known.zone, node_addresses: &known.node_addresses };
-        let here = Here { place, local, node_ports: &self.limits.node_ports };
+        let here = Here { place, local, limits: &self.limits };
         let of = |owner: Owner| {
             let desired = desired(view, &owner, here);
             (owner, desired)

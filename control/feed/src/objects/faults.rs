@@ -5,6 +5,7 @@
 use k8s_openapi::api::{
     core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 
 use super::{address, port_number, prefix};
@@ -66,6 +67,11 @@ pub(super) fn of_node(node: &Node) -> Vec<String> {
     let networks = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
     [not_addresses("status.addresses", internal), not_networks("spec.podCIDRs", networks, "is left out")]
         .concat()
+}
+
+pub(super) fn of_service_networks(object: &ServiceCIDR) -> Vec<String> {
+    let texts = object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+    not_networks("spec.cidrs", texts, "is left out")
 }
 
 pub(super) fn of_pod(pod: &Pod) -> Vec<String> {

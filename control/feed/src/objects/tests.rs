@@ -260,3 +260,16 @@ fn a_node_that_is_going_away_is_marked() {
     assert!(leaving(json!({"name": "n"}), taint));
     assert!(leaving(json!({"name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"}), json!([])));
 }
+
+#[test]
+fn networks_of_services_are_told_and_what_is_none_is_named() {
+    let object = json!({"metadata": {"name": "kubernetes"},
+                        "spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/112", "10.97.0.0/33"]}});
+    let Change::PutServiceNetworks { name, networks } = put::<ServiceCIDR>(object.clone()) else {
+        panic!("not networks of services")
+    };
+    let lengths: Vec<_> = networks.iter().map(|network| network.length).collect();
+    assert_eq!((name.as_str(), lengths.as_slice()), ("kubernetes", &[16, 112][..]));
+    let expected = "spec.cidrs has \"10.97.0.0/33\", which is no network (ADDRESS/LENGTH) and is left out";
+    assert_eq!(faults::<ServiceCIDR>(object), [expected]);
+}

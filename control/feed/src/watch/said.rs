@@ -12,7 +12,7 @@ use crate::objects::{Indexed, Kind};
 pub(super) enum Right {
     /// Without it nothing is told at all.
     Needed,
-    /// Who may not read it does without, and lacks this.
+    /// Who may not read it, or whose API server has none, does without and lacks this.
     Wanted(&'static str),
 }
 
@@ -74,10 +74,17 @@ impl Said {
 
     /// What is new to say about an error, and whether the kind counts as listed and empty from now on.
     pub(super) fn error(&mut self, error: &watcher::Error) -> (Option<String>, bool) {
-        let forbidden = is_forbidden(error);
+        let code = code(error);
+        let forbidden = code == Some(FORBIDDEN);
+        let mut does_without = false;
         let warning = match self.right {
-            Right::Wanted(without) if forbidden => {
-                format!("these credentials may not list and watch {}: {without}", self.plural)
+            Right::Wanted(without) if forbidden || code == Some(NOT_FOUND) => {
+                does_without = !std::mem::replace(&mut self.listed, true);
+                let why = match forbidden {
+                    true => "these credentials may not list and watch",
+                    false => "the API server does not have",
+                };
+                format!("{why} {}: {without}", self.plural)
             }
             Right::Needed if forbidden => format!(
                 "these credentials may not list and watch {}, without which nothing is served; allow it: {error}",
@@ -87,20 +94,21 @@ impl Said {
         };
         let news = self.interrupted.as_ref() != Some(&warning);
         self.interrupted = Some(warning.clone());
-        let does_without =
-            forbidden && self.right != Right::Needed && !std::mem::replace(&mut self.listed, true);
         (news.then_some(warning), does_without)
     }
 }
 
-fn is_forbidden(error: &watcher::Error) -> bool {
-    const FORBIDDEN: u16 = 403;
+const FORBIDDEN: u16 = 403;
+const NOT_FOUND: u16 = 404;
+
+/// The API server's answer, if it was one.
+fn code(error: &watcher::Error) -> Option<u16> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status.code == FORBIDDEN,
-        _ => false,
+        | watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
     }
 }
 
@@ -132,6 +140,16 @@ mod tests {
         assert_eq!(said.error(&failed(403)), (None, false), "it is tried again without a word");
         let (other, does_without) = said.error(&failed(500));
         assert!(other.expect("another cause").contains("said with 500") && !does_without);
+    }
+
+    #[test]
+    fn a_kind_that_the_api_server_does_not_have_is_done_without() {
+        let mut said = Said::new("servicecidrs".into(), Right::Wanted("this is missing"));
+        let warning = "the API server does not have servicecidrs: this is missing".to_owned();
+        assert_eq!(said.error(&failed(404)), (Some(warning), true));
+        assert_eq!(said.error(&failed(404)), (None, false), "said once");
+        let (warning, does_without) = Said::new("services".into(), Right::Needed).error(&failed(404));
+        assert!(warning.expect("a warning").contains("said with 404") && !does_without);
     }
 
     #[test]

@@ -137,6 +137,9 @@ fn change() -> impl Strategy<Value = Change> {
         pod().prop_map(Change::PutPod),
         name().prop_map(Change::DeletePod),
         text().prop_map(Change::PutNamespace),
+        (text(), vec(prefix(), 0..3))
+            .prop_map(|(name, networks)| Change::PutServiceNetworks { name, networks }),
+        text().prop_map(Change::DeleteServiceNetworks),
         text().prop_map(Change::PutCorefile),
         Just(Change::DeleteCorefile),
         text().prop_map(Change::DeleteNamespace),

@@ -158,6 +158,27 @@ fn source_ranges_concern_everybody_but_an_allowed_host() {
     }
 }
 
+#[test]
+fn an_address_for_those_inside_is_denied_to_clients_outside_alone() {
+    let inside_only = ServiceValue { flags: SERVICE_HAS_ENDPOINTS | SERVICE_INSIDE_ONLY, ..service() };
+    let sent_here = Someone { sent_here: true, ..OUTSIDE };
+    let host = Someone { host: true, ..POD };
+    for (client, served) in [(POD, true), (host, true), (OUTSIDE, false), (sent_here, false)] {
+        let found = select(&memory(), &inside_only, &client);
+        assert_eq!(found.is_ok(), served, "{:?}: {found:?}", client.address);
+        if let Err(refusal) = found {
+            assert_eq!((refusal.reason, refusal.is_told()), (DropReason::OutsideNotAllowed, false));
+        }
+    }
+    let nowhere = ServiceValue { active: 0, local: 0, ..inside_only };
+    let refusal = select(&memory(), &nowhere, &OUTSIDE).unwrap_err();
+    assert_eq!(
+        refusal.reason,
+        DropReason::OutsideNotAllowed,
+        "who may not ask learns nothing of the endpoints"
+    );
+}
+
 const SECOND: u64 = 1_000_000_000;
 
 #[test]

@@ -288,3 +288,68 @@ async fn a_cluster_that_does_not_fit_is_served_in_part_and_the_loop_goes_on() {
     stats.wait_for(|stats| stats.usage.refused == 0 && served()).await.expect("the loop runs");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn networks_of_services_follow_the_cluster_while_it_runs() {
+    let network = |octet: u8| Prefix { address: IpAddr::from([10, octet, 0, 0]), length: 16 };
+    let put = |name: &str, octet: u8| Change::PutServiceNetworks {
+        name: name.into(),
+        networks: vec![network(octet)],
+    };
+    let delete = |name: &str| Change::DeleteServiceNetworks(name.into());
+    let steps = [
+        (vec![put("kubernetes", 96)], vec![network(96)]),
+        (vec![put("a", 112)], vec![network(96)]),
+        (vec![delete("kubernetes")], vec![network(112)]),
+        // Pods of a node are in the first one.
+        (vec![node("node-2", 12), put("a", 244), put("b", 113)], vec![network(113)]),
+        (vec![delete("a"), delete("b")], vec![]),
+    ];
+    let mut running = Running::start(FakeState::default());
+    running.send(true, echo(&[1])).await;
+    running.settled().await;
+    assert_eq!(running.kernel.service_networks(), []);
+    for (changes, expected) in steps {
+        let what = format!("{changes:?}");
+        running.send(false, changes).await;
+        running.settled().await;
+        assert_eq!(running.kernel.service_networks(), expected, "{what}");
+    }
+    running.stop().await;
+    let services = ServiceConfig { service_networks: vec![network(97)], ..ServiceConfig::default() };
+    let mut running = Running::start_with(FakeState::default(), services);
+    running.send(true, vec![put("kubernetes", 96)]).await;
+    running.settled().await;
+    assert_eq!(running.kernel.service_networks(), [network(97)], "the flag has the last word");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn pod_networks_that_have_no_place_are_told_and_keep_nothing_else_waiting() {
+    let mut services = ServiceConfig::default();
+    // The last entry stays free.
+    services.options.capacities.routes = 3;
+    let kernel = FakeState::default();
+    let mut running = Running::start_with(kernel.clone(), services);
+    let mut changes = echo(&[1]);
+    changes.extend([node("node-1", 1), node("node-2", 2), node("node-3", 3)]);
+    running.send(true, changes).await;
+    running.settled().await;
+    running.ready.wait_for(|ready| *ready).await.expect("the loop runs");
+    let stats = running.stats.read();
+    assert_eq!((stats.routes, stats.routes_refused, stats.failures), (2, 1, 0), "{stats:?}");
+    assert!(stats.problems.iter().any(|problem| problem.contains("10.244.3.0/24")), "{stats:?}");
+    assert_eq!((running.backends(), kernel.routes().kernel.len()), (Some(vec![1]), 3), "all else is there");
+    // What has nothing to do with it does not end it.
+    running.send(false, echo(&[1, 2])).await;
+    running.settled().await;
+    assert_eq!(running.stats.read().problems.len(), 1);
+    // Room comes.
+    running.send(false, vec![Change::DeleteNode("node-2".into())]).await;
+    running.settled().await;
+    let stats = running.stats.read();
+    assert_eq!((stats.routes, stats.routes_refused, stats.problems.len()), (2, 0, 0), "{stats:?}");
+    let other = Prefix { address: IpAddr::from([10, 244, 3, 0]), length: 24 };
+    assert!(kernel.routes().map.contains_key(&other));
+    running.stop().await;
+}

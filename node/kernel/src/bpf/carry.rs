@@ -25,9 +25,9 @@ use crate::KernelError;
 /// Name each other's entries by number.
 const NUMBERED: [MapSpec; 3] = [names::SERVICES, names::SLOTS, names::BACKENDS];
 
-/// Name entries of [`NUMBERED`].
-const NAMING: [MapSpec; 5] =
-    [names::SOURCE_RANGES, names::AFFINITY, names::SOCKETS, names::ORIGINS, names::CONNTRACK];
+/// Name entries of [`NUMBERED`], or count what does.
+const NAMING: [MapSpec; 6] =
+    [names::SOURCE_RANGES, names::AFFINITY, names::SOCKETS, names::ORIGINS, names::CONNTRACK, names::ADDED];
 
 /// Copies what a map's predecessor has that it lacks, with other numbers if there are any.
 type CopyMap = fn(&Pins, MapSpec, Option<&Numbers>) -> Result<(), KernelError>;

@@ -132,16 +132,21 @@ impl RunningNode {
         }
     }
 
-    pub(crate) fn add_pod(&mut self, slot: u32, addresses: &[&str]) -> Pod {
+    /// Where a pod would be.
+    pub(crate) fn place(&self, slot: u32, addresses: &[&str]) -> Pod {
         let prefix = &self.footprint.netns_prefix;
-        let pod = Pod {
+        Pod {
             spec: PodSpec {
                 netns: Path::new(NETNS_DIR).join(format!("{prefix}{slot}")),
                 interface: format!("flp{slot}"),
                 addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
                 slot,
             },
-        };
+        }
+    }
+
+    pub(crate) fn add_pod(&mut self, slot: u32, addresses: &[&str]) -> Pod {
+        let pod = self.place(slot, addresses);
         self.attach(&pod);
         self.pods.push(pod.clone());
         pod
@@ -152,8 +157,11 @@ impl RunningNode {
     }
 
     pub(crate) fn attach(&self, pod: &Pod) {
-        let attached = self.block_on(self.dataplane().pods.attach(&pod.spec));
-        attached.unwrap_or_else(|error| panic!("node {}: {error}", self.name));
+        self.try_attach(pod).unwrap_or_else(|error| panic!("node {}: {error}", self.name));
+    }
+
+    pub(crate) fn try_attach(&self, pod: &Pod) -> Result<(), KernelError> {
+        self.block_on(self.dataplane().pods.attach(&pod.spec))
     }
 
     pub(crate) fn detach(&self, pod: &Pod) {
@@ -230,7 +238,8 @@ impl RunningNode {
                 let mut ops = planner.plan(view, &local, scope, now_ms).ops;
                 if matches!(scope, Scope::All) {
                     let routes = tables.observe_routes().await.expect("observes");
-                    ops.extend(plan_routes(view, name, &routes));
+                    let capacity = config.services.capacities.routes;
+                    ops.extend(plan_routes(view, name, &routes, capacity).0);
                 }
                 let done = ops.iter().take_while(|op| wanted(op)).count();
                 tables.apply(&ops[..done]).await.expect("applies");
@@ -320,6 +329,13 @@ impl RunningNode {
     pub(crate) fn collect(&mut self, now_ns: u64, timeouts: &Timeouts) -> Collected {
         let garbage = &mut self.dataplane.as_mut().expect("running").garbage;
         garbage.collect(now_ns, timeouts).expect("collects")
+    }
+
+    /// The map of routes.
+    pub(crate) fn route_map(&mut self) -> BTreeMap<Prefix, Option<IpAddr>> {
+        let Self { dataplane, runtime, netns, .. } = self;
+        let tables = &mut dataplane.as_mut().expect("running").tables;
+        run_in(netns, || runtime.block_on(tables.observe_routes())).expect("observes").map
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {

@@ -49,6 +49,7 @@ fn the_maps_have_the_names_types_sizes_and_capacities_of_the_contract() {
         (names::EVENTS, MapType::RingBuf, (0, 0)),
         (names::EVENTS_LOST, MapType::PerCpuArray, of::<u32, u64>()),
         (names::CARRIED, MapType::PerCpuArray, of::<u32, u64>()),
+        (names::ADDED, MapType::PerCpuArray, of::<u32, u64>()),
     ];
     let loaded = Loaded::new();
     for (spec, kind, (key, value)) in expected {

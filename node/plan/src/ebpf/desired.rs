@@ -3,14 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
-    ops::RangeInclusive,
 };
 
 use fairlead_abi::{
     Addr16, Be16,
     service::{
         SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_EXTERNAL, SERVICE_EXTERNAL_LOCAL, SERVICE_HOST_ALLOWED,
-        SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES, ServiceKey,
+        SERVICE_INSIDE_ONLY, SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES, ServiceKey,
     },
 };
 use fairlead_model::{
@@ -19,7 +18,7 @@ use fairlead_model::{
 };
 
 use super::{
-    local::LocalNode,
+    local::{Limits, LocalNode},
     problem::{Owner, Problem},
 };
 use crate::select::{Place, Selection, Serving, Target, is_usable, select};
@@ -61,8 +60,8 @@ pub(super) struct Desired {
 pub(super) struct Here<'a> {
     pub(super) place: Place<'a>,
     pub(super) local: &'a LocalNode,
-    /// Where node ports are.
-    pub(super) node_ports: &'a RangeInclusive<u16>,
+    /// Where node ports are, and who is denied cluster addresses.
+    pub(super) limits: &'a Limits,
 }
 
 /// What an owner should have; nothing when it is gone, not served here, or served by another proxy.
@@ -89,7 +88,8 @@ pub(super) fn desired(view: &View, owner: &Owner, here: Here<'_>) -> Desired {
 pub fn problems_of(view: &View, name: &ObjectName) -> Vec<Problem> {
     let (nobody, local) = (BTreeSet::new(), LocalNode::default());
     let place = Place { node: "", zone: "", node_addresses: &nobody };
-    let here = Here { place, local: &local, node_ports: &(0..=u16::MAX) };
+    let limits = Limits { node_ports: 0..=u16::MAX, ..Limits::default() };
+    let here = Here { place, local: &local, limits: &limits };
     desired(view, &Owner::Service(name.clone()), here).problems
 }
 
@@ -208,8 +208,8 @@ impl Reader<'_> {
         if number == 0 {
             return false;
         }
-        if !self.here.node_ports.contains(&number) {
-            let range = self.here.node_ports.clone().into_inner();
+        if !self.here.limits.node_ports.contains(&number) {
+            let range = self.here.limits.node_ports.clone().into_inner();
             self.desired.problems.push(Problem::OutOfRange { owner, port: number, protocol, range });
             return false;
         }
@@ -238,9 +238,10 @@ impl Reader<'_> {
             TrafficPolicy::Cluster => 0,
             TrafficPolicy::Local => SERVICE_INTERNAL_LOCAL,
         };
+        let inside_only = if self.here.limits.deny_outside { SERVICE_INSIDE_ONLY } else { 0 };
         let external = external_flags(service);
         let kinds = [
-            (&service.addresses, internal),
+            (&service.addresses, internal | inside_only),
             (&service.external_addresses, external),
             (&service.load_balancer_addresses, external | restriction),
         ];

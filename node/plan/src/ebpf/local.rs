@@ -25,7 +25,8 @@ impl LocalNode {
     }
 }
 
-/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node ports.
+/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node ports,
+/// and whom they serve.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Of `SERVICES`.
@@ -38,8 +39,12 @@ pub struct Limits {
     pub source_ranges: u32,
     /// Of `ADDRESSES`.
     pub addresses: u32,
+    /// Of `ROUTES`.
+    pub routes: u32,
     /// Where node ports are.
     pub node_ports: RangeInclusive<u16>,
+    /// Clients outside the cluster are denied cluster addresses.
+    pub deny_outside: bool,
 }
 
 /// The API server's default range of node ports.
@@ -53,7 +58,9 @@ impl Default for Limits {
             backends: names::BACKENDS.capacity,
             source_ranges: names::SOURCE_RANGES.capacity,
             addresses: names::ADDRESSES.capacity,
+            routes: names::ROUTES.capacity,
             node_ports: NODE_PORTS,
+            deny_outside: false,
         }
     }
 }

@@ -117,6 +117,11 @@ pub enum Problem {
         /// The slice that has one of them.
         slice: ObjectName,
     },
+    /// The map of routes is full.
+    NoRoutes {
+        /// The pod networks of other nodes that did not fit, in order.
+        networks: Vec<Prefix>,
+    },
     /// A range has no meaning.
     BadRange {
         /// Whose range it is.
@@ -134,9 +139,12 @@ impl Problem {
 
     /// Whether a larger map would cure it.
     pub fn is_limit(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        matches!(self, Self::Full { .. } | Self::NoRoutes { .. })
     }
 }
+
+/// How many networks a problem names.
+const NAMED: usize = 10;
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,6 +191,17 @@ impl fmt::Display for Problem {
                 "{owner}: {count} of its endpoints have an address that cannot be one, or port 0, and are left out; see \
                  EndpointSlice {slice}"
             ),
+            Self::NoRoutes { networks } => {
+                let named = networks.iter().take(NAMED).map(|n| format!("{}/{}", n.address, n.length));
+                write!(f, "this node: {}", named.collect::<Vec<_>>().join(", "))?;
+                if networks.len() > NAMED {
+                    write!(f, " and {} more pod networks", networks.len() - NAMED)?;
+                }
+                f.write_str(
+                    " of other nodes do not fit into the eBPF map ROUTES, which is full; the host's stack carries what is sent \
+                     there, and clients from there count as outside; make room with --map-size=routes=ENTRIES",
+                )
+            }
             Self::BadRange { owner, range } => {
                 write!(f, "{owner}: source range {}/{} is left out", range.address, range.length)
             }

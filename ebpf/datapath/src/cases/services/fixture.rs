@@ -7,8 +7,8 @@ use fairlead_abi::{
     node::{ADDRESS_LOCAL, ADDRESS_NODE, ADDRESS_NODE_PORT, ADDRESS_SERVICE, NodeValue},
     service::{
         BACKEND_CLUSTER, BACKEND_HERE, BACKEND_HOST, BACKEND_LOCAL, BACKEND_SERVING, BackendValue,
-        SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_INTERNAL_LOCAL,
-        SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue,
+        SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_ONLY,
+        SERVICE_INTERNAL_LOCAL, SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue,
     },
 };
 
@@ -106,6 +106,9 @@ pub(super) const TARGET: u16 = 8_080;
 pub(super) const SERVICE_ID: u32 = 7;
 pub(super) const MTU: u32 = 1_500;
 
+/// Flags that only cluster addresses have.
+const OF_CLUSTER: u32 = SERVICE_INTERNAL_LOCAL | SERVICE_INSIDE_ONLY;
+
 /// The node of the packet table, with a service of one backend.
 pub(super) fn with(family: &Family, proto: u8, place: Where, flags: u32) -> Memory {
     let mut tables = node();
@@ -147,8 +150,8 @@ pub(super) fn with(family: &Family, proto: u8, place: Where, flags: u32) -> Memo
         let key = ServiceKey { addr, port: Be16::new(port), proto, scope };
         tables.services.insert(key, ServiceValue { flags: value.flags | flags, ..value });
     };
-    frontend(address(family.cluster), PORT, SCOPE_ADDRESS, flags & SERVICE_INTERNAL_LOCAL);
-    let external = SERVICE_EXTERNAL | flags & !SERVICE_INTERNAL_LOCAL;
+    frontend(address(family.cluster), PORT, SCOPE_ADDRESS, flags & OF_CLUSTER);
+    let external = SERVICE_EXTERNAL | flags & !OF_CLUSTER;
     frontend(address(family.balancer), PORT, SCOPE_ADDRESS, external);
     frontend(family.any, NODE_PORT, SCOPE_NODE_PORT, external & !SERVICE_SOURCE_RANGES);
     tables

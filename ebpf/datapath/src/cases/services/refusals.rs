@@ -5,7 +5,7 @@ use std::{vec, vec::Vec};
 use fairlead_abi::{
     Be16, DropReason,
     node::{ADDRESS_LOCAL, ServiceNetwork},
-    service::{SCTP, SERVICE_EXTERNAL_LOCAL, SERVICE_SOURCE_RANGES, TCP},
+    service::{SCTP, SERVICE_EXTERNAL_LOCAL, SERVICE_INSIDE_ONLY, SERVICE_SOURCE_RANGES, TCP},
 };
 
 use super::fixture::*;
@@ -66,6 +66,7 @@ pub(super) fn refused(family: &Family) -> Vec<Case> {
         nobodys(family),
         full.into_iter().map(|case| Case { host_only: true, ..case }).collect(),
         restricted(family),
+        inside_only(family),
         not_selected(family),
     ]
     .concat()
@@ -165,6 +166,45 @@ pub(super) fn restricted(family: &Family) -> Vec<Case> {
     };
     let sctp = conversation(with(family, SCTP, Where::Here, 0), vec![sctp]);
     [none, conversation(ranges, vec![allowed]), sctp, with_one_port(family)].concat()
+}
+
+/// A cluster address that the node keeps to the cluster: other addresses of the service are nobody's secret.
+fn inside_only(family: &Family) -> Vec<Case> {
+    let tables = with(family, TCP, Where::Here, SERVICE_INSIDE_ONLY);
+    let denied = dropped(
+        family,
+        "a client outside is denied a cluster address",
+        tables.clone(),
+        (family.cluster, PORT),
+        DropReason::OutsideNotAllowed,
+    );
+    let served = |text, hook, client, address, port| {
+        let before = syn(client, address).ports(4_000, port);
+        let mut after = before.clone().addresses(client, family.here).ports(4_000, TARGET);
+        after = delivered(after);
+        Turn { name: name(family, text), hook, before, verdict: TO_NEIGHBOUR, after }
+    };
+    let uplink = Hook::FromUplink;
+    let turns = [
+        served(
+            "a pod that is asked for past its socket is served",
+            Hook::FromPod,
+            family.sender,
+            family.cluster,
+            PORT,
+        ),
+        served("a pod of another node is served", uplink, family.elsewhere, family.cluster, PORT),
+        served(
+            "a client outside is served at the load balancer's address",
+            uplink,
+            family.client,
+            family.balancer,
+            PORT,
+        ),
+        served("a client outside is served at the node port", uplink, family.client, family.node, NODE_PORT),
+    ];
+    let served = turns.into_iter().flat_map(|turn| conversation(tables.clone(), vec![turn]));
+    denied.into_iter().chain(served).collect()
 }
 
 /// SCTP where no port has to change.

@@ -48,6 +48,24 @@ fn each_family_has_its_own_block() {
 }
 
 #[test]
+fn only_cluster_addresses_are_kept_from_clients_outside() {
+    for (deny_outside, flags) in [(false, 0), (true, SERVICE_INSIDE_ONLY)] {
+        let mut world = World::with(Limits { deny_outside, ..Limits::default() });
+        let everything = Service {
+            ports: vec![ServicePort { node_port: 30_080, ..port(80) }],
+            external_addresses: vec![ip("192.0.2.1")],
+            load_balancer_addresses: vec![ip("192.0.2.2")],
+            ..service("echo", &[VIP])
+        };
+        world.change(vec![Change::PutService(everything), slice("echo", &[1])]);
+        for key in [key("192.0.2.1"), key("192.0.2.2"), node_port(30_080)] {
+            assert_eq!(world.maps.value(&key).flags & SERVICE_INSIDE_ONLY, 0, "{key:?}");
+        }
+        assert_eq!(world.maps.value(&key(VIP)).flags, flags | SERVICE_HAS_ENDPOINTS);
+    }
+}
+
+#[test]
 fn all_frontends_of_a_block_lead_to_one_range() {
     let mut world = World::new();
     let everything = Service {
