@@ -51,6 +51,15 @@ pub(crate) struct Outputs {
     pub(crate) stopped: mpsc::UnboundedSender<Stopped>,
 }
 
+/// What the loop is told of beside the feed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    /// Other interfaces than the uplink have other addresses.
+    pub(crate) addresses: Arc<Notify>,
+    /// The uplink came, went or changed.
+    pub(crate) uplink: Arc<Notify>,
+}
+
 /// What waits to be applied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Pending {
@@ -65,8 +74,7 @@ pub(crate) struct SyncLoop<S> {
     state: S,
     outputs: Outputs,
     services: ServiceConfig,
-    /// Told when the node's addresses change.
-    addresses: Arc<Notify>,
+    signals: Signals,
     /// How the node's own DNS server is.
     life: Option<watch::Receiver<Life>>,
     /// None until the kernel has been observed, and after a failure.
@@ -84,6 +92,8 @@ pub(crate) struct SyncLoop<S> {
     routing: bool,
     /// Carries services in place of the maps.
     rules: Option<Rules>,
+    /// What is beside the maps is to be looked at.
+    look: bool,
     /// Rules or maps are to be compared with what the kernel holds.
     audit: bool,
     audit_every: Duration,
@@ -112,7 +122,7 @@ impl<S: State> SyncLoop<S> {
             state,
             outputs,
             services,
-            addresses: Arc::default(),
+            signals: Signals::default(),
             life: None,
             planner: None,
             routes: None,
@@ -122,6 +132,7 @@ impl<S: State> SyncLoop<S> {
             complete: false,
             routing: true,
             rules: None,
+            look: false,
             audit: false,
             audit_every: AUDIT,
             leftovers: None,
@@ -131,9 +142,9 @@ impl<S: State> SyncLoop<S> {
         }
     }
 
-    /// To be told when the node's addresses change.
-    pub(crate) fn addresses(&self) -> Arc<Notify> {
-        Arc::clone(&self.addresses)
+    /// To be told when the node itself changes.
+    pub(crate) fn signals(&self) -> Signals {
+        self.signals.clone()
     }
 
     /// To be told how the node's own DNS server is.
@@ -190,8 +201,11 @@ impl<S: State> SyncLoop<S> {
                     self.queue(changed, Instant::now());
                     self.outputs.stats.update(|stats| stats.resolver.turn(life));
                 }
-                () = self.addresses.notified() => self.local = None,
-                _ = audit.tick() => (self.routes, self.local, self.audit) = (None, None, true),
+                () = self.signals.addresses.notified() => self.local = None,
+                () = self.signals.uplink.notified() => (self.routes, self.local, self.look) = (None, None, true),
+                _ = audit.tick() => {
+                    (self.routes, self.local, self.look, self.audit) = (None, None, true, true);
+                }
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             if self.retry_at.is_none_or(|at| at <= Instant::now()) {
@@ -264,7 +278,7 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_all(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
-        if self.audit {
+        if std::mem::take(&mut self.look) {
             self.repair().await;
         }
         let problems = match self.rules {

@@ -17,7 +17,7 @@ struct Running {
     stats: Arc<Stats>,
     ready: watch::Receiver<bool>,
     networks: watch::Receiver<Vec<Prefix>>,
-    addresses: Arc<Notify>,
+    signals: Signals,
     stopped: mpsc::UnboundedReceiver<Stopped>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
@@ -46,9 +46,9 @@ impl Running {
         let stop = CancellationToken::new();
         let mut sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, services);
         sync.audit_every = Duration::from_millis(5);
-        let addresses = sync.addresses();
+        let signals = sync.signals();
         let task = tokio::spawn(sync.run(receiver, stop.clone()));
-        Self { kernel, stats, ready, networks, addresses, stopped, updates, stop, task, sequence: 0 }
+        Self { kernel, stats, ready, networks, signals, stopped, updates, stop, task, sequence: 0 }
     }
 
     async fn send(&mut self, snapshot: bool, changes: Vec<Change>) {
@@ -202,7 +202,7 @@ async fn a_host_port_follows_the_addresses_of_the_node() {
     assert_eq!(running.backends_of(address(11)), Some(vec![5]));
 
     running.kernel.set_local(local(12));
-    running.addresses.notify_one();
+    running.signals.addresses.notify_one();
     while running.backends_of(address(12)).is_none() {
         tokio::task::yield_now().await;
     }
