@@ -376,7 +376,7 @@ impl Programs {
         // A filter has no object that could be asked; replacing it tells whether there was one.
         if !link.target.has_filter() {
             let own = self.id(link.program)?;
-            let whole = link::present(&link.pin).is_ok_and(|link| link.is_attached && link.program == own);
+            let whole = link::present(&link.pin).is_ok_and(|link| link.is_attached() && link.program == own);
             return if whole { Ok(false) } else { self.attach_now(link).map(|_| true) };
         }
         Ok(self.attach_now(link)? == Attached::New)
