@@ -32,9 +32,6 @@ use crate::{
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often maps, routes and addresses are compared with what the kernel holds: others change them, too.
-const AUDIT: Duration = Duration::from_secs(30);
-
 /// How many problems of one update are told each by itself. A map that is full concerns thousands of services at once.
 const TOLD_EACH: usize = 20;
 
@@ -96,7 +93,6 @@ pub(crate) struct SyncLoop<S> {
     look: bool,
     /// Rules or maps are to be compared with what the kernel holds.
     audit: bool,
-    audit_every: Duration,
     /// What other modes left, until this one has taken over.
     leftovers: Option<(Leftovers, Arc<Network>)>,
     pending: Pending,
@@ -134,7 +130,6 @@ impl<S: State> SyncLoop<S> {
             rules: None,
             look: false,
             audit: false,
-            audit_every: AUDIT,
             leftovers: None,
             pending: Pending::default(),
             retry_at: None,
@@ -176,7 +171,8 @@ impl<S: State> SyncLoop<S> {
 
     /// Runs until it is told to stop or the sender of updates is gone.
     pub(crate) async fn run(mut self, mut updates: mpsc::Receiver<Update>, shutdown: CancellationToken) {
-        let mut audit = interval_at(tokio::time::Instant::now() + self.audit_every, self.audit_every);
+        let period = self.services.repair_period;
+        let mut audit = interval_at(tokio::time::Instant::now() + period, period);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut life = self.life.take();
         if let Some(life) = &life {
