@@ -85,8 +85,8 @@ pub trait State: Send + 'static {
     /// What the failed operation met; those before it are applied.
     fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Puts right what others have changed beside the maps: the uplink, links, interfaces, kernel parameters. Returns what that was, in a
-    /// few words each.
+    /// Puts right what others have changed beside the maps: the uplink, links, interfaces, kernel parameters. Returns what
+    /// that was, in a few words each.
     ///
     /// # Errors
     /// It cannot be looked at, or not be changed.

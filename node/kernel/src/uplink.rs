@@ -1,5 +1,5 @@
-//! The uplink as it is now. It is known by its name: when a driver is loaded anew or a card is plugged in, another interface
-//! has it, with another index.
+//! The uplink as it is now. It is known by its name: when a driver is loaded anew or a card is plugged in, another
+//! interface has it, with another index.
 
 use tokio::sync::watch;
 
@@ -20,8 +20,8 @@ pub struct Uplink {
 
 /// Follows the interface that has the uplink's name.
 ///
-/// Returns what it did when another one has it: the programs are on that one, and know it. A driver that does not take the
-/// program there is no reason to do without the others, however it was asked for.
+/// Returns what it did when another one has it: the programs are on that one, and know it. A driver that does not take
+/// the program there is no reason to do without the others, however it was asked for.
 ///
 /// # Errors
 /// The kernel refuses a program on links; the uplink is as it was.

@@ -113,8 +113,8 @@ impl Node {
         Self { netns, addresses }
     }
 
-    /// Takes the addresses from the uplink and gives them to it again, as somebody who configures it anew. With them the kernel
-    /// forgets the routes by it.
+    /// Takes the addresses from the uplink and gives them to it again, as somebody who configures it anew. With them the
+    /// kernel forgets the routes by it.
     ///
     /// # Panics
     /// It has none.

@@ -16,8 +16,8 @@ pub(crate) struct Entrances {
 }
 
 impl Entrances {
-    /// Gives these interfaces the programs and takes them from all others but the uplink, also from those that a former process
-    /// gave them to. One that refuses them, or is going away, keeps nobody else from being served.
+    /// Gives these interfaces the programs and takes them from all others but the uplink, also from those that a former
+    /// process gave them to. One that refuses them, or is going away, keeps nobody else from being served.
     ///
     /// # Errors
     /// A pin cannot be removed.

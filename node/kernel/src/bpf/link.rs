@@ -79,8 +79,8 @@ pub(crate) enum Attached {
     Updated,
 }
 
-/// Makes the pinned link at `pin` run `program`; makes and pins a new one where there is none, or where its hook is gone or is that
-/// of another interface, which had the name before.
+/// Makes the pinned link at `pin` run `program`; makes and pins a new one where there is none, or where its hook is gone
+/// or is that of another interface, which had the name before.
 pub(crate) fn attach(
     program: BorrowedFd<'_>,
     target: Target<'_>,
@@ -128,7 +128,8 @@ pub(crate) fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
 pub(crate) struct Present {
     /// Id of its program.
     pub(crate) program: u32,
-    /// The interface's index, or some bits of the cgroup's id; 0 when somebody has detached it, or what it was attached to has gone.
+    /// The interface's index, or some bits of the cgroup's id; 0 when somebody has detached it, or what it was attached
+    /// to has gone.
     target: u32,
 }
 

@@ -148,8 +148,8 @@ impl LocalChanges {
         let uplink = self.uplink.borrow();
         match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-                let is_uplink = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(name) if *name == uplink.name);
-                link.attributes.iter().any(is_uplink).then_some(LocalChange::Uplink)
+                let own = LinkAttribute::IfName(uplink.name.clone());
+                link.attributes.contains(&own).then_some(LocalChange::Uplink)
             }
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
                 let of_uplink = address.header.index == uplink.index;

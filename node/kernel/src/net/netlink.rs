@@ -226,8 +226,8 @@ impl Netlink {
         self.replace(route.build(), format!("adding default route by {gateway}")).await
     }
 
-    /// A route of ours to a pod network; without a next hop it is unreachable. Nothing happens while the uplink leads nowhere: it is
-    /// gone, is down, or has no address. The kernel has forgotten every route by it then, and takes none.
+    /// A route of ours to a pod network; without a next hop it is unreachable. Nothing happens while the uplink leads
+    /// nowhere: it is gone, is down, or has no address. The kernel has forgotten every route by it then, and takes none.
     ///
     /// # Errors
     /// The request fails.

@@ -33,7 +33,8 @@ fn set_all<N: AsRef<str>>(
     Ok(changed)
 }
 
-/// Makes the namespace a router between its pods and the uplink, if it has one now. Returns the parameters that had to be set.
+/// Makes the namespace a router between its pods and the uplink, if it has one now. Returns the parameters that had to be
+/// set.
 ///
 /// # Errors
 /// A parameter cannot be set.
