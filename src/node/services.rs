@@ -63,6 +63,9 @@ pub(crate) struct ServiceArgs {
     /// How long datagrams are remembered that somebody has answered
     #[arg(long, value_name = "TIME", default_value = "180s", value_parser = time)]
     conntrack_udp_timeout_stream: Duration,
+    /// How often programs, maps, rules and routes are compared with what they are to be, and put right
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    repair_period: Duration,
     /// Do not serve `spec.externalIPs` of services: whoever may write a Service can take any address with them
     #[arg(long)]
     ignore_external_ips: bool,
@@ -165,6 +168,7 @@ impl ServiceArgs {
             },
             service_networks: self.service_cidr.clone(),
             ignore_external_addresses: self.ignore_external_ips,
+            repair_period: self.repair_period,
             rules: RuleConfig {
                 masquerade_all: self.masquerade_all,
                 masquerade_bit: self.masquerade_bit,
@@ -294,6 +298,7 @@ mod tests {
             "--nodeport-addresses=192.0.2.9/24,primary",
             "--map-size=conntrack=1000000",
             "--conntrack-tcp-timeout-established=5m",
+            "--repair-period=5s",
         ])
         .expect("valid");
         let options = config.options;
@@ -305,6 +310,7 @@ mod tests {
         let networks = vec![network("192.0.2.0", 24), network("192.0.2.17", 32)];
         assert_eq!(config.node_port_addresses, NodePortAddresses::Within(networks));
         assert_eq!(config.timeouts.tcp_established, Duration::from_secs(300));
+        assert_eq!(config.repair_period, Duration::from_secs(5));
     }
 
     #[test]

@@ -76,23 +76,38 @@ impl Turning {
 
 /// Sends signs of life to whoever listens, for ever. Nobody has to listen.
 pub(crate) async fn beat(path: PathBuf, pulse: Arc<Pulse>, status: Arc<Status>) {
-    let mut listener = None;
+    let mut heart = Heart { path, pulse, status, listener: None };
     loop {
-        if !status.is_ready() || !pulse.beats(Instant::now()) {
+        let rest = heart.beat().await;
+        sleep(rest).await;
+    }
+}
+
+/// What sends them.
+struct Heart {
+    path: PathBuf,
+    pulse: Arc<Pulse>,
+    status: Arc<Status>,
+    listener: Option<UnixStream>,
+}
+
+impl Heart {
+    /// Shows life if there is any; returns how long to rest then.
+    async fn beat(&mut self) -> Duration {
+        if !self.status.is_ready() || !self.pulse.beats(Instant::now()) {
             // The end of the connection is known at once.
-            listener = None;
-            sleep(LOOK).await;
-            continue;
+            self.listener = None;
+            return LOOK;
         }
-        if listener.is_none() {
-            listener = UnixStream::connect(&path).await.ok();
+        if self.listener.is_none() {
+            self.listener = UnixStream::connect(&self.path).await.ok();
         }
-        if let Some(stream) = &mut listener
+        if let Some(stream) = &mut self.listener
             && stream.write_all(&[1]).await.is_err()
         {
-            listener = None;
+            self.listener = None;
         }
-        sleep(BEAT).await;
+        BEAT
     }
 }
 
@@ -114,6 +129,23 @@ mod tests {
         assert!(!pulse.beats(at(2500)), "the other one is stuck");
         drop(other);
         assert!(pulse.beats(at(2500)), "the other one has ended");
+    }
+
+    #[tokio::test]
+    async fn the_first_sign_comes_as_soon_as_somebody_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dns.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (pulse, status) =
+            (Arc::new(Pulse::new(true)), Arc::new(Status::new(Arc::new(Registry::default()))));
+        let mut heart = Heart { path, pulse: Arc::clone(&pulse), status, listener: None };
+        assert_eq!(heart.beat().await, LOOK, "nobody answers yet: it looks again soon");
+        let turning = pulse.join();
+        // Whatever this machine does meanwhile, the thread has just turned.
+        turning.turned.store(u64::from(u32::MAX), Relaxed);
+        assert_eq!(heart.beat().await, BEAT);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 1, "the sign is there before it rests");
     }
 
     #[tokio::test]

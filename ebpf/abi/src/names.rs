@@ -170,10 +170,12 @@ pub mod driver {
     pub const FROM_WIRE: &str = "from_wire";
 }
 
-/// `.rodata` globals that user space sets before loading.
+/// Globals that user space sets before loading; all but the first are `.rodata`.
 pub mod globals {
-    /// `u32`: the uplink's interface index.
+    /// `u32`: the uplink's interface index. It is alone in [`CHANGING`], and may be set while the programs run.
     pub const UPLINK_IFINDEX: &str = "UPLINK_IFINDEX";
+    /// The section, and with it the map, of what may change.
+    pub const CHANGING: &str = ".data";
     /// `u32`: 1 when connection records are written, else 0.
     pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
     /// `u32`: 0 when rules carry services: packets of pods are then counted and left to the host's stack, else 1.

@@ -98,9 +98,18 @@ macro_rules! globals {
     )* };
 }
 
+/// The only global that may change while the programs run: a card that is made again has another index.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data")]
+static UPLINK_IFINDEX: Global<u32> = Global::new(0);
+
+/// The uplink's interface index.
+#[inline(always)]
+pub(crate) fn uplink_ifindex() -> u32 {
+    UPLINK_IFINDEX.load()
+}
+
 globals! {
-    /// The uplink's interface index.
-    UPLINK_IFINDEX uplink_ifindex u32 = 0;
     /// The overlay's interface index.
     OVERLAY_IFINDEX overlay_ifindex u32 = 0;
     /// The overlay's UDP port.

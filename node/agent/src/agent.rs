@@ -10,13 +10,13 @@ use std::{
 };
 
 use fairlead_flows::{Recent, Starts};
-use fairlead_kernel::{AddressChanges, Dataplane, ProgramLogs, Tables};
+use fairlead_kernel::{Dataplane, LocalChange, LocalChanges, ProgramLogs, Tables};
 use fairlead_kubelet::network::PodNetwork;
 use fairlead_model::Update;
 use fairlead_wire::client::Subscription;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ use crate::{
     serve::serve,
     sockets::SocketEnder,
     stats::Stats,
-    sync::{Outputs, SyncLoop},
+    sync::{Outputs, Signals, SyncLoop},
 };
 
 /// How many flows are remembered.
@@ -50,7 +50,7 @@ const UPDATES_QUEUED_MAX: usize = 64;
 pub struct Agent {
     subscription: Subscription,
     sync: SyncLoop<Tables>,
-    address_changes: AddressChanges,
+    local_changes: LocalChanges,
     garbage: GarbageLoop,
     sockets: SocketEnder,
     node_ports_everywhere: bool,
@@ -129,7 +129,7 @@ impl Agent {
             recent,
             network: Arc::clone(&network),
             counters: dataplane.counters,
-            driver: dataplane.driver,
+            uplink: dataplane.uplink,
             malformed,
             garbage,
             sockets_ended: Arc::clone(&sockets_ended),
@@ -144,7 +144,7 @@ impl Agent {
                 .with_life(life)
                 .with_routes(config.pod_network)
                 .with_mode(rules, leftovers, Arc::clone(&network)),
-            address_changes: dataplane.address_changes,
+            local_changes: dataplane.local_changes,
             garbage: GarbageLoop {
                 garbage: dataplane.garbage,
                 timeouts: config.services.timeouts,
@@ -190,7 +190,7 @@ impl Agent {
         let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
         let (sender, updates) = mpsc::channel(UPDATES_QUEUED_MAX);
         tasks.spawn(read_feed(self.subscription, sender, stop.clone()).in_current_span());
-        let addresses = self.sync.addresses();
+        let signals = self.sync.signals();
         let sync = self.sync.run(updates, stop.clone());
         tasks.spawn(
             async move {
@@ -202,7 +202,7 @@ impl Agent {
         tasks.spawn(self.flows.run(stop.clone()).in_current_span());
         tasks.spawn(self.garbage.run(stop.clone()).in_current_span());
         tasks.spawn(self.sockets.run(stop.clone()).in_current_span());
-        tasks.spawn(watch_addresses(self.address_changes, addresses, stop.clone()).in_current_span());
+        tasks.spawn(watch_local(self.local_changes, signals, stop.clone()).in_current_span());
         if let Some(heartbeats) = self.heartbeats {
             tasks.spawn(heartbeats.run(stop.clone()).in_current_span());
         }
@@ -252,14 +252,17 @@ async fn read_feed(
     Ok(())
 }
 
-async fn watch_addresses(
-    mut changes: AddressChanges,
-    notify: Arc<Notify>,
+async fn watch_local(
+    mut changes: LocalChanges,
+    signals: Signals,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let forward = async {
-        while changes.changed().await {
-            notify.notify_one();
+        while let Some(change) = changes.changed().await {
+            match change {
+                LocalChange::Addresses => signals.addresses.notify_one(),
+                LocalChange::Uplink => signals.uplink.notify_one(),
+            }
         }
         // Without a teller there still is the audit.
         std::future::pending::<()>().await;

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use fairlead_kernel::{DataplaneConfig, NodeFootprint, ServiceOptions, Timeouts};
@@ -71,7 +72,7 @@ impl Config {
 }
 
 /// How services are carried.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceConfig {
     /// What the kernel side is told.
     pub options: ServiceOptions,
@@ -87,8 +88,25 @@ pub struct ServiceConfig {
     pub service_networks: Vec<Prefix>,
     /// `spec.externalIPs` of services are not served.
     pub ignore_external_addresses: bool,
+    /// How often everything is compared with what the kernel holds: others change it, too.
+    pub repair_period: Duration,
     /// What concerns the modes with rules only.
     pub rules: RuleConfig,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            options: ServiceOptions::default(),
+            addresses: Vec::new(),
+            node_port_addresses: NodePortAddresses::default(),
+            timeouts: Timeouts::default(),
+            service_networks: Vec::new(),
+            ignore_external_addresses: false,
+            repair_period: Duration::from_secs(30),
+            rules: RuleConfig::default(),
+        }
+    }
 }
 
 /// Settings of the modes iptables, nftables and IPVS, named as kube-proxy's flags.

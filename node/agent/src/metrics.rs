@@ -99,7 +99,7 @@ const METRICS: &[Metric] = &[
 
     ("fairlead_sync_failures_total", COUNTER, "Updates that could not be applied at the first attempt.", One(|s| s.stats.failures as f64)),
     ("fairlead_map_repairs_total", COUNTER, "Times that eBPF maps were found changed by somebody else and were put right.", One(|s| s.stats.repairs as f64)),
-    ("fairlead_repairs_total", COUNTER, "eBPF programs, interfaces and kernel parameters that somebody else had removed or changed and that were put right.", One(|s| s.stats.upkeep as f64)),
+    ("fairlead_repairs_total", COUNTER, "eBPF programs, interfaces (the uplink, when another has its name) and kernel parameters that somebody else had removed or changed and that were put right.", One(|s| s.stats.upkeep as f64)),
     ("fairlead_problems", GAUGE, "Objects that are left out because they cannot be programmed; `fairlead status` names them.", One(|s| s.stats.problems.len() as f64)),
     ("fairlead_feed_connected", GAUGE, "Whether the feed is connected.", One(|s| f64::from(u8::from(s.connected)))),
     ("fairlead_feed_revision", GAUGE, "Revision of the feed that is applied.", One(|s| s.stats.revision.sequence as f64)),
@@ -162,7 +162,7 @@ impl Scrape {
             livez: health.livez.read(),
             pods: reporter.pods()?,
             drops: reporter.drops(None)?,
-            xdp_mode: reporter.driver.mode.to_string(),
+            xdp_mode: reporter.uplink.borrow().driver.mode.to_string(),
             xdp_forwarded: reporter.counters.carried()?,
             maps: reporter.maps(),
             garbage: *reporter.garbage.borrow(),

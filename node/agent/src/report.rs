@@ -12,7 +12,7 @@ use std::{
 
 use fairlead_abi::{DropReason, names};
 use fairlead_flows::Recent;
-use fairlead_kernel::{Capacities, Counters, Driver, KernelError, PodTotals};
+use fairlead_kernel::{Capacities, Counters, KernelError, PodTotals, Uplink};
 use fairlead_model::{ObjectName, Prefix};
 use fairlead_plan::ProxyMode;
 use fairlead_wire::client::ConnectionState;
@@ -153,7 +153,7 @@ pub(crate) struct Reporter {
     pub(crate) recent: Arc<Recent>,
     pub(crate) network: Arc<Network>,
     pub(crate) counters: Counters,
-    pub(crate) driver: Driver,
+    pub(crate) uplink: watch::Receiver<Uplink>,
     pub(crate) malformed: Arc<AtomicU64>,
     pub(crate) garbage: watch::Receiver<garbage::Totals>,
     pub(crate) sockets_ended: Arc<AtomicU64>,
@@ -168,6 +168,7 @@ impl Reporter {
     pub(crate) fn status(&self) -> Result<Status, KernelError> {
         let stats = self.health.stats.read();
         let feed = self.feed.borrow().clone();
+        let driver = self.uplink.borrow().driver.clone();
         let networks = self.networks.borrow().iter().map(|n| format!("{}/{}", n.address, n.length)).collect();
         let programs = self.network.programs().into_iter().map(|program| ProgramReport {
             name: program.name,
@@ -192,8 +193,8 @@ impl Reporter {
             interfaces: stats.interfaces,
             repairs: stats.upkeep,
             last_repair: stats.last_upkeep,
-            xdp: self.driver.mode.to_string(),
-            xdp_reason: self.driver.reason.clone(),
+            xdp: driver.mode.to_string(),
+            xdp_reason: driver.reason,
             xdp_forwarded_packets: self.counters.carried()?,
             events_lost: self.events_lost()?,
             syncs: stats.syncs.count,

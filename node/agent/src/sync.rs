@@ -32,9 +32,6 @@ use crate::{
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often maps, routes and addresses are compared with what the kernel holds: others change them, too.
-const AUDIT: Duration = Duration::from_secs(30);
-
 /// How many problems of one update are told each by itself. A map that is full concerns thousands of services at once.
 const TOLD_EACH: usize = 20;
 
@@ -51,6 +48,15 @@ pub(crate) struct Outputs {
     pub(crate) stopped: mpsc::UnboundedSender<Stopped>,
 }
 
+/// What the loop is told of beside the feed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    /// Other interfaces than the uplink have other addresses.
+    pub(crate) addresses: Arc<Notify>,
+    /// The uplink came, went or changed.
+    pub(crate) uplink: Arc<Notify>,
+}
+
 /// What waits to be applied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Pending {
@@ -65,8 +71,7 @@ pub(crate) struct SyncLoop<S> {
     state: S,
     outputs: Outputs,
     services: ServiceConfig,
-    /// Told when the node's addresses change.
-    addresses: Arc<Notify>,
+    signals: Signals,
     /// How the node's own DNS server is.
     life: Option<watch::Receiver<Life>>,
     /// None until the kernel has been observed, and after a failure.
@@ -86,9 +91,10 @@ pub(crate) struct SyncLoop<S> {
     routing: bool,
     /// Carries services in place of the maps.
     rules: Option<Rules>,
+    /// What is beside the maps is to be looked at.
+    look: bool,
     /// Rules or maps are to be compared with what the kernel holds.
     audit: bool,
-    audit_every: Duration,
     /// What other modes left, until this one has taken over.
     leftovers: Option<(Leftovers, Arc<Network>)>,
     pending: Pending,
@@ -124,7 +130,7 @@ impl<S: State> SyncLoop<S> {
             state,
             outputs,
             services,
-            addresses: Arc::default(),
+            signals: Signals::default(),
             life: None,
             planner: None,
             routes: None,
@@ -135,8 +141,8 @@ impl<S: State> SyncLoop<S> {
             complete: false,
             routing: true,
             rules: None,
+            look: false,
             audit: false,
-            audit_every: AUDIT,
             leftovers: None,
             pending: Pending::default(),
             retry_at: None,
@@ -144,9 +150,9 @@ impl<S: State> SyncLoop<S> {
         }
     }
 
-    /// To be told when the node's addresses change.
-    pub(crate) fn addresses(&self) -> Arc<Notify> {
-        Arc::clone(&self.addresses)
+    /// To be told when the node itself changes.
+    pub(crate) fn signals(&self) -> Signals {
+        self.signals.clone()
     }
 
     /// To be told how the node's own DNS server is.
@@ -178,7 +184,8 @@ impl<S: State> SyncLoop<S> {
 
     /// Runs until it is told to stop or the sender of updates is gone.
     pub(crate) async fn run(mut self, mut updates: mpsc::Receiver<Update>, shutdown: CancellationToken) {
-        let mut audit = interval_at(tokio::time::Instant::now() + self.audit_every, self.audit_every);
+        let period = self.services.repair_period;
+        let mut audit = interval_at(tokio::time::Instant::now() + period, period);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut life = self.life.take();
         if let Some(life) = &life {
@@ -203,8 +210,11 @@ impl<S: State> SyncLoop<S> {
                     self.queue(changed, Instant::now());
                     self.outputs.stats.update(|stats| stats.resolver.turn(life));
                 }
-                () = self.addresses.notified() => self.local = None,
-                _ = audit.tick() => (self.routes, self.local, self.audit) = (None, None, true),
+                () = self.signals.addresses.notified() => self.local = None,
+                () = self.signals.uplink.notified() => (self.routes, self.local, self.look) = (None, None, true),
+                _ = audit.tick() => {
+                    (self.routes, self.local, self.look, self.audit) = (None, None, true, true);
+                }
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             if self.retry_at.is_none_or(|at| at <= Instant::now()) {
@@ -282,7 +292,7 @@ impl<S: State> SyncLoop<S> {
     }
 
     async fn sync_all(&mut self, pending: &Pending) -> Result<Vec<Problem>, KernelError> {
-        if self.audit {
+        if std::mem::take(&mut self.look) {
             self.repair().await;
         }
         let mut problems = match self.rules {

@@ -15,9 +15,10 @@ use fairlead_kernel::features::Helpers;
 use fairlead_kubelet::network::Attachment;
 use fairlead_testkit::{
     InCgroup, TwoNodes,
-    echo::{ask, connect, serve},
+    echo::{TCP_PORT, ask, connect, serve},
     eventually,
     netns::run_in,
+    topology::UPLINK,
 };
 
 use crate::{
@@ -66,6 +67,7 @@ fn a_cluster_of_two_agents_serves_tells_and_survives() {
     the_service_reaches_both_nodes(&client);
     the_agent_says_what_it_did(&a);
     flows_have_names(&a);
+    an_uplink_that_another_interface_replaces_is_taken_up(&topology, [&a, &b], &client, &far);
     a_killed_agent_comes_back_unnoticed(&mut a, &mut feed, &client, &near);
     only_retained_pods_stay(&a, &client, &near);
     many_pods_at_once_get_a_place_each(&a);
@@ -168,6 +170,45 @@ fn flows_have_names(a: &RunningAgent) {
     let (_, denied) = a.admin("/flows?verdict=denied");
     assert!(denied.contains("\"reason\":\"no-endpoints\""), "{denied}");
     assert!(a.admin("/flows?verdict=maybe").0.contains("400"));
+}
+
+/// By events: nothing else looks at interfaces within the time that a test waits.
+fn an_uplink_that_another_interface_replaces_is_taken_up(
+    topology: &TwoNodes,
+    agents: [&RunningAgent; 2],
+    client: &Attachment,
+    far: &Attachment,
+) {
+    let repairs = || agents.map(|agent| status(agent).repairs);
+    let everything_works = |when: &str| {
+        eventually("ways to the other node's pods", || {
+            let routes = |family| topology.a.netns.ip(&[family, "route", "show", "proto", "70"]);
+            ["-4", "-6"].iter().all(|family| routes(family).contains(" via ")).then_some(())
+        });
+        the_service_reaches_both_nodes(client);
+        for address in &far.addresses {
+            let said = topology
+                .a
+                .netns
+                .run(|| connect(SocketAddr::new(*address, TCP_PORT)).and_then(|mut stream| ask(&mut stream)));
+            assert_eq!(said.ok().as_deref(), Some("far"), "{when}, from the node itself to {address}");
+        }
+        assert_eq!(status(agents[0]).last_error, None, "{when}");
+    };
+    assert_eq!(repairs(), [0, 0]);
+    topology.cut_wire();
+    eventually("the node without addresses", || (status(agents[0]).interfaces.is_empty()).then_some(()));
+    topology.renew_wire();
+    eventually("the uplinks to be taken up", || (repairs() == [1, 1]).then_some(()));
+    for agent in agents {
+        let last = status(agent).last_repair.unwrap_or_default();
+        assert!(last.contains(UPLINK), "{last}");
+        assert!(agent.metrics("/metrics").1.contains("fairlead_repairs_total 1\n"));
+    }
+    everything_works("with other uplinks");
+    topology.a.renew_addresses();
+    everything_works("with addresses that went and came");
+    assert_eq!(repairs(), [1, 1], "each is told once");
 }
 
 fn a_killed_agent_comes_back_unnoticed(

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use aya::programs::ProgramInfo;
+use tokio::sync::watch;
 
 use crate::{
     Carriage, Counters, Driver, Events, Forwarding, Garbage, KernelError, Pods, ProgramLogs, ServiceOptions,
-    Tables,
+    Tables, Uplink,
     bpf::{
         pins::{Made, Pins},
         programs::{Place, Programs, SharedPrograms},
@@ -14,7 +15,7 @@ use crate::{
     cgroup,
     explain::Settings,
     features,
-    net::{AddressChanges, Netlink, namespace::own_cookie, overlay::OVERLAY, sysctl},
+    net::{LocalChanges, Netlink, namespace::own_cookie, overlay::OVERLAY, sysctl},
     stack::{Masquerade, retire_masquerade},
     upkeep::Upkeep,
 };
@@ -42,8 +43,8 @@ pub struct Dataplane {
     pub pods: Pods,
     /// Removes what connections have left.
     pub garbage: Garbage,
-    /// Tells when the node's addresses change.
-    pub address_changes: AddressChanges,
+    /// Tells when the node's addresses or its uplink change.
+    pub local_changes: LocalChanges,
     /// Counters.
     pub counters: Counters,
     /// Event records.
@@ -52,8 +53,8 @@ pub struct Dataplane {
     pub logs: Option<ProgramLogs>,
     /// The node's cgroup, absolute.
     pub cgroup: PathBuf,
-    /// Whether the uplink's driver runs a program.
-    pub driver: Driver,
+    /// The uplink as it is.
+    pub uplink: watch::Receiver<Uplink>,
 }
 
 /// What the kernel says about one program.
@@ -90,7 +91,7 @@ impl Dataplane {
         features::require_features(&config.bpffs_dir)?;
         let netlink = Netlink::connect()?;
         let uplink = netlink.require_link(&config.uplink).await?;
-        sysctl::make_router(&config.uplink, config.services.forwarding != Forwarding::Stack)?;
+        sysctl::make_router(Some(&config.uplink), config.services.forwarding != Forwarding::Stack)?;
         let cgroup = cgroup::create(&config.cgroup_dir)?;
         let directory = cgroup::open(&cgroup)?;
 
@@ -140,13 +141,15 @@ impl Dataplane {
         let events = Events::new(&mut programs)?;
         let logs = ProgramLogs::new(&mut programs);
         let programs = SharedPrograms::new(programs);
-        let (own, size) = ((config.uplink.as_str(), uplink.index), (config.uplink.as_str(), uplink.mtu));
-        let upkeep = Upkeep::new(size, options, overlay.map(|link| link.index), masquerade);
-        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, own, upkeep)?;
+        let uplink = Uplink { name: config.uplink.clone(), index: uplink.index, mtu: uplink.mtu, driver };
+        let upkeep = Upkeep::new(uplink, options, overlay.map(|link| link.index), masquerade);
+        let uplink = upkeep.uplink();
+        let tables = Tables::new(programs.clone(), &pins, Netlink::connect()?, upkeep)?;
         let counters = Counters::open(&pins)?;
         let garbage = Garbage::open(&pins, &options.capacities)?;
-        let address_changes = AddressChanges::listen()?;
-        let pods = Pods::new(programs, &pins, netlink, uplink.mtu, options.carriage == Carriage::Programs)?;
-        Ok(Self { tables, pods, garbage, address_changes, counters, events, logs, cgroup, driver })
+        let local_changes = LocalChanges::listen(uplink.clone())?;
+        let pods =
+            Pods::new(programs, &pins, netlink, uplink.clone(), options.carriage == Carriage::Programs)?;
+        Ok(Self { tables, pods, garbage, local_changes, counters, events, logs, cgroup, uplink })
     }
 }

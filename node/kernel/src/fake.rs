@@ -78,6 +78,11 @@ impl FakeState {
         self.with(|inner| inner.damaged.push(what.to_owned()));
     }
 
+    /// The kernel forgets its routes, as when their interface goes.
+    pub fn forget_routes(&self) {
+        self.with(|inner| inner.routes.kernel.clear());
+    }
+
     /// The next `apply` stops with an error after this many operations.
     pub fn fail_after(&self, operations: usize) {
         self.with(|inner| inner.fail_next = Some(operations));

@@ -9,6 +9,6 @@ pub mod overlay;
 pub mod sockets;
 pub mod sysctl;
 
-pub use addresses::AddressChanges;
+pub use addresses::{LocalChange, LocalChanges};
 pub use namespace::Namespace;
 pub use netlink::{Link, Netlink};

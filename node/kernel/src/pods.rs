@@ -12,9 +12,10 @@ use fairlead_abi::{
     Addr16, DropReason, names,
     pod::{DropKey, InterfaceValue, NearPod, PodCounters, PodValue},
 };
+use tokio::sync::watch;
 
 use crate::{
-    KernelError,
+    KernelError, Uplink,
     bpf::{
         pins::Pins,
         programs::{SharedPrograms, open_pinned},
@@ -47,7 +48,7 @@ pub struct PodSpec {
 /// Makes and removes pods' places.
 pub struct Pods {
     netlink: Netlink,
-    mtu: u32,
+    uplink: watch::Receiver<Uplink>,
     inner: Mutex<Inner>,
 }
 
@@ -69,7 +70,7 @@ impl Pods {
         programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
-        mtu: u32,
+        uplink: watch::Receiver<Uplink>,
         shortcuts: bool,
     ) -> Result<Self, KernelError> {
         let mut inner = Inner {
@@ -83,7 +84,7 @@ impl Pods {
             programs,
         };
         inner.forget_strays()?;
-        Ok(Self { netlink, mtu, inner: Mutex::new(inner) })
+        Ok(Self { netlink, uplink, inner: Mutex::new(inner) })
     }
 
     /// Makes everything the pod shall have, or completes it; a pod that has it keeps all its connections.
@@ -183,7 +184,7 @@ impl Pods {
             peer_name: POD_INTERFACE,
             peer_mac: mac(POD_MAC, spec),
             peer_namespace: file.as_fd(),
-            mtu: self.mtu,
+            mtu: self.uplink.borrow().mtu,
         };
         self.netlink.add_veth(pair).await?;
         let made = self.existing_pair(namespace, spec).await?;

@@ -16,7 +16,7 @@ use crate::KernelError;
 pub struct LocalState {
     /// Addresses of all interfaces, and whether the uplink has them. Link-local ones are not among them.
     pub addresses: BTreeMap<IpAddr, bool>,
-    /// Largest network packet that the uplink takes, in bytes.
+    /// Largest network packet that the uplink takes, in bytes; while there is none, that of the last one.
     pub mtu: u32,
     /// The interfaces themselves.
     pub interfaces: Vec<Interface>,
@@ -83,8 +83,8 @@ pub trait State: Send + 'static {
     /// What the failed operation met; those before it are applied.
     fn apply(&mut self, ops: &[Op]) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Puts right what others have changed beside the maps: links, interfaces, kernel parameters. Returns what that was, in a
-    /// few words each.
+    /// Puts right what others have changed beside the maps: the uplink, links, interfaces, kernel parameters. Returns what
+    /// that was, in a few words each.
     ///
     /// # Errors
     /// It cannot be looked at, or not be changed.

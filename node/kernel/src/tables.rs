@@ -16,10 +16,11 @@ use fairlead_abi::{
 };
 use fairlead_model::Prefix;
 use fairlead_plan::{ObservedRoutes, ObservedServices, Op, routes::RouteTable};
+use tokio::sync::watch;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    KernelError, LocalState, State,
+    KernelError, LocalState, State, Uplink,
     bpf::{
         batch::{read_all, write_all},
         entrances::Entrances,
@@ -43,7 +44,7 @@ pub struct Tables {
     whole: Whole,
     programs: SharedPrograms,
     netlink: Netlink,
-    uplink: u32,
+    uplink: watch::Receiver<Uplink>,
     entrances: Entrances,
     upkeep: Upkeep,
 }
@@ -61,7 +62,6 @@ impl Tables {
         programs: SharedPrograms,
         pins: &Pins,
         netlink: Netlink,
-        (name, uplink): (&str, u32),
         upkeep: Upkeep,
     ) -> Result<Self, KernelError> {
         let whole = |spec: MapSpec| {
@@ -83,8 +83,8 @@ impl Tables {
             },
             programs,
             netlink,
-            uplink,
-            entrances: Entrances::new(name.to_owned(), uplink),
+            uplink: upkeep.uplink(),
+            entrances: Entrances::default(),
             upkeep,
         })
     }
@@ -158,13 +158,14 @@ impl Tables {
             Op::PutNode { value } => put(names::NODE, self.node.set(0, value, 0)),
             Op::PutRoute { prefix, next_hop } => {
                 let next_hop = next_hop.map_or(Addr16::UNSPECIFIED, Addr16::from);
-                // 0 is the uplink, whatever its index is when it comes back after a change of hardware.
+                // 0 is the uplink, whatever its index is.
                 let value = RouteValue { next_hop, ifindex: 0 };
                 put(names::ROUTES, self.routes.insert(&key_of(prefix), value, 0))
             }
             Op::DeleteRoute { prefix } => deleted(names::ROUTES, self.routes.remove(&key_of(prefix))),
             Op::PutKernelRoute { prefix, next_hop } => {
-                self.netlink.put_route(*prefix, *next_hop, self.uplink).await
+                let uplink = self.uplink.borrow().index;
+                self.netlink.put_route(*prefix, *next_hop, uplink).await
             }
             Op::DeleteKernelRoute { prefix } => self.netlink.delete_route(*prefix).await,
         }
@@ -201,11 +202,13 @@ impl State for Tables {
     }
 
     async fn observe_local(&mut self) -> Result<LocalState, KernelError> {
-        self.netlink.local_state(self.uplink).await
+        let uplink = self.uplink.borrow().clone();
+        self.netlink.local_state(&uplink).await
     }
 
     fn serve_on(&mut self, interfaces: &BTreeMap<String, u32>) -> Result<Vec<String>, KernelError> {
-        self.entrances.set(&mut self.programs.lock(), interfaces)
+        let uplink = self.uplink.borrow().name.clone();
+        self.entrances.set(&mut self.programs.lock(), &uplink, interfaces)
     }
 
     fn set_service_networks(&mut self, networks: &[Prefix]) -> Result<(), KernelError> {

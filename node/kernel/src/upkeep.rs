@@ -1,47 +1,43 @@
 //! What the node needs beside its maps, looked at from time to time: others remove links, interfaces and settings, too.
 
-use std::ops::RangeInclusive;
+use tokio::sync::watch;
 
 use crate::{
-    Forwarding, KernelError, ServiceOptions,
+    Forwarding, KernelError, ServiceOptions, Uplink,
     bpf::programs::SharedPrograms,
-    net::{Netlink, overlay::OVERLAY, sysctl},
+    net::{
+        Netlink,
+        overlay::{OVERLAY, overlay_mtu},
+        sysctl,
+    },
     stack::Masquerade,
+    uplink,
 };
 
 /// How it is to be.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Upkeep {
-    uplink: String,
-    pods_are_ours: bool,
-    reserved_ports: [RangeInclusive<u16>; 2],
-    overlay: Option<Overlay>,
+    uplink: watch::Sender<Uplink>,
+    options: ServiceOptions,
+    /// The index by which the programs know the overlay.
+    overlay: Option<u32>,
     masquerade: Option<Masquerade>,
-}
-
-/// The overlay as the programs know it.
-#[derive(Clone, Copy, Debug)]
-struct Overlay {
-    port: u16,
-    uplink_mtu: u32,
-    index: u32,
 }
 
 impl Upkeep {
     /// Of a node with this uplink and, if it has one, the overlay of this index; `masquerade` is what its stack does.
     pub(crate) fn new(
-        (uplink, uplink_mtu): (&str, u32),
+        uplink: Uplink,
         options: &ServiceOptions,
         overlay: Option<u32>,
         masquerade: Option<Masquerade>,
     ) -> Self {
-        Self {
-            uplink: uplink.to_owned(),
-            pods_are_ours: options.forwarding != Forwarding::Stack,
-            reserved_ports: [options.node_ports.clone(), options.masquerade_ports.clone()],
-            overlay: overlay.map(|index| Overlay { port: options.overlay_port, uplink_mtu, index }),
-            masquerade,
-        }
+        Self { uplink: watch::Sender::new(uplink), options: options.clone(), overlay, masquerade }
+    }
+
+    /// The uplink as it is.
+    pub(crate) fn uplink(&self) -> watch::Receiver<Uplink> {
+        self.uplink.subscribe()
     }
 
     /// Makes everything as it is to be; of the network namespace of the calling thread. Returns what was not.
@@ -51,16 +47,24 @@ impl Upkeep {
         programs: &SharedPrograms,
     ) -> Result<Vec<String>, KernelError> {
         let mut repaired = Vec::new();
+        let Uplink { name, mtu, .. } = self.uplink.borrow().clone();
+        // While there is none, everything else is looked after.
+        let link = netlink.link(&name).await?;
+        if let Some(link) = &link {
+            repaired.extend(uplink::follow(&self.uplink, link, programs, &self.options)?);
+        }
         // Before the links: one of them is on it.
-        if let Some(overlay) = &self.overlay {
+        if let Some(overlay) = self.overlay {
+            let (port, mtu) = (self.options.overlay_port, link.as_ref().map_or(mtu, |link| link.mtu));
             let found = netlink.link(OVERLAY).await?;
-            if !found.is_some_and(|link| link.index == overlay.index && link.vxlan_port == Some(overlay.port))
-            {
-                netlink.put_overlay(overlay.port, overlay.uplink_mtu, Some(overlay.index)).await?;
+            if !found.is_some_and(|found| {
+                (found.index, found.vxlan_port, found.mtu) == (overlay, Some(port), overlay_mtu(mtu))
+            }) {
+                netlink.put_overlay(port, mtu, Some(overlay)).await?;
                 repaired.push(format!("the interface {OVERLAY}"));
             }
         }
-        let mut settings = self.set_parameters()?;
+        let mut settings = self.set_parameters(link.map(|_| name.as_str()))?;
         if self.overlay.is_some() {
             settings.extend(sysctl::make_overlay(OVERLAY)?);
         }
@@ -75,10 +79,10 @@ impl Upkeep {
     }
 
     /// Sets the kernel parameters; returns those that did not hold.
-    fn set_parameters(&self) -> Result<Vec<String>, KernelError> {
-        let mut changed = sysctl::make_router(&self.uplink, self.pods_are_ours)?;
-        let [node_ports, masquerade_ports] = &self.reserved_ports;
-        if sysctl::reserve_ports(&[node_ports, masquerade_ports])? {
+    fn set_parameters(&self, uplink: Option<&str>) -> Result<Vec<String>, KernelError> {
+        let options = &self.options;
+        let mut changed = sysctl::make_router(uplink, options.forwarding != Forwarding::Stack)?;
+        if sysctl::reserve_ports(&[&options.node_ports, &options.masquerade_ports])? {
             changed.push(sysctl::RESERVED_PORTS.to_owned());
         }
         Ok(changed)

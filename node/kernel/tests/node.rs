@@ -21,9 +21,10 @@ use fairlead_abi::{
 };
 use fairlead_kernel::features::Helpers;
 use fairlead_testkit::{
-    Capture, InCgroup, TwoNodes,
+    Capture, InCgroup, Node, TwoNodes,
     echo::{ANSWER_WAIT, UDP_PORT, ask, connect, serve},
     eventually,
+    topology::UPLINK,
 };
 
 use crate::{
@@ -64,6 +65,7 @@ fn pods_of_two_nodes_reach_each_other_by_service() {
     a_restart_under_traffic_breaks_nothing(&mut a, &cluster, &client);
     what_somebody_else_deletes_is_noticed_and_comes_back(&mut a, &cluster, &client);
     what_somebody_else_takes_away_is_put_back(&mut a, &topology, &client);
+    an_uplink_that_another_interface_replaces_is_taken_up([&mut a, &mut b], &topology, &cluster, &client);
     counters_and_records_tell_of_it(&mut a);
     a_backend_that_leaves_gets_no_more_connections(&mut a, &mut cluster, &client, &same_node);
     a_service_without_endpoints_refuses_at_once(&mut a, &mut cluster, &client);
@@ -239,6 +241,41 @@ fn what_somebody_else_takes_away_is_put_back(a: &mut RunningNode, topology: &Two
     assert_eq!(overlay().split(':').next().map(str::to_owned), index, "the programs know it by its index");
     assert_eq!(a.repair(), Vec::<String>::new(), "nothing is put right twice");
     connections_are_spread_and_show_the_service(client);
+}
+
+fn an_uplink_that_another_interface_replaces_is_taken_up(
+    nodes: [&mut RunningNode; 2],
+    topology: &TwoNodes,
+    cluster: &Cluster,
+    client: &node::Pod,
+) {
+    let index =
+        |node: &Node| node.netns.ip(&["-o", "link", "show", UPLINK]).split(':').next().map(str::to_owned);
+    let ends = [&topology.a, &topology.b];
+    let before = ends.map(index);
+    topology.cut_wire();
+    let [a, b] = nodes;
+    a.sync(&cluster.view);
+    assert_eq!(a.repair(), Vec::<String>::new(), "without an uplink there is nothing to take up");
+    topology.renew_wire();
+    for ((node, end), before) in [a, b].into_iter().zip(ends).zip(before) {
+        let (before, now) = (before.unwrap_or_default(), index(end).unwrap_or_default());
+        assert_ne!(before, now);
+        let taken_up = format!("the uplink {UPLINK}, which was interface {before} and is {now} now");
+        assert_eq!(node.repair(), [taken_up]);
+        assert_eq!(node.repair(), Vec::<String>::new(), "nothing is put right twice");
+        node.sync(&cluster.view);
+    }
+    // What still gets through then, the programs of the uplinks have handed over: the stack would not.
+    let forward = |value| {
+        for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            let write = || std::fs::write(format!("/proc/sys/net/{name}"), value).expect("root may");
+            ends.iter().for_each(|end| end.netns.run(write));
+        }
+    };
+    forward("0");
+    connections_are_spread_and_show_the_service(client);
+    forward("1");
 }
 
 fn counters_and_records_tell_of_it(a: &mut RunningNode) {

@@ -50,3 +50,39 @@ fn another_program_on_the_interface_is_named_and_left_alone() {
     let shown = topology.a.netns.run(|| command("ip", &["link", "show", UPLINK]));
     assert!(shown.contains(" xdp "), "{shown}");
 }
+
+#[test]
+fn it_is_decided_again_when_another_interface_is_the_uplink() {
+    let topology = TwoNodes::new();
+    let mut node = RunningNode::start("d", &topology.a);
+    node.restart_with_xdp(Xdp::Native).expect("opens");
+    let shown = || topology.a.netns.run(|| command("ip", &["link", "show", UPLINK]));
+    topology.cut_wire();
+    topology.renew_wire();
+    assert!(!shown().contains("xdp"), "{}", shown());
+    assert_eq!(node.repair().len(), 1);
+    assert!(shown().contains(" xdp "), "{}", shown());
+    assert_eq!(node.driver().mode, DriverMode::Native);
+
+    // The driver of an interface without frames takes none.
+    topology.cut_wire();
+    topology.a.netns.ip(&["tuntap", "add", "dev", UPLINK, "mode", "tun"]);
+    assert_eq!(node.repair().len(), 1, "the node goes on without");
+    assert_eq!(node.driver().mode, DriverMode::Off);
+    assert!(node.driver().reason.contains("from_wire of uplink0"), "{}", node.driver().reason);
+}
+
+#[test]
+fn an_interface_that_has_another_name_now_leaves_the_programs_to_the_one_that_has_it() {
+    let topology = TwoNodes::new();
+    let mut node = RunningNode::start("e", &topology.a);
+    node.restart_with_xdp(Xdp::Generic).expect("opens");
+    let ip = |arguments: &[&str]| topology.a.netns.ip(arguments);
+    ip(&["link", "set", UPLINK, "down"]);
+    ip(&["link", "set", UPLINK, "name", "before"]);
+    let _other_end = topology.a.cable(UPLINK, 30);
+    assert_eq!(node.repair().len(), 1);
+    let shown = ["before", UPLINK].map(|name| ip(&["link", "show", name]).contains("xdpgeneric"));
+    assert_eq!(shown, [false, true]);
+    assert_eq!(node.repair(), Vec::<String>::new());
+}

@@ -278,3 +278,46 @@ impl Manager {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{pin_mut, poll};
+
+    use super::*;
+
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    fn handle(name: &str) -> Handle {
+        let pod = Arc::new(Pod::default());
+        let identity =
+            PodIdentity { namespace: "demo".into(), name: name.into(), uid: format!("uid-{name}") };
+        let (desired, _) = watch::channel(Desired { pod: pod.clone(), removed: false });
+        let (_, summary) = watch::channel(Summary { pod, containers: Vec::new() });
+        Handle { identity, desired: Arc::new(desired), summary }
+    }
+
+    #[tokio::test]
+    async fn a_pod_is_unknown_only_once_the_first_list_is_complete() {
+        let registry = Registry::default();
+        let asked = registry.find_within(LONG, "demo", "late");
+        pin_mut!(asked);
+        assert!(poll!(&mut asked).is_pending(), "the list may still name it");
+        registry.insert(handle("late"));
+        registry.complete.send_replace(true);
+        assert_eq!(asked.await.map(|found| found.identity.uid).as_deref(), Some("uid-late"));
+        let unknown = registry.find_within(LONG, "demo", "nobody");
+        pin_mut!(unknown);
+        assert!(poll!(&mut unknown).is_ready(), "there is nothing to wait for any more");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_known_is_not_waited_for_and_nobody_waits_for_ever() {
+        let registry = Registry::default();
+        registry.insert(handle("early"));
+        let known = registry.find_within(LONG, "demo", "early");
+        pin_mut!(known);
+        assert!(poll!(&mut known).is_ready());
+        assert!(registry.find_within(Duration::ZERO, "demo", "late").await.is_none());
+    }
+}

@@ -32,24 +32,28 @@ impl TwoNodes {
     /// They cannot be made.
     pub fn new() -> Self {
         let (a, b) = (Netns::new("a"), Netns::new("b"));
-        command(
-            "ip",
-            &[
-                "link",
-                "add",
-                UPLINK,
-                "netns",
-                a.name(),
-                "type",
-                "veth",
-                "peer",
-                "name",
-                UPLINK,
-                "netns",
-                b.name(),
-            ],
-        );
+        wire(&a, &b);
         Self { a: Node::up(a, "172.29.0.11", "fd00:29::b"), b: Node::up(b, "172.29.0.12", "fd00:29::c") }
+    }
+
+    /// Takes the wire away, and the uplinks with it.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn cut_wire(&self) {
+        self.a.netns.ip(&["link", "delete", UPLINK]);
+    }
+
+    /// Another wire once there is none: the uplinks are other interfaces with the names and addresses that they had.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn renew_wire(&self) {
+        wire(&self.a.netns, &self.b.netns);
+        for node in [&self.a, &self.b] {
+            start(&node.netns, UPLINK);
+            join(&node.netns, UPLINK, &node.addresses);
+        }
     }
 }
 
@@ -109,6 +113,16 @@ impl Node {
         Self { netns, addresses }
     }
 
+    /// Takes the addresses from the uplink and gives them to it again, as somebody who configures it anew. With them the
+    /// kernel forgets the routes by it.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn renew_addresses(&self) {
+        self.netns.ip(&["addr", "flush", "dev", UPLINK, "scope", "global"]);
+        join(&self.netns, UPLINK, &self.addresses);
+    }
+
     /// A client behind another cable to this node, in a network of their own: 172.NETWORK.0.7, fd00:NETWORK::7. The node's end
     /// is called `card` and has no address yet.
     ///
@@ -132,6 +146,13 @@ impl Node {
         join(&self.netns, card, &addresses);
         addresses
     }
+}
+
+/// Joins the uplinks of two nodes.
+fn wire(a: &Netns, b: &Netns) {
+    let [a, b] = [a, b].map(Netns::name);
+    let ends = ["link", "add", UPLINK, "netns", a, "type", "veth", "peer", "name", UPLINK, "netns", b];
+    command("ip", &ends);
 }
 
 /// Sets an interface up.

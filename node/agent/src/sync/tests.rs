@@ -17,7 +17,7 @@ struct Running {
     stats: Arc<Stats>,
     ready: watch::Receiver<bool>,
     networks: watch::Receiver<Vec<Prefix>>,
-    addresses: Arc<Notify>,
+    signals: Signals,
     stopped: mpsc::UnboundedReceiver<Stopped>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
@@ -27,7 +27,7 @@ struct Running {
 
 impl Running {
     fn start(kernel: FakeState) -> Self {
-        Self::start_with(kernel, ServiceConfig::default())
+        Self::start_with(kernel, often())
     }
 
     fn start_with(kernel: FakeState, services: ServiceConfig) -> Self {
@@ -44,11 +44,10 @@ impl Running {
         };
         let (updates, receiver) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let mut sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, services);
-        sync.audit_every = Duration::from_millis(5);
-        let addresses = sync.addresses();
+        let sync = SyncLoop::new("node-1".into(), kernel.clone(), outputs, services);
+        let signals = sync.signals();
         let task = tokio::spawn(sync.run(receiver, stop.clone()));
-        Self { kernel, stats, ready, networks, addresses, stopped, updates, stop, task, sequence: 0 }
+        Self { kernel, stats, ready, networks, signals, stopped, updates, stop, task, sequence: 0 }
     }
 
     async fn send(&mut self, snapshot: bool, changes: Vec<Change>) {
@@ -82,6 +81,11 @@ impl Running {
         self.stop.cancel();
         self.task.await.expect("no panic");
     }
+}
+
+/// What others change is looked for all the time.
+fn often() -> ServiceConfig {
+    ServiceConfig { repair_period: Duration::from_millis(5), ..ServiceConfig::default() }
 }
 
 fn key(address: IpAddr) -> ServiceKey {
@@ -202,7 +206,7 @@ async fn a_host_port_follows_the_addresses_of_the_node() {
     assert_eq!(running.backends_of(address(11)), Some(vec![5]));
 
     running.kernel.set_local(local(12));
-    running.addresses.notify_one();
+    running.signals.addresses.notify_one();
     while running.backends_of(address(12)).is_none() {
         tokio::task::yield_now().await;
     }
@@ -223,6 +227,23 @@ async fn what_is_put_right_beside_the_maps_is_counted_and_told() {
     let mut stats = running.stats.subscribe();
     let told = stats.wait_for(|stats| stats.upkeep == 1).await.expect("the loop runs").last_upkeep.clone();
     assert_eq!(told.as_deref(), Some("the interface fairlead-vx"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_to_the_uplink_is_a_reason_to_look_at_once() {
+    // Nothing else looks within the time that a test takes.
+    let mut running = Running::start_with(FakeState::default(), ServiceConfig::default());
+    running.send(true, vec![node("node-1", 11), node("node-2", 12)]).await;
+    running.settled().await;
+    running.kernel.damage("the uplink eth0");
+    running.kernel.forget_routes();
+    running.signals.uplink.notify_one();
+    let mut stats = running.stats.subscribe();
+    stats.wait_for(|stats| stats.upkeep == 1).await.expect("the loop runs");
+    while running.kernel.routes().kernel.len() != 2 {
+        tokio::task::yield_now().await;
+    }
     running.stop().await;
 }
 
@@ -252,7 +273,7 @@ async fn the_end_of_a_udp_endpoint_is_told_after_its_commit() {
 
 #[tokio::test]
 async fn a_cluster_that_does_not_fit_is_served_in_part_and_the_loop_goes_on() {
-    let mut services = ServiceConfig::default();
+    let mut services = often();
     services.options.capacities.backends = 2;
     let mut running = Running::start_with(FakeState::default(), services);
     running.send(true, echo(&[1, 2])).await;

@@ -41,7 +41,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    fn off(reason: impl Into<String>) -> Self {
+    pub(crate) fn off(reason: impl Into<String>) -> Self {
         Self { mode: DriverMode::Off, reason: reason.into() }
     }
 

@@ -7,10 +7,8 @@ use super::programs::Programs;
 use crate::KernelError;
 
 /// The interfaces that have the programs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Entrances {
-    /// The uplink, by name and with its index.
-    uplink: (String, u32),
     /// By name, with their index.
     attached: BTreeMap<String, u32>,
     /// Those that would not take them, of which somebody has been told.
@@ -18,22 +16,19 @@ pub(crate) struct Entrances {
 }
 
 impl Entrances {
-    pub(crate) const fn new(uplink: String, index: u32) -> Self {
-        Self { uplink: (uplink, index), attached: BTreeMap::new(), failed: BTreeSet::new() }
-    }
-
-    /// Gives these interfaces the programs and takes them from all others, also from those that a former process gave them
-    /// to. One that refuses them, or is going away, keeps nobody else from being served.
+    /// Gives these interfaces the programs and takes them from all others but the uplink, also from those that a former
+    /// process gave them to. One that refuses them, or is going away, keeps nobody else from being served.
     ///
     /// # Errors
     /// A pin cannot be removed.
     pub(crate) fn set(
         &mut self,
         programs: &mut Programs,
+        uplink: &str,
         wanted: &BTreeMap<String, u32>,
     ) -> Result<Vec<String>, KernelError> {
         for (name, index) in wanted {
-            if *index == self.uplink.1 || self.attached.get(name) == Some(index) {
+            if name == uplink || self.attached.get(name) == Some(index) {
                 continue;
             }
             match programs.attach_uplink(name, *index) {
@@ -47,11 +42,10 @@ impl Entrances {
                 Err(_) => {}
             }
         }
-        programs.keep_uplinks(wanted.keys().chain([&self.uplink.0]))?;
+        programs.keep_uplinks(wanted.keys().map(String::as_str).chain([uplink]))?;
         self.attached.retain(|name, index| wanted.get(name) == Some(index));
         self.failed.retain(|(name, index)| wanted.get(name) == Some(index));
-        let has =
-            |(name, index): &(&String, &u32)| **index == self.uplink.1 || self.attached.contains_key(*name);
-        Ok(wanted.iter().filter(has).map(|(name, _)| name.clone()).collect())
+        let has = |name: &&String| *name == uplink || self.attached.contains_key(*name);
+        Ok(wanted.keys().filter(has).cloned().collect())
     }
 }

@@ -61,6 +61,15 @@ pub(crate) enum Target<'a> {
     Driver { interface: u32, flags: u32 },
 }
 
+impl Target<'_> {
+    /// As the kernel says it of links whose interface is gone, `ENOLINK` where the link is on another interface.
+    fn require(self, link: &OwnedFd) -> io::Result<()> {
+        let (Self::Interface(interface) | Self::Driver { interface, .. }) = self else { return Ok(()) };
+        let is_there = describe(link)?.target == interface;
+        if is_there { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOLINK)) }
+    }
+}
+
 /// What attaching did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Attached {
@@ -70,8 +79,8 @@ pub(crate) enum Attached {
     Updated,
 }
 
-/// Makes the pinned link at `pin` run `program`; makes and pins a new one where there is none or where its hook is
-/// gone.
+/// Makes the pinned link at `pin` run `program`; makes and pins a new one where there is none, or where its hook is gone
+/// or is that of another interface, which had the name before.
 pub(crate) fn attach(
     program: BorrowedFd<'_>,
     target: Target<'_>,
@@ -79,7 +88,7 @@ pub(crate) fn attach(
     pin: &Path,
 ) -> io::Result<Attached> {
     match open_pin(pin) {
-        Ok(link) => match update(&link, program) {
+        Ok(link) => match target.require(&link).and_then(|()| update(&link, program)) {
             Ok(()) => return Ok(Attached::Updated),
             // The interface or the cgroup was deleted; the link is a husk (kernel/bpf/cgroup.c, tcx.c, net/core/dev.c).
             Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => std::fs::remove_file(pin)?,
@@ -119,12 +128,24 @@ pub(crate) fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
 pub(crate) struct Present {
     /// Id of its program.
     pub(crate) program: u32,
-    /// It is on a hook: nobody has detached it, and what it was attached to has not gone.
-    pub(crate) is_attached: bool,
+    /// The interface's index, or some bits of the cgroup's id; 0 when somebody has detached it, or what it was attached
+    /// to has gone.
+    target: u32,
+}
+
+impl Present {
+    /// It is on a hook.
+    pub(crate) const fn is_attached(self) -> bool {
+        self.target != 0
+    }
 }
 
 /// Asks about a pinned link.
 pub(crate) fn present(pin: &Path) -> io::Result<Present> {
+    describe(&open_pin(pin)?)
+}
+
+fn describe(link: &OwnedFd) -> io::Result<Present> {
     /// `struct bpf_link_info` as far as it concerns links of cgroups, TCX and XDP.
     #[repr(C)]
     #[derive(Default)]
@@ -143,12 +164,11 @@ pub(crate) fn present(pin: &Path) -> io::Result<Present> {
         len: u32,
         info: u64,
     }
-    let link = open_pin(pin)?;
     let mut info = Info::default();
     let len = u32::try_from(size_of::<Info>()).expect("some bytes");
-    let mut attr = Attr { fd: raw(&link), len, info: (&raw mut info) as u64 };
+    let mut attr = Attr { fd: raw(link), len, info: (&raw mut info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(Present { program: info.program, is_attached: info.target[0] != 0 })
+    Ok(Present { program: info.program, target: info.target[0] })
 }
 
 fn create(program: BorrowedFd<'_>, target: Target<'_>, hook: u32) -> io::Result<OwnedFd> {

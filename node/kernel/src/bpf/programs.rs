@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, MapError},
+    maps::{Array, Map, MapData, MapError},
     programs::{Program, ProgramInfo},
 };
 use fairlead_abi::names::{self, MapSpec, globals};
@@ -189,13 +189,21 @@ impl Programs {
         self.attach_interface(names::link::TO_UPLINK, TCX_EGRESS, name, ifindex)
     }
 
+    /// Tells the programs that the uplink has this index now.
+    pub(crate) fn set_uplink(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        let name = globals::CHANGING;
+        let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing { kind: "map", name })?;
+        let set = Array::<_, u32>::try_from(map).and_then(|mut map| map.set(0, ifindex, 0));
+        set.map_err(KernelError::map(name, "writing"))
+    }
+
     /// Takes those programs from all interfaces but these.
     pub(crate) fn keep_uplinks<'a>(
         &mut self,
-        names: impl Iterator<Item = &'a String>,
+        names: impl Iterator<Item = &'a str>,
     ) -> Result<(), KernelError> {
         let programs = [names::link::FROM_UPLINK, names::link::TO_UPLINK];
-        let pins = |name: &String| programs.map(|program| self.pins.interface_link(program, name));
+        let pins = |name: &str| programs.map(|program| self.pins.interface_link(program, name));
         let kept: BTreeSet<PathBuf> = names.flat_map(pins).collect();
         let mut pinned = self.pins.interface_links(&programs)?;
         pinned.retain(|pin| !kept.contains(pin));
@@ -222,7 +230,10 @@ impl Programs {
         flags: u32,
     ) -> Result<bool, KernelError> {
         let program = names::driver::FROM_WIRE;
-        self.load_program(program)?;
+        // Another interface may have been the uplink before.
+        if self.fd(program).is_err() {
+            self.load_program(program)?;
+        }
         let pin = self.pins.driver_link(name, flags);
         if self.waiting.is_some() && !pin.exists() {
             return Ok(false);
@@ -365,7 +376,7 @@ impl Programs {
         // A filter has no object that could be asked; replacing it tells whether there was one.
         if !link.target.has_filter() {
             let own = self.id(link.program)?;
-            let whole = link::present(&link.pin).is_ok_and(|link| link.is_attached && link.program == own);
+            let whole = link::present(&link.pin).is_ok_and(|link| link.is_attached() && link.program == own);
             return if whole { Ok(false) } else { self.attach_now(link).map(|_| true) };
         }
         Ok(self.attach_now(link)? == Attached::New)

@@ -12,11 +12,15 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
 };
-use rtnetlink::{MulticastGroup, packet_core::NetlinkMessage, sys::SocketAddr};
-use tokio::task::JoinHandle;
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    sys::SocketAddr,
+};
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{Link, Netlink};
-use crate::{KernelError, LocalState, state::Interface};
+use crate::{KernelError, LocalState, Uplink, state::Interface};
 
 impl Netlink {
     /// What the interfaces of this namespace say, but for the one that has services' addresses for IPVS: whoever made it, they
@@ -24,23 +28,35 @@ impl Netlink {
     ///
     /// # Errors
     /// The request fails.
-    pub async fn local_state(&self, uplink: u32) -> Result<LocalState, KernelError> {
-        let messages: Result<Vec<_>, _> = self.handle().address().get().execute().try_collect().await;
-        let messages = messages.map_err(KernelError::netlink("listing addresses"))?;
+    pub async fn local_state(&self, uplink: &Uplink) -> Result<LocalState, KernelError> {
+        let messages = self.addresses().await?;
         let of_services = self.link(INTERFACE).await?.map(|link| link.index);
         // A loopback interface that is down has none, and is there all the same for the socket hooks.
         let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
         let mut addresses: BTreeMap<IpAddr, bool> = loopback.map(|address| (address, false)).into();
         for message in messages.iter().filter(|message| Some(message.header.index) != of_services) {
             if let Some(address) = own_address(message) {
-                *addresses.entry(address).or_default() |= message.header.index == uplink;
+                *addresses.entry(address).or_default() |= message.header.index == uplink.index;
             }
         }
         let links: Result<Vec<_>, _> = self.handle().link().get().execute().try_collect().await;
         let links = links.map_err(KernelError::netlink("listing interfaces"))?;
-        let mtu = links.iter().map(Link::from).find(|link| link.index == uplink).map_or(0, |link| link.mtu);
-        let interfaces = links.iter().map(|link| interface(link, &messages, uplink)).collect();
+        let of_uplink = links.iter().map(Link::from).find(|link| link.index == uplink.index);
+        let mtu = of_uplink.map_or(uplink.mtu, |link| link.mtu);
+        let interfaces = links.iter().map(|link| interface(link, &messages, uplink.index)).collect();
         Ok(LocalState { addresses, mtu, interfaces })
+    }
+
+    /// Whether an interface has an address of a family, but for a link-local one; one that does not exist has none.
+    pub(super) async fn has_address(&self, index: u32, v4: bool) -> Result<bool, KernelError> {
+        let messages = self.addresses().await?;
+        let mut own = messages.iter().filter(|message| message.header.index == index).filter_map(own_address);
+        Ok(own.any(|address| address.is_ipv4() == v4))
+    }
+
+    async fn addresses(&self) -> Result<Vec<AddressMessage>, KernelError> {
+        let messages = self.handle().address().get().execute().try_collect().await;
+        messages.map_err(KernelError::netlink("listing addresses"))
     }
 }
 
@@ -82,35 +98,69 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     own.filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
 }
 
-/// Tells when an address comes or goes.
+/// What has changed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LocalChange {
+    /// An interface has other addresses.
+    Addresses,
+    /// The uplink came, went, or has other addresses or settings, and routes by it may have gone.
+    Uplink,
+}
+
+/// Tells when an address or the uplink comes or goes.
 #[derive(Debug)]
-pub struct AddressChanges {
+pub struct LocalChanges {
+    uplink: watch::Receiver<Uplink>,
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
     connection: JoinHandle<()>,
 }
 
-impl AddressChanges {
+impl LocalChanges {
     /// Listens in the namespace of the calling thread; needs a tokio runtime.
     ///
     /// # Errors
     /// No socket.
-    pub fn listen() -> Result<Self, KernelError> {
-        let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    pub(crate) fn listen(uplink: watch::Receiver<Uplink>) -> Result<Self, KernelError> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
             .map_err(KernelError::file("opening netlink socket", "NETLINK_ROUTE"))?;
-        Ok(Self { messages, connection: tokio::spawn(connection) })
+        Ok(Self { uplink, messages, connection: tokio::spawn(connection) })
     }
 
-    /// Returns when something changed; false when nothing will be told any more.
-    pub async fn changed(&mut self) -> bool {
-        let told = self.messages.next().await.is_some();
-        // What has come meanwhile is answered by one look.
-        while self.messages.try_recv().is_ok() {}
-        told
+    /// Returns when something has changed, the more that did; none when nothing will be told any more.
+    pub async fn changed(&mut self) -> Option<LocalChange> {
+        loop {
+            let (message, _) = self.messages.next().await?;
+            let mut change = self.meaning(&message);
+            // What has come meanwhile is answered by one look.
+            while let Ok((message, _)) = self.messages.try_recv() {
+                change = change.max(self.meaning(&message));
+            }
+            if change.is_some() {
+                return change;
+            }
+        }
+    }
+
+    /// What a message is about; nothing when it is about another interface than the uplink.
+    fn meaning(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<LocalChange> {
+        let NetlinkPayload::InnerMessage(message) = &message.payload else { return None };
+        let uplink = self.uplink.borrow();
+        match message {
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+                let own = LinkAttribute::IfName(uplink.name.clone());
+                link.attributes.contains(&own).then_some(LocalChange::Uplink)
+            }
+            RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
+                let of_uplink = address.header.index == uplink.index;
+                Some(if of_uplink { LocalChange::Uplink } else { LocalChange::Addresses })
+            }
+            _ => None,
+        }
     }
 }
 
-impl Drop for AddressChanges {
+impl Drop for LocalChanges {
     fn drop(&mut self) {
         self.connection.abort();
     }

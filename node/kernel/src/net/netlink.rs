@@ -159,6 +159,16 @@ impl Netlink {
         set.map_err(KernelError::netlink(format!("setting interface {index} up")))
     }
 
+    /// Sets the largest network packet that an interface takes, in bytes.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), KernelError> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        let set = self.handle.link().set(message).execute().await;
+        set.map_err(KernelError::netlink(format!("setting the MTU of interface {index}")))
+    }
+
     /// Deletes an interface, and with it its peer. Nothing happens when there is none.
     ///
     /// # Errors
@@ -216,7 +226,8 @@ impl Netlink {
         self.replace(route.build(), format!("adding default route by {gateway}")).await
     }
 
-    /// A route of ours to a pod network; without a next hop it is unreachable.
+    /// A route of ours to a pod network; without a next hop it is unreachable. Nothing happens while the uplink leads
+    /// nowhere: it is gone, is down, or has no address. The kernel has forgotten every route by it then, and takes none.
     ///
     /// # Errors
     /// The request fails.
@@ -230,8 +241,15 @@ impl Netlink {
             Some(hop) => with_gateway(route(prefix), hop).output_interface(uplink),
             None => route(prefix).kind(RouteType::Unreachable),
         };
+        let Err(error) = self.handle.route().add(route.build()).replace().execute().await else {
+            return Ok(());
+        };
+        let is_down = errno(&error) == libc::ENETDOWN;
+        if next_hop.is_some() && (is_down || !self.has_address(uplink, prefix.address.is_ipv4()).await?) {
+            return Ok(());
+        }
         let what = format!("adding route to {}/{}", prefix.address, prefix.length);
-        self.replace(route.build(), what).await
+        Err(KernelError::netlink(what)(error))
     }
 
     /// Deletes a route of ours to a pod network. Nothing happens when there is none.

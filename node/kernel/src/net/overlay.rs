@@ -13,6 +13,11 @@ pub const OVERLAY: &str = "fairlead-vx";
 /// Bytes of outer IPv4, UDP and VXLAN headers and the inner Ethernet header.
 const OVERHEAD: u32 = 20 + 8 + 8 + 14;
 
+/// What fits into the uplink's packets.
+pub(crate) const fn overlay_mtu(uplink_mtu: u32) -> u32 {
+    uplink_mtu.saturating_sub(OVERHEAD)
+}
+
 impl Netlink {
     /// Makes the overlay, or makes what is there right; with this index, if one is given, by which the programs that are loaded
     /// know it.
@@ -25,10 +30,13 @@ impl Netlink {
         uplink_mtu: u32,
         index: Option<u32>,
     ) -> Result<Link, KernelError> {
-        let mtu = uplink_mtu.saturating_sub(OVERHEAD);
+        let mtu = overlay_mtu(uplink_mtu);
         if let Some(link) = self.link(OVERLAY).await? {
             let is_it = index.is_none_or(|index| link.index == index);
-            if is_it && link.vxlan_port == Some(port) && link.mtu == mtu {
+            if is_it && link.vxlan_port == Some(port) {
+                if link.mtu != mtu {
+                    self.set_mtu(link.index, mtu).await?;
+                }
                 sysctl::make_overlay(OVERLAY)?;
                 self.set_up(link.index).await?;
                 return Ok(link);

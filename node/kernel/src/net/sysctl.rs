@@ -33,22 +33,25 @@ fn set_all<N: AsRef<str>>(
     Ok(changed)
 }
 
-/// Makes the namespace a router between its pods and the uplink. Returns the parameters that had to be set.
+/// Makes the namespace a router between its pods and the uplink, if it has one now. Returns the parameters that had to be
+/// set.
 ///
 /// # Errors
 /// A parameter cannot be set.
-pub fn make_router(uplink: &str, pods_are_ours: bool) -> Result<Vec<String>, KernelError> {
-    // Forwarding makes an interface ignore router advertisements unless it is told otherwise (2), and a host that
-    // lives by them would lose its default route.
-    let accept_ra = format!("ipv6/conf/{uplink}/accept_ra");
-    if fs::read_to_string(Path::new("/proc/sys/net").join(&accept_ra)).is_ok_and(|value| value.trim() == "1")
-    {
-        set(&accept_ra, "2")?;
+pub fn make_router(uplink: Option<&str>, pods_are_ours: bool) -> Result<Vec<String>, KernelError> {
+    if let Some(uplink) = uplink {
+        // Forwarding makes an interface ignore router advertisements unless it is told otherwise (2), and a host that
+        // lives by them would lose its default route.
+        let accept_ra = format!("ipv6/conf/{uplink}/accept_ra");
+        let value = fs::read_to_string(Path::new("/proc/sys/net").join(&accept_ra));
+        if value.is_ok_and(|value| value.trim() == "1") {
+            set(&accept_ra, "2")?;
+        }
     }
     let mut changed = set_all([("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     // Replies of pods may leave by another way than the requests came; the link programs check sources instead.
-    let unfiltered = if pods_are_ours { &["all", "default", uplink][..] } else { &[] };
-    changed.extend(set_all(unfiltered.iter().map(|name| (format!("ipv4/conf/{name}/rp_filter"), "0")))?);
+    let unfiltered = ["all", "default"].into_iter().chain(uplink).filter(|_| pods_are_ours);
+    changed.extend(set_all(unfiltered.map(|name| (format!("ipv4/conf/{name}/rp_filter"), "0")))?);
     Ok(changed)
 }
 

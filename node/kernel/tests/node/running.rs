@@ -188,9 +188,13 @@ impl RunningNode {
         drop(self.dataplane.take());
         self.config.services.xdp = xdp;
         let opened = self.block_on(Dataplane::open(&self.config))?;
-        let driver = opened.driver.clone();
         self.dataplane = Some(opened);
-        Ok(driver)
+        Ok(self.driver())
+    }
+
+    /// Where the driver's program runs, as the node says itself.
+    pub(crate) fn driver(&self) -> Driver {
+        self.dataplane().uplink.borrow().driver.clone()
     }
 
     /// Makes the kernel hold what the view asks for; returns how many operations that took.

@@ -53,13 +53,8 @@ pub(super) fn fragments(family: &Family) -> Vec<Case> {
         .fragment(99, 0, true);
     let later = PacketBuilder::udp(family.client, family.balancer).payload(&payload).fragment(99, 72, false);
     let other = later.clone().fragment(100, 72, false);
-    let turn = |text, before: &PacketBuilder, verdict, after| Turn {
-        name: name(family, text),
-        hook: Hook::FromUplink,
-        before: before.clone(),
-        verdict,
-        after,
-    };
+    let turn =
+        |text, before: &PacketBuilder, verdict, after| arrives(family, text, before.clone(), verdict, after);
     let to_pod = |packet: &PacketBuilder| delivered(packet.clone().addresses(family.client, family.here));
     let unknown = DropReason::UnknownFragment;
     conversation(

@@ -166,6 +166,22 @@ pub(super) struct Turn {
     pub(super) after: PacketBuilder,
 }
 
+/// A packet that comes by the uplink.
+pub(super) fn arrives(
+    family: &Family,
+    text: &str,
+    before: PacketBuilder,
+    verdict: Verdict,
+    after: PacketBuilder,
+) -> Turn {
+    Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict, after }
+}
+
+/// What a node forwards by is fixed when its programs are loaded, and some tables the kernel cannot be given.
+pub(super) fn only_on_the_host(cases: Vec<Case>) -> Vec<Case> {
+    cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()
+}
+
 /// Rows of a conversation: each packet meets what the former ones left.
 pub(super) fn conversation(mut tables: Memory, turns: Vec<Turn>) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -229,12 +245,8 @@ pub(super) fn dropped(
     reason: DropReason,
 ) -> Vec<Case> {
     let before = syn(family.client, to.0).ports(4_000, to.1);
-    let verdict = Verdict::Drop(reason);
     let after = before.clone();
-    conversation(
-        tables,
-        vec![Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict, after }],
-    )
+    conversation(tables, vec![arrives(family, text, before, Verdict::Drop(reason), after)])
 }
 
 /// A packet from outside that is answered with an ICMP error.
@@ -248,11 +260,7 @@ pub(super) fn told(
     let before = syn(family.client, to.0).ports(4_000, to.1);
     let after = PacketBuilder::unreachable(to.0, family.client, &before.build(), header_len(family) + 20)
         .macs([0x02, 0, 0, 0, 0, 0x02], [0x02, 0, 0, 0, 0, 0x01]);
-    let verdict = Verdict::Answer(reason);
-    conversation(
-        tables,
-        vec![Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict, after }],
-    )
+    conversation(tables, vec![arrives(family, text, before, Verdict::Answer(reason), after)])
 }
 
 pub(super) fn header_len(family: &Family) -> usize {

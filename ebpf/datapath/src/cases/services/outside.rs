@@ -160,7 +160,7 @@ pub(super) fn returned_directly(family: &Family) -> Vec<Case> {
         ],
     ));
     // What a node forwards by is fixed when its programs are loaded.
-    cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()
+    only_on_the_host(cases)
 }
 
 pub(super) fn masqueraded(family: &Family) -> Vec<Case> {
@@ -203,7 +203,7 @@ pub(super) fn masqueraded(family: &Family) -> Vec<Case> {
             after: before,
         }],
     ));
-    cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()
+    only_on_the_host(cases)
 }
 
 /// One client port, two addresses of a service, one backend: the second connection begins when the first one has ended.
@@ -213,7 +213,7 @@ pub(super) fn ports_again(family: &Family) -> Vec<Case> {
         let before = PacketBuilder::tcp(family.client, dst, flags).ports(4_000, port);
         let after = before.clone().addresses(family.client, family.sender).ports(4_000, TARGET);
         let after = delivered(after);
-        Turn { name: name(family, text), hook: Hook::FromUplink, before, verdict: back, after }
+        arrives(family, text, before, back, after)
     };
     let (balancer, node) = ((family.balancer, PORT), (family.node, NODE_PORT));
     conversation(
@@ -296,7 +296,7 @@ pub(super) fn by_the_stack(family: &Family) -> Vec<Case> {
             after: own,
         }],
     ));
-    cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()
+    only_on_the_host(cases)
 }
 
 /// The same tables after another client has taken the only port.

@@ -64,7 +64,7 @@ pub(super) fn refused(family: &Family) -> Vec<Case> {
             DropReason::NoLocalEndpoints,
         ),
         nobodys(family),
-        full.into_iter().map(|case| Case { host_only: true, ..case }).collect(),
+        only_on_the_host(full),
         restricted(family),
         inside_only(family),
         not_selected(family),
@@ -82,13 +82,7 @@ fn nobodys(family: &Family) -> Vec<Case> {
         tables.service_networks = if known { vec![network] } else { Vec::new() };
         tables
     };
-    let passed = |text, before: PacketBuilder| Turn {
-        name: name(family, text),
-        hook: Hook::FromUplink,
-        verdict: Verdict::Pass,
-        after: before.clone(),
-        before,
-    };
+    let passed = |text, before: PacketBuilder| arrives(family, text, before.clone(), Verdict::Pass, before);
     let unknown = DropReason::UnknownAddress;
     let served = syn(family.client, family.cluster).ports(4_000, PORT);
     let served = Turn {
@@ -213,8 +207,8 @@ fn with_one_port(family: &Family) -> Vec<Case> {
     tables.backends[1].port = Be16::new(PORT);
     let before = PacketBuilder::sctp(family.client, family.balancer).ports(4_000, PORT);
     let after = delivered(before.clone().addresses(family.client, family.here));
-    let name = name(family, "SCTP with the same port behind the service is served");
-    conversation(tables, vec![Turn { name, hook: Hook::FromUplink, before, verdict: TO_NEIGHBOUR, after }])
+    let text = "SCTP with the same port behind the service is served";
+    conversation(tables, vec![arrives(family, text, before, TO_NEIGHBOUR, after)])
 }
 
 /// What an address of the node on which node ports are not served is asked, the node's own processes are asked.

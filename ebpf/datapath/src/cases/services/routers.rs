@@ -203,11 +203,6 @@ fn masqueraded(family: &Family) -> Vec<Case> {
     only_on_the_host(cases)
 }
 
-/// What a node forwards by is fixed when its programs are loaded.
-fn only_on_the_host(cases: Vec<Case>) -> Vec<Case> {
-    cases.into_iter().map(|case| Case { host_only: true, ..case }).collect()
-}
-
 /// The client hears from the backend's node, but the address that it hears from is the first node's, so a router's complaint
 /// goes there.
 fn returned_directly(family: &Family) -> Vec<Case> {
@@ -326,13 +321,7 @@ fn of_fragments(family: &Family) -> Vec<Case> {
     };
     let first = |end| about(end, 0);
     let later = about((family.node, NODE_PORT), 72);
-    let turn = |text, before, verdict, after| Turn {
-        name: name(family, text),
-        hook: Hook::FromUplink,
-        before,
-        verdict,
-        after,
-    };
+    let turn = |text, before, verdict, after| arrives(family, text, before, verdict, after);
     conversation(
         with(family, UDP, Where::Sender, 0),
         vec![

@@ -16,7 +16,7 @@ use fairlead_abi::{
 use super::fixture::*;
 use crate::{
     Verdict,
-    cases::{Case, Hook, Memory, PacketBuilder, TEST_IFINDEX, address},
+    cases::{Case, Memory, PacketBuilder, TEST_IFINDEX, address},
 };
 
 /// What is known of the client: the backend beside the sender, its generation, when it was last used.
@@ -84,8 +84,7 @@ fn case(family: &Family, proto: u8, row: &Row, (to, port): (&str, u16)) -> Vec<C
     let after = delivered(before.clone().addresses(family.client, backend).ports(4_000, TARGET));
     let verdict = ifindex.map_or(TO_NEIGHBOUR, |ifindex| Verdict::RedirectPeer { ifindex });
     let text = std::format!("{text} ({}, port {port})", if proto == TCP { "TCP" } else { "UDP" });
-    let name = name(family, &text);
-    conversation(tables, vec![Turn { name, hook: Hook::FromUplink, before, verdict, after }])
+    conversation(tables, vec![arrives(family, &text, before, verdict, after)])
 }
 
 /// The service of the fixture with the sending pod as its second backend, which only the table knows.

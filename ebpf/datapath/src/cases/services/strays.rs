@@ -12,7 +12,7 @@ use fairlead_abi::{
 use super::fixture::*;
 use crate::{
     Verdict,
-    cases::{Case, Hook, Memory, PacketBuilder, address, sorted},
+    cases::{Case, Memory, PacketBuilder, address, sorted},
 };
 
 /// What the service has to choose from.
@@ -80,8 +80,8 @@ fn case(family: &Family, text: &str, flags: u8, (choice, fate): (Choice, Fate)) 
         IsReset => "is told by a reset",
         IsDropped => "is dropped",
     };
-    let name = name(family, &std::format!("{text} of nothing known {fate_text} with {choice_text}"));
-    let turn = Turn { name, hook: Hook::FromUplink, before, verdict, after };
+    let text = std::format!("{text} of nothing known {fate_text} with {choice_text}");
+    let turn = arrives(family, &text, before, verdict, after);
     let mut cases = conversation(tables(family, choice), vec![turn]);
     for case in &mut cases {
         case.expected.connections.clone_from(&connections);
