@@ -69,8 +69,8 @@ pub(crate) struct ServiceArgs {
     /// Do not serve `spec.externalIPs` of services: whoever may write a Service can take any address with them
     #[arg(long)]
     ignore_external_ips: bool,
-    /// Deny clients outside the cluster the cluster addresses of services, which else serve whoever has a route to them; what
-    /// they send is dropped (ebpf mode)
+    /// Deny clients outside the cluster the cluster addresses of services, which else serve whoever has a route to
+    /// them; what they send is dropped (ebpf mode)
     #[arg(long)]
     deny_outside_cluster_ips: bool,
     /// Masquerade everything that is sent to a cluster address (iptables, nftables and ipvs modes)

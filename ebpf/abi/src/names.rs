@@ -75,8 +75,8 @@ pub const CARRIED: MapSpec = MapSpec { name: "CARRIED", capacity: 1, since: 3 };
 
 /// Maps that let go of what was longest not used.
 pub const LRU: [MapSpec; 2] = [ORIGINS, FRAGMENTS];
-/// How many entries were ever added to each of [`LRU`], as one `u64` at its index: what is not there any more was let go of.
-/// `PERCPU_ARRAY`.
+/// How many entries were ever added to each of [`LRU`], as one `u64` at its index: what is not there any more was let
+/// go of. `PERCPU_ARRAY`.
 pub const ADDED: MapSpec = MapSpec { name: "ADDED", capacity: LRU.len() as u32, since: 3 };
 
 /// Every map that is pinned.

@@ -85,7 +85,8 @@ pub const SERVICE_HOST_ALLOWED: u32 = 1 << 4;
 /// [`ServiceValue::flags`]: the service has endpoints somewhere, though perhaps none for this frontend on this node.
 /// Without it a connection is refused; with it, it is dropped.
 pub const SERVICE_HAS_ENDPOINTS: u32 = 1 << 5;
-/// [`ServiceValue::flags`]: clients outside the cluster may not use the frontend (a cluster address that the node keeps to itself).
+/// [`ServiceValue::flags`]: clients outside the cluster may not use the frontend (a cluster address that the node keeps
+/// to itself).
 pub const SERVICE_INSIDE_ONLY: u32 = 1 << 6;
 
 /// One slot: a backend's index in `BACKENDS`.

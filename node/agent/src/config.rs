@@ -83,8 +83,8 @@ pub struct ServiceConfig {
     pub node_port_addresses: NodePortAddresses,
     /// How long connections are remembered.
     pub timeouts: Timeouts,
-    /// Networks of cluster addresses: what is sent to one that nobody has is refused, or in nftables mode dropped. Without any
-    /// they are those that the feed tells.
+    /// Networks of cluster addresses: what is sent to one that nobody has is refused, or in nftables mode dropped.
+    /// Without any they are those that the feed tells.
     pub service_networks: Vec<Prefix>,
     /// `spec.externalIPs` of services are not served.
     pub ignore_external_addresses: bool,

@@ -32,9 +32,9 @@ fn masquerade(state: &LocalState, config: &ServiceConfig, v4: bool) -> Option<Ip
     own.or(uplink.map(|(address, _)| address)).copied()
 }
 
-/// The networks of services, each in no other, and those that cannot be used: where a node's or a pod's address is in one, it is
-/// not known to whom its addresses belong. The node's flag has the last word; else everybody's in the cluster count, those that
-/// the API server was started with (`kubernetes`) first.
+/// The networks of services, each in no other, and those that cannot be used: where a node's or a pod's address is in
+/// one, it is not known to whom its addresses belong. The node's flag has the last word; else everybody's in the
+/// cluster count, those that the API server was started with (`kubernetes`) first.
 pub(crate) fn service_networks(config: &ServiceConfig, view: &View) -> (Vec<Prefix>, Vec<Prefix>) {
     let mut named: Vec<_> = view.service_networks().collect();
     named.sort_by_key(|(name, _)| *name != DEFAULT_SERVICE_NETWORKS);

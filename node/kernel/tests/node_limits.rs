@@ -1,4 +1,5 @@
-//! Maps at their limit: one that lets go of old entries counts them, and one that does not refuses what is new and nothing else.
+//! Maps at their limit: one that lets go of old entries counts them, and one that does not refuses what is new and
+//! nothing else.
 //!
 //! Needs root and the eBPF object. One scenario, because the process itself joins a node's cgroup.
 

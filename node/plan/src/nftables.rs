@@ -289,7 +289,7 @@ impl Change {
         let (new, rest) = sets.into_iter().partition(|(_, secs)| secs.is_some());
         (sets, self.sets) = (new, rest);
         let declared = if writes_all { fixed::declarations(family) } else { String::new() };
-        let names = chains.iter().map(|(chain, _)| (chain.clone(), Some(Vec::new()))).collect();
+        let names = chains.keys().map(|chain| (chain.clone(), Some(Vec::new()))).collect();
         let declare = Self { chains: names, sets, ..Self::default() };
         let mut scripts = vec![declare.script(family, Some(declared))];
         while !chains.is_empty() {

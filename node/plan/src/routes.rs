@@ -18,9 +18,9 @@ pub struct ObservedRoutes {
 /// Next hops by prefix; none where only pods of this node are reached, by more specific routes.
 pub type RouteTable = BTreeMap<Prefix, Option<IpAddr>>;
 
-/// What it takes to make `observed` what the view asks for on the node called `node`, whose map holds `capacity` routes. Those
-/// that do not fit are the problem: this node's own have a place before others, and who has one keeps it. The kernel's table has
-/// them all.
+/// What it takes to make `observed` what the view asks for on the node called `node`, whose map holds `capacity`
+/// routes. Those that do not fit are the problem: this node's own have a place before others, and who has one keeps it.
+/// The kernel's table has them all.
 pub fn plan_routes(
     view: &View,
     node: &str,
@@ -46,8 +46,8 @@ pub fn plan_routes(
     (ops, (!refused.is_empty()).then_some(Problem::NoRoutes { networks: refused }))
 }
 
-/// The routes that the map has room for, and the prefixes of the others. One entry stays free: a kernel before 6.13 needs it to
-/// replace another one (`trie_update_elem` in `kernel/bpf/lpm_trie.c`).
+/// The routes that the map has room for, and the prefixes of the others. One entry stays free: older kernels
+/// need it to replace another one (`trie_update_elem` in `kernel/bpf/lpm_trie.c`).
 fn fit(desired: &RouteTable, observed: &RouteTable, capacity: u32) -> (RouteTable, Vec<Prefix>) {
     let mut by_rank: Vec<_> = desired.iter().map(|(prefix, hop)| (*prefix, *hop)).collect();
     by_rank.sort_by_key(|(prefix, hop)| (hop.is_some(), !observed.contains_key(prefix)));

@@ -25,8 +25,8 @@ impl LocalNode {
     }
 }
 
-/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node ports,
-/// and whom they serve.
+/// What the programs of the node are made for: how many entries the maps hold, and which ports they look up as node
+/// ports, and whom they serve.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Of `SERVICES`.
