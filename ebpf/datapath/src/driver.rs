@@ -83,30 +83,54 @@ pub fn from_wire<'a, P: Headroom + ?Sized, T: Tables, W: Wire>(
     wire: &W,
     work: impl FnOnce() -> Option<&'a mut Work>,
 ) -> Carried {
+    match choose(packet, tables, work) {
+        Some(work) => carry(packet, tables, wire, work),
+        None => Carried::Left,
+    }
+}
+
+/// Whether a packet is one to carry; what it becomes is in the memory then.
+#[inline(always)]
+pub fn choose<'a, P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    work: impl FnOnce() -> Option<&'a mut Work>,
+) -> Option<&'a mut Work> {
     if tables.forwarding() == FORWARD_BY_STACK {
-        return Carried::Left;
+        return None;
     }
-    let Parsed::Ip(network) = parse(packet) else { return Carried::Left };
+    let Parsed::Ip(network) = parse(packet) else { return None };
     if tables.address(&network.dst) == 0 || network.hops <= 1 {
-        return Carried::Left;
+        return None;
     }
-    let Some(work) = work() else { return Carried::Left };
+    let work = work()?;
     work.network = network;
     if payload(packet, &work.network, &mut work.transport) != Payload::Transport {
-        return Carried::Left;
+        return None;
     }
     if work.transport.is_fragment || work.transport.proto == SCTP {
-        return Carried::Left;
+        return None;
     }
     let from = From::outside(true);
     work.key = key(&work.network, &work.transport);
     if !goes_on(tables, from, work) {
         let left = tables.random().is_multiple_of(LEFT_ONE_IN);
         if left || !matches!(start(tables, from, work), Step::Translated) {
-            return Carried::Left;
+            return None;
         }
     }
     forget_who_handed_over(from, &mut work.value);
+    Some(work)
+}
+
+/// Carries a packet that was chosen.
+#[inline(always)]
+pub fn carry<P: Headroom + ?Sized, T: Tables, W: Wire>(
+    packet: &mut P,
+    tables: &T,
+    wire: &W,
+    work: &mut Work,
+) -> Carried {
     let sent = if is_unspecified(&work.value.node) {
         turn_round(packet, tables, wire, work)
     } else {

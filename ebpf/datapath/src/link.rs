@@ -137,9 +137,20 @@ pub fn from_pod<'a, P: Packet + ?Sized, T: Tables>(
     ifindex: u32,
     work: impl FnOnce() -> Option<&'a mut Work>,
 ) -> Entry {
-    if let Some(verdict) = to_neighbour(packet, tables, ifindex) {
-        return Entry::Done(verdict);
+    match to_neighbour(packet, tables, ifindex) {
+        Some(verdict) => Entry::Done(verdict),
+        None => beyond_neighbours(packet, tables, ifindex, work),
     }
+}
+
+/// The same for a packet that [`to_neighbour`] does not know.
+#[inline(always)]
+pub fn beyond_neighbours<'a, P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+    work: impl FnOnce() -> Option<&'a mut Work>,
+) -> Entry {
     let network = match parse(packet) {
         Parsed::Ip(network) => network,
         Parsed::NotIp => return PASS,
@@ -174,7 +185,11 @@ pub fn from_pod<'a, P: Packet + ?Sized, T: Tables>(
 
 /// A packet from pod to pod of this node, neither of which has to be looked for: what [`from_pod`] does with it, in short.
 #[inline(always)]
-fn to_neighbour<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Option<Verdict> {
+pub fn to_neighbour<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+) -> Option<Verdict> {
     // Each family by itself, so that what its addresses have in common is a constant and not carried along.
     match Family::of(ethertype(packet)?)? {
         Family::V4 => between_neighbours(packet, tables, &ipv4(packet)?, ifindex),

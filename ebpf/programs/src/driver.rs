@@ -24,12 +24,30 @@ use crate::{
 #[xdp]
 #[inline(always)]
 pub(crate) fn from_wire(ctx: XdpContext) -> u32 {
-    let mut frame = Frame::new(ctx.ctx);
-    match driver::from_wire(&mut frame, &Maps, &Way { md: ctx.ctx }, work) {
+    if choose_frame(ctx.ctx) == 0 {
+        return xdp_action::XDP_PASS;
+    }
+    carry_frame(ctx.ctx) as u32
+}
+
+/// Whether it is one to carry: 1, or 0. The two parts are not on the stack at once.
+#[inline(never)]
+extern "C" fn choose_frame(md: *mut xdp_md) -> u32 {
+    driver::choose(&Frame::new(md), &Maps, work).is_some().into()
+}
+
+/// The second part, which the verifier walks once and not again for every way on which a frame is chosen: a global function, as
+/// the one of the programs on links.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn carry_frame(md: *mut xdp_md) -> i32 {
+    let Some(work) = work() else { return xdp_action::XDP_PASS as i32 };
+    let action = match driver::carry(&mut Frame::new(md), &Maps, &Way { md }, work) {
         Carried::Left => xdp_action::XDP_PASS,
         Carried::Sent => xdp_action::XDP_TX,
         Carried::Spoilt => xdp_action::XDP_DROP,
-    }
+    };
+    action as i32
 }
 
 /// Out of the interface that a frame came by.

@@ -36,13 +36,16 @@ const PACKET_HOST: u32 = 0;
 #[classifier]
 #[inline(always)]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
+    if let Some(verdict) = link::to_neighbour(&mut Skb::new(&ctx), &Maps, ifindex(&ctx)) {
+        return act(&ctx, verdict, Direction::Inward);
+    }
     go_on(&ctx, look_from_pod(ctx.skb.skb))
 }
 
 #[inline(never)]
 extern "C" fn look_from_pod(skb: *mut __sk_buff) -> u64 {
     let ctx = TcContext::new(skb);
-    after(&ctx, link::from_pod(&mut Skb::new(&ctx), &Maps, ifindex(&ctx), work))
+    after(&ctx, link::beyond_neighbours(&mut Skb::again(&ctx), &Maps, ifindex(&ctx), work))
 }
 
 /// Egress of a pod's host-side veth.
@@ -141,7 +144,7 @@ extern "C" fn serve_packet(skb: *mut __sk_buff, slot: u32, marks: u32) -> i32 {
     let ctx = TcContext::new(skb);
     let Some(work) = work() else { return TC_ACT_SHOT as i32 };
     let from = From { slot, marks: marks & From::OF_POD_OR_OUTSIDE };
-    let verdict = link::serve(&mut Skb::new(&ctx), &Maps, from, work);
+    let verdict = link::serve(&mut Skb::again(&ctx), &Maps, from, work);
     act(&ctx, verdict, Direction::Inward)
 }
 

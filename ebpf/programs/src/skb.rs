@@ -35,7 +35,13 @@ impl Skb {
             // datapath finds the packet too short.
             let _short = unsafe { bpf_skb_pull_data(skb, wanted) };
         }
-        Self { skb, span: Span { data: ctx.data(), end: ctx.data_end() } }
+        Self::again(ctx)
+    }
+
+    /// The same in a later part of a program, whose first part has made sure.
+    #[inline(always)]
+    pub(crate) fn again(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb, span: Span { data: ctx.data(), end: ctx.data_end() } }
     }
 }
 
