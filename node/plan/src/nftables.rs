@@ -36,8 +36,8 @@ pub struct Observed {
 }
 
 /// How many chains are filled in one transaction. For each of their maps the kernel looks through all of the transaction
-/// (`__nft_set_trans_bind` and `nft_set_lookup_byid` in net/netfilter/nf_tables_api.c), so that one of ten thousand services takes
-/// a hundred times as long as one of a thousand.
+/// (`__nft_set_trans_bind` and `nft_set_lookup_byid` in net/netfilter/nf_tables_api.c), so that ten thousand services
+/// in one take fifty times as long as a thousand.
 const AHEAD_MAX: usize = 512;
 
 /// What to give to `nft -f`, in order. Each script is one transaction.
