@@ -64,7 +64,7 @@ impl Hook {
             Self::ThroughToUplink => to_uplink(packet, tables, true, work),
             Self::FromOverlay(via) => from_overlay(packet, tables, &via, work),
         };
-        entry.finish(packet, tables, memory)
+        entry.finish(packet, tables, || Some(memory))
     }
 }
 

@@ -404,8 +404,8 @@ const fn has_ended(flags: u16) -> bool {
     flags & CT_RESET != 0 || flags & CLOSED == CLOSED
 }
 
-/// Follows a connection that another node, [`Work::via`], handed over: its packets stay what they are, and its replies go back to that
-/// node. `work.value` is then the entry of its packets; `node` in it says who handed it over.
+/// Follows a connection that another node, [`Work::via`], handed over: its packets stay what they are, and its replies
+/// go back to that node. `work.value` is then the entry of its packets; `node` in it says who handed it over.
 #[inline(always)]
 pub(crate) fn follow<C: Connections>(connections: &C, work: &mut Work) -> Result<(), Refusal> {
     let Work { via, key, value, other_key, other, .. } = work;

@@ -111,16 +111,20 @@ impl Entry {
         Self::Serve(from)
     }
 
-    /// The end of it, for who does not keep the two parts apart.
-    pub fn finish<P: Resizable + ?Sized, T: Tables>(
+    /// What becomes of the packet.
+    #[inline(always)]
+    pub fn finish<'a, P: Resizable + ?Sized, T: Tables>(
         self,
         packet: &mut P,
         tables: &T,
-        work: &mut Work,
+        work: impl FnOnce() -> Option<&'a mut Work>,
     ) -> Verdict {
         match self {
             Self::Done(verdict) => verdict,
-            Self::Serve(from) => serve(packet, tables, from, work),
+            Self::Serve(from) => match work() {
+                Some(work) => serve(packet, tables, from, work),
+                None => discard(tables, from.slot, DropReason::Inconsistent),
+            },
         }
     }
 }

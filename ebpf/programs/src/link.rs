@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use fairlead_abi::{Addr16, DropReason, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
+use fairlead_abi::{Addr16, names::globals::FORWARD_BY_STACK, node::OVERLAY_VNI};
 use fairlead_datapath::{
     Verdict,
     header::{IPV4_SRC, IPV6_SRC},
@@ -54,7 +54,7 @@ extern "C" fn look_from_pod(skb: *mut __sk_buff) -> u64 {
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let entry = link::to_pod(&mut skb, &Maps, ifindex(&ctx), work);
-    act(&ctx, finish(&mut skb, entry), Direction::Inward)
+    act(&ctx, entry.finish(&mut skb, &Maps, work), Direction::Inward)
 }
 
 /// Ingress of the uplink and of the other interfaces by which clients outside come.
@@ -85,7 +85,7 @@ pub(crate) fn to_uplink(ctx: TcContext) -> i32 {
     }
     let mut skb = Skb::new(&ctx);
     let entry = link::to_uplink(&mut skb, &Maps, forwarded, work);
-    act(&ctx, finish(&mut skb, entry), Direction::Outward)
+    act(&ctx, entry.finish(&mut skb, &Maps, work), Direction::Outward)
 }
 
 /// Ingress of the overlay.
@@ -98,19 +98,7 @@ pub(crate) fn from_overlay(ctx: TcContext) -> i32 {
     let _same_type = unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) };
     let mut skb = Skb::new(&ctx);
     let entry = link::from_overlay(&mut skb, &Maps, &via, work);
-    act(&ctx, finish(&mut skb, entry), Direction::Inward)
-}
-
-/// What becomes of a packet, in programs for which the compiler knows most of [`From`]: little is left of the rest then.
-#[inline(always)]
-fn finish(skb: &mut Skb, entry: Entry) -> Verdict {
-    match entry {
-        Entry::Done(verdict) => verdict,
-        Entry::Serve(from) => match work() {
-            Some(work) => link::serve(skb, &Maps, from, work),
-            None => Verdict::Drop(DropReason::Inconsistent),
-        },
-    }
+    act(&ctx, entry.finish(&mut skb, &Maps, work), Direction::Inward)
 }
 
 /// Set in what a first look returns when it is not the kernel's action: the lower half is then a slot, and the upper the marks

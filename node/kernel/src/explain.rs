@@ -184,7 +184,7 @@ impl Live {
         let mut work = Work::EMPTY;
         let noted = self.steps.borrow().len();
         let entry = link::from_pod(&mut packet, self, pod.ifindex, || Some(&mut work));
-        let verdict = entry.finish(&mut packet, self, &mut work);
+        let verdict = entry.finish(&mut packet, self, || Some(&mut work));
         self.steps.borrow_mut().truncate(noted);
         verdict_text(&verdict)
     }
@@ -222,7 +222,7 @@ impl Live {
             return self.answer(who, outcome, false);
         };
         let mut work = Work::EMPTY;
-        let verdict = meet(&mut packet, &mut work).finish(&mut packet, self, &mut work);
+        let verdict = meet(&mut packet, &mut work).finish(&mut packet, self, || Some(&mut work));
         let added = self.added.borrow_mut().take();
         let translation = added.filter(|_| passes(&verdict)).map_or_else(String::new, |value| {
             let (from, to) = (endpoint(&value.src, value.src_port), endpoint(&value.dst, value.dst_port));

@@ -282,12 +282,11 @@ impl Change {
         if self.fresh.len() <= AHEAD_MAX || !self.remade.is_empty() {
             return Vec::new();
         }
-        let mut chains = std::mem::take(&mut self.chains);
-        let (fresh, rest) = chains.into_iter().partition(|(chain, _)| self.fresh.contains(chain));
-        (chains, self.chains) = (fresh, rest);
-        let mut sets = std::mem::take(&mut self.sets);
-        let (new, rest) = sets.into_iter().partition(|(_, secs)| secs.is_some());
-        (sets, self.sets) = (new, rest);
+        let (mut chains, rest): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.chains).into_iter().partition(|(chain, _)| self.fresh.contains(chain));
+        self.chains = rest;
+        let (sets, rest) = std::mem::take(&mut self.sets).into_iter().partition(|(_, secs)| secs.is_some());
+        self.sets = rest;
         let declared = if writes_all { fixed::declarations(family) } else { String::new() };
         let names = chains.keys().map(|chain| (chain.clone(), Some(Vec::new()))).collect();
         let declare = Self { chains: names, sets, ..Self::default() };

@@ -214,7 +214,7 @@ pub(crate) fn start<T: Tables>(tables: &T, from: From, work: &mut Work) -> Step 
             Frontend::Service(service) => {
                 let place = Place {
                     inside: from.is_inside(tables, &work.network),
-                    host: from.is(HOST),
+                    host: from.is_host(),
                     here: from.is_here(),
                     sent_here: from.is(HANDED_OVER),
                 };
@@ -294,7 +294,7 @@ fn forward_from<P: Packet + ?Sized, T: Tables>(
     network: &Network,
     from: From,
 ) -> Verdict {
-    if from.is(HOST) {
+    if from.is_host() {
         return Verdict::Pass;
     }
     forward(packet, tables, network, Way::of(tables, &network.dst), from.slot)

@@ -263,6 +263,7 @@ fn many_chains_are_filled_before_anything_leads_to_them() {
         let few = view(many(1..=1).collect());
         host.sync(&few, Scope::All).expect("all of it");
         let before = host.table.elements(fixed::SERVICE_IPS).len();
+        let restarted = Host::over(config(true, false), host.table.clone());
         let everything = changed(few, many(1..=240).collect());
         let scripts = host.planner.plan(&everything, Scope::All, host.now_ms);
         let [_declared, filled @ ..] = &scripts.ahead[..] else { panic!("nothing is filled ahead") };
@@ -276,9 +277,14 @@ fn many_chains_are_filled_before_anything_leads_to_them() {
         host.table.run(&scripts.change.expect("what leads there"));
         assert!((1..=240).all(|number| ends(&host, number) == 4));
         assert!(host.planner.is_intact(&host.table.observe()));
-        // From nothing, over what a former process has left, the end is the same.
-        let mut second = Host::over(config(true, false), host.table.clone());
-        second.sync(&everything, Scope::All).expect("all of it");
+        // Over what a former process serves, and from nothing, the end is the same, and the former's goes on meanwhile.
+        let mut second = restarted;
+        let scripts = second.planner.plan(&everything, Scope::All, 0);
+        assert!(scripts.ahead.len() > 2);
+        for script in scripts.all() {
+            second.table.run(script);
+            assert_eq!(ends(&second, 1), 4);
+        }
         assert_eq!(second.table.observe(), host.table.observe());
         let mut fresh = Host::new(config(true, false));
         fresh.sync(&everything, Scope::All).expect("all of it");
