@@ -31,6 +31,8 @@ use super::{
 const FEED_PORT: u16 = 6444;
 /// How long the services may take to be applied, by the machine's clock.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Longer than it runs: nobody takes anything of it away, and a look through all rules takes as long as to write them.
+const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 /// What the process is told.
 #[derive(Clone, Debug, Args)]
@@ -201,6 +203,7 @@ fn config(args: &AgentArgs, index: usize, feed: FeedEndpoint) -> Config {
     services.options.sockets_of_host_only = args.sockets_of_host_only;
     services.addresses = [&args.address, &args.other][index].clone();
     services.rules.pod_networks = pod_networks();
+    services.repair_period = AN_HOUR;
     Config {
         node_name: NODES[index].into(),
         feed: FeedSource::Tls(feed),

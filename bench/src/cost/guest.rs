@@ -120,6 +120,7 @@ fn node(case: &Case, sizes: &[u32]) -> Result<()> {
         }
         if services == first && case.closer {
             hooks::measure(&client.netns, last[0], case)?;
+            thread::sleep(DATAGRAM_MEMORY);
             let path = format!("{} {DIRECT}", case.path);
             let place = Place { path: path.trim_start(), services: 0, ..place };
             measure(&place, at(&server, SERVER_PORT), Op::ALL)?;
@@ -155,6 +156,9 @@ fn at(spot: &Spot, port: u16) -> Vec<SocketAddr> {
 
 /// For how long the kernel remembers a connection that was reset (`nf_conntrack_tcp_timeout_close`; IPVS does as long).
 const MEMORY: Duration = Duration::from_secs(11);
+/// For how long IPVS remembers a datagram. A client that asks the server itself meanwhile, and by chance from the same port, would
+/// be answered in the name of the service, and take the answer for a stranger's.
+const DATAGRAM_MEMORY: Duration = Duration::from_secs(301);
 
 /// Waits until it has forgotten those of the last operation: the more there are, the longer is a look for one. The machine waits at
 /// no cost.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Comma
 use anyhow::{Context, Result, bail};
 use fairlead_testkit::netns::run_in;
 
-use super::{Row, case::Case, count::mean_of_quarters, traffic::Op};
+use super::{Row, case::Case, count::mean_of_lowest, traffic::Op};
 
 /// Makes the kernel count; it costs a little, so it is on only here.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -20,7 +20,7 @@ const WARM_UPS: u32 = 20;
 /// the kernel's allocator had to look for memory.
 const TIMES: u32 = 20;
 /// How many such counts there are.
-const COUNTS: usize = 48;
+const COUNTS: usize = 24;
 
 /// Measures what each program costs of a connection and of a round trip, and prints a row for each.
 pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> {
@@ -29,7 +29,7 @@ pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> 
         let programs = run_in(client, || count(op, to))?;
         switch("0")?;
         for (program, counts) in programs {
-            let each = mean_of_quarters(counts, 0..1);
+            let each = mean_of_lowest(counts, 1);
             if each < LEAST {
                 continue;
             }

@@ -3,12 +3,12 @@
 //! Needs root, iptables, nftables and conntrack. Where a mode differs by its nature the row says so; the guide on proxy
 //! modes explains it.
 
-use std::io::Write as _;
+use std::{io::Write as _, net::SocketAddr};
 
 use crate::{
     behaviour::{ROWS, Row, SPECIAL},
     cluster::view,
-    lab::Lab,
+    lab::{Lab, PORT, UdpClient},
     mode::Mode,
     rules::Programmed,
 };
@@ -90,6 +90,27 @@ fn an_endpoint_that_leaves_takes_its_udp_flows_along() {
         programmed.sync(&view(2, &cluster::udp(&lab, &["far"])));
         // The same socket: without the removal conntrack would send it to the old endpoint.
         assert_eq!(client.ask(), Some("far".to_owned()), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_asked_itself_answers_for_itself() {
+    for mode in Mode::all() {
+        let mut lab = Lab::new(mode);
+        let view = view(1, &cluster::udp(&lab, &["near"]));
+        lab.sync(&view);
+        if mode.programs().is_none() {
+            Programmed::new(mode, &lab).sync(&view);
+        }
+        let client = lab.udp_client();
+        let near = Some("near".to_owned());
+        assert_eq!(client.ask(), near, "{mode:?}, by the service");
+        // The same port asks the endpoint that the service led to. IPVS answers in the service's name, for five minutes.
+        let own = lab.pod("near").addresses.iter().find(|address| address.is_ipv4()).expect("an address");
+        client.turn_to(SocketAddr::new(*own, PORT));
+        assert_eq!(client.ask(), near.clone().filter(|_| mode != Mode::Ipvs), "{mode:?}, itself");
+        client.turn_to(UdpClient::service());
+        assert_eq!(client.ask(), near, "{mode:?}, by the service again");
     }
 }
 

@@ -139,9 +139,7 @@ impl Lab {
             Client::Loopback => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             Client::Outside => self.nodes.client.addresses.clone(),
         };
-        // Processes of the node and of its pods are below its cgroup, and nobody else.
-        let node = self.programs.as_ref().filter(|_| row.client != Client::Outside);
-        let _inside = node.map(|nodes| InCgroup::enter(&nodes[0].cgroup().join("client")));
+        let _inside = (row.client != Client::Outside).then(|| self.enter());
         let ask: fn(SocketAddr) -> io::Result<(String, IpAddr)> =
             if row.protocol == Protocol::Udp { datagram } else { connect };
         let wanted = match expected {
@@ -173,6 +171,11 @@ impl Lab {
         Outcome::Answered(names, source.expect("asked at least once"))
     }
 
+    /// Makes this process one of the node's or of its pods', which are below its cgroup, and nobody else.
+    fn enter(&self) -> Option<InCgroup> {
+        self.programs.as_ref().map(|nodes| InCgroup::enter(&nodes[0].cgroup().join("client")))
+    }
+
     fn client(&self, client: Client) -> PathBuf {
         match client {
             Client::Pod => self.pod("client").netns.clone(),
@@ -201,15 +204,17 @@ impl Lab {
         }
     }
 
-    /// A UDP socket in the client's pod that keeps its port.
+    /// A UDP socket in the client's pod that keeps its port, with the service as its peer.
     pub(crate) fn udp_client(&self) -> UdpClient {
+        let _inside = self.enter();
         let socket = run_in(&self.client(Client::Pod), || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
-            socket.connect((address("cluster", OPEN, true), SERVICE_PORT)).expect("an address");
             socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             socket
         });
-        UdpClient(socket)
+        let client = UdpClient(socket);
+        client.turn_to(UdpClient::service());
+        client
     }
 
     /// A client that opens connections to a service, one after the other.
@@ -251,6 +256,16 @@ impl Lab {
 pub(crate) struct UdpClient(UdpSocket);
 
 impl UdpClient {
+    /// The service, as a peer.
+    pub(crate) fn service() -> SocketAddr {
+        SocketAddr::new(address("cluster", OPEN, true), SERVICE_PORT)
+    }
+
+    /// Takes another peer.
+    pub(crate) fn turn_to(&self, peer: SocketAddr) {
+        self.0.connect(peer).expect("an address");
+    }
+
     /// The name of who answers.
     pub(crate) fn ask(&self) -> Option<String> {
         // An error that came back for an earlier datagram is reported once.

@@ -27,6 +27,12 @@ impl Mode {
         [Self::Iptables, Self::Nftables].into_iter().chain(ipvs).collect()
     }
 
+    /// All that this kernel has.
+    pub(crate) fn all() -> Vec<Self> {
+        let programs = [Self::Ebpf, Self::EbpfLinks, Self::EbpfMasquerade];
+        programs.into_iter().chain(Self::with_rules()).collect()
+    }
+
     /// Whether its rules are iptables'.
     pub(crate) fn has_iptables(self) -> bool {
         matches!(self, Self::Iptables | Self::Ipvs)
