@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use fairlead_agent::{Agent, Config, FeedEndpoint, FeedSource, ProxyMode, ServiceConfig};
-use fairlead_kernel::NodeFootprint;
+use fairlead_kernel::{Forwarding, NodeFootprint};
 use fairlead_kubelet::network::{PodIdentity, PodNetwork};
 use fairlead_model::Prefix;
 use fairlead_testkit::{netns::run_in, topology::UPLINK};
@@ -49,6 +49,9 @@ pub struct AgentArgs {
     /// Leave the pods' connections to the programs on links
     #[arg(long)]
     sockets_of_host_only: bool,
+    /// How connections from outside reach the other node
+    #[arg(long, value_parser = forwarding, default_value = "encapsulated")]
+    forwarding: Forwarding,
     /// The node's network namespace
     #[arg(long)]
     netns: PathBuf,
@@ -201,6 +204,7 @@ fn config(args: &AgentArgs, index: usize, feed: FeedEndpoint) -> Config {
     let directory = args.directory.join(NODES_DIRECTORIES[index]);
     let mut services = ServiceConfig::default();
     services.options.sockets_of_host_only = args.sockets_of_host_only;
+    services.options.forwarding = args.forwarding;
     services.addresses = [&args.address, &args.other][index].clone();
     services.rules.pod_networks = pod_networks();
     services.repair_period = AN_HOUR;
@@ -222,6 +226,11 @@ fn config(args: &AgentArgs, index: usize, feed: FeedEndpoint) -> Config {
         health_listen: Vec::new(),
         metrics_listen: Vec::new(),
     }
+}
+
+fn forwarding(name: &str) -> Result<Forwarding> {
+    let found = Forwarding::ALL.iter().find(|(known, _)| *known == name);
+    found.map(|(_, forwarding)| *forwarding).with_context(|| format!("no forwarding is called {name}"))
 }
 
 async fn attach(network: &dyn PodNetwork, name: &str) -> Result<Spot> {

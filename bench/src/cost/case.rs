@@ -1,5 +1,6 @@
 //! What is measured, as a table.
 
+use self::Asked::{Closely, Everywhere, Inside, Outside};
 use super::place::Pair;
 
 /// How client and server reach each other.
@@ -22,6 +23,36 @@ pub(crate) enum Sizes {
     All,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// A pod.
+    Inside,
+    /// A pod; with the first number of services it asks another one itself, too, and the programs are measured one by one.
+    Closely,
+    /// A client outside of the cluster, with the first number of services.
+    Outside,
+    /// All that.
+    Everywhere,
+}
+
+impl Asked {
+    /// Whether a pod does.
+    pub(crate) fn inside(self) -> bool {
+        self != Self::Outside
+    }
+
+    /// Whether there is a closer look at what a pod asks.
+    pub(crate) fn closely(self) -> bool {
+        matches!(self, Self::Closely | Self::Everywhere)
+    }
+
+    /// Whether a client outside does.
+    pub(crate) fn outside(self) -> bool {
+        matches!(self, Self::Outside | Self::Everywhere)
+    }
+}
+
 /// A case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
@@ -33,8 +64,7 @@ pub(crate) struct Case {
     /// Flags of the agent.
     pub(crate) flags: &'static [&'static str],
     pub(crate) sizes: Sizes,
-    /// Whether clients outside and the programs one by one are measured as well, with the first number of services.
-    pub(crate) closer: bool,
+    pub(crate) asked: Asked,
     /// Whether it is measured over IPv6 as well as over IPv4.
     pub(crate) ipv6: bool,
 }
@@ -43,7 +73,7 @@ impl Case {
     /// The same for who is in a hurry: pods that ask services over IPv4. Nothing if it is a variant of another case.
     pub(crate) fn in_brief(&self) -> Option<Self> {
         let of_its_own = matches!(self.path, "" | "socket");
-        of_its_own.then_some(Self { closer: false, ipv6: false, ..*self })
+        of_its_own.then_some(Self { asked: Asked::Inside, ipv6: false, ..*self })
     }
 }
 
@@ -51,16 +81,18 @@ impl Case {
 pub(crate) const CASES: &[Case] = &[
     pair("loopback", Pair::on_loopback),
     pair("none", Pair::routed),
-    agent("ebpf", "socket", &[], Sizes::All, true),
-    agent("ebpf", "socket-without-flows", &["--without-flows"], Sizes::First, false),
-    agent("ebpf", "link", &["--sockets-of-host-only"], Sizes::Ends, true),
-    agent("nftables", "", &[], Sizes::All, true),
-    agent("ipvs", "", &[], Sizes::All, true),
-    agent("iptables", "", &[], Sizes::All, true),
+    agent("ebpf", "socket", &[], Sizes::All, Everywhere),
+    agent("ebpf", "socket-without-flows", &["--without-flows"], Sizes::First, Inside),
+    agent("ebpf", "link", &["--sockets-of-host-only"], Sizes::Ends, Closely),
+    agent("ebpf", "direct", &["--forwarding=direct"], Sizes::First, Outside),
+    agent("ebpf", "masquerade", &["--forwarding=masquerade"], Sizes::First, Outside),
+    agent("nftables", "", &[], Sizes::All, Everywhere),
+    agent("ipvs", "", &[], Sizes::All, Everywhere),
+    agent("iptables", "", &[], Sizes::All, Everywhere),
 ];
 
 const fn pair(mode: &'static str, make: fn() -> Pair) -> Case {
-    Case { mode, path: "", way: Way::Pair(make), flags: &[], sizes: Sizes::First, closer: false, ipv6: true }
+    Case { mode, path: "", way: Way::Pair(make), flags: &[], sizes: Sizes::First, asked: Inside, ipv6: true }
 }
 
 const fn agent(
@@ -68,9 +100,9 @@ const fn agent(
     path: &'static str,
     flags: &'static [&'static str],
     sizes: Sizes,
-    closer: bool,
+    asked: Asked,
 ) -> Case {
-    Case { mode, path, way: Way::Agent, flags, sizes, closer, ipv6: true }
+    Case { mode, path, way: Way::Agent, flags, sizes, asked, ipv6: true }
 }
 
 impl Sizes {

@@ -60,8 +60,10 @@ pub fn run(args: &GuestArgs) -> Result<()> {
             Way::Pair(make) => pair(case, &make())?,
             Way::Agent => {
                 let sizes = case.sizes.of(&numbers);
-                node(case, &sizes)?;
-                if let Some(first) = sizes.first().filter(|_| case.closer) {
+                if case.asked.inside() {
+                    node(case, &sizes)?;
+                }
+                if let Some(first) = sizes.first().filter(|_| case.asked.outside()) {
                     outside(case, *first)?;
                 }
             }
@@ -118,7 +120,7 @@ fn node(case: &Case, sizes: &[u32]) -> Result<()> {
             let place = Place { path: path.trim_start_matches('-'), ..place };
             measure(&place, service(index), &[Op::Connect])?;
         }
-        if services == first && case.closer {
+        if services == first && case.asked.closely() {
             hooks::measure(&client.netns, last[0], case)?;
             thread::sleep(DATAGRAM_MEMORY);
             let path = format!("{} {DIRECT}", case.path);

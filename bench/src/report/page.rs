@@ -64,6 +64,33 @@ const CURVES: &[Curve] = &[
         note: "Of the agent and of the programs that it runs.",
     },
 ];
+/// A chart with a bar for each way.
+struct Comparison {
+    op: &'static str,
+    title: &'static str,
+    /// Whether what loopback costs is left out.
+    over_floor: bool,
+    /// How to read it.
+    note: &'static str,
+}
+
+const COMPARISONS: &[Comparison] = &[
+    Comparison { op: "connect", title: "a new connection", over_floor: true, note: OVERHEAD },
+    Comparison { op: "roundtrip", title: "a round trip", over_floor: true, note: OVERHEAD },
+    Comparison {
+        op: "nodeport-local",
+        title: "A new connection from outside to a node port, with the server there",
+        over_floor: false,
+        note: "All of it: the client's machine, the switch, the node.",
+    },
+    Comparison {
+        op: "nodeport-remote",
+        title: "The same with the server on another node",
+        over_floor: false,
+        note: "Modes with rules, and “masquerade”, send it on in the name of the first node. By default the server sees the client, \
+            and answers by the first node; with “direct” it answers the client itself.",
+    },
+];
 /// What is said with the bars.
 const OVERHEAD: &str = "What a way adds to the same between two sockets of one network namespace. “none” is the kernel's own routing \
     between two namespaces, “pod” two pods without a service; a number is one of services.";
@@ -75,7 +102,7 @@ const RATIOS: &str = "By the clock: the median of rounds in which the modes took
 pub(super) fn html(report: &Report) -> Result<String> {
     let rows = &report.rows;
     let json = serde_json::to_string(rows).context("cannot write the rows")?;
-    let sections = [curves(rows), overheads(rows), hooks(rows), ratios(rows), all(rows)].concat();
+    let sections = [curves(rows), comparisons(rows), hooks(rows), ratios(rows), all(rows)].concat();
     let machine: String = report
         .machine
         .iter()
@@ -129,13 +156,18 @@ fn curves(rows: &[Row]) -> String {
     out
 }
 
-/// What each way costs over a connection of loopback.
-fn overheads(rows: &[Row]) -> String {
+/// What each way costs: a bar for each.
+fn comparisons(rows: &[Row]) -> String {
     let mut out = String::new();
-    for (op, title) in [("connect", "a new connection"), ("roundtrip", "a round trip")] {
-        let of_op = |row: &&Row| row.bench == "cost" && row.op == op && row.family == "ipv4" && is_whole(row);
-        let Some(floor) = rows.iter().filter(of_op).find(|row| row.mode == FLOOR) else { continue };
-        let over: Vec<_> = rows
+    for Comparison { op, title, over_floor, note } in COMPARISONS {
+        let of_op = |row: &&Row| row.bench == "cost" && row.op == *op && row.family == "ipv4" && is_whole(row);
+        let floor = rows.iter().filter(of_op).find(|row| row.mode == FLOOR);
+        let less = match floor.filter(|_| *over_floor) {
+            Some(floor) => floor.value,
+            None if *over_floor => continue,
+            None => 0.0,
+        };
+        let of_ways: Vec<_> = rows
             .iter()
             .filter(of_op)
             .filter(|row| row.mode != FLOOR)
@@ -146,11 +178,15 @@ fn overheads(rows: &[Row]) -> String {
                     String::new()
                 };
                 let name = format!("{}{services}", row.name());
-                Bar { name, kind: row.mode.clone(), value: row.value - floor.value }
+                Bar { name, kind: row.mode.clone(), value: row.value - less }
             })
             .collect();
-        let title = format!("Over loopback ({}): {title}, ipv4, thousand instructions", number(floor.value));
-        out += &section(&title, OVERHEAD, &bars(&over));
+        if of_ways.is_empty() {
+            continue;
+        }
+        let over = if *over_floor { format!("Over loopback ({}): ", number(less)) } else { String::new() };
+        let title = format!("{over}{title}, ipv4, thousand instructions");
+        out += &section(&title, note, &bars(&of_ways));
     }
     out
 }

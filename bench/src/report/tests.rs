@@ -22,6 +22,7 @@ fn report() -> Report {
         row("iptables", "", 1_000, "connect", 1_250.0),
         row("ebpf", "socket hook connect4", 1, "connect", 1.3),
         row("iptables", "hook from_pod", 1, "connect", 5.7),
+        row("ebpf", "direct", 1, "nodeport-remote", 250.0),
     ];
     Report { rows, machine: vec![("kernel", "6.<1>".into())] }
 }
@@ -49,6 +50,15 @@ fn a_curve_is_a_line_for_each_mode_and_leaves_parts_out() {
 }
 
 #[test]
+fn clients_outside_have_bars_of_their_own() {
+    let html = report().html().expect("a page");
+    let (_, bars) = html.split_once("with the server on another node").expect("the chart");
+    let (bars, _) = bars.split_once("</svg>").expect("its end");
+    assert!(bars.contains("ebpf direct, 1") && bars.contains("250"), "{bars}");
+    assert!(!html.contains("with the server there"), "nothing was measured of it");
+}
+
+#[test]
 fn a_program_s_part_is_no_bar_among_whole_ways() {
     let html = report().html().expect("a page");
     let (_, bars) = html.split_once("Over loopback").expect("the chart");
@@ -65,7 +75,7 @@ fn tables_have_a_line_for_each_place_and_a_column_for_each_operation() {
     );
     assert!(markdown.contains("| iptables | 1\u{202f}000 | 1\u{202f}250 |"), "{markdown}");
     let csv = report().csv();
-    assert_eq!(csv.lines().count(), 8);
+    assert_eq!(csv.lines().count(), 9);
     assert!(csv.contains("cost,ebpf,ipv4,socket,1,connect,150,kinsn"), "{csv}");
 }
 

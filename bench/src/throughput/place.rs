@@ -12,7 +12,7 @@ use fairlead_testkit::{Netns, Node};
 use super::server::Server;
 use crate::cost::{
     agent::{Ready, Remote},
-    case::{Case, Sizes, Way},
+    case::{Asked, Case, Sizes, Way},
     feed::service_addresses,
     machines::Machines,
     place::Spot,
@@ -71,7 +71,7 @@ impl Place {
             way: Way::Agent,
             flags: &[],
             sizes: Sizes::First,
-            closer: false,
+            asked: Asked::Inside,
             ipv6: true,
         };
         let agents = Running::start(&case, services, true, &machines)?;
