@@ -160,7 +160,8 @@ fn curves(rows: &[Row]) -> String {
 fn comparisons(rows: &[Row]) -> String {
     let mut out = String::new();
     for Comparison { op, title, over_floor, note } in COMPARISONS {
-        let of_op = |row: &&Row| row.bench == "cost" && row.op == *op && row.family == "ipv4" && is_whole(row);
+        let of_op =
+            |row: &&Row| row.bench == "cost" && row.op == *op && row.family == "ipv4" && is_whole(row);
         let floor = rows.iter().filter(of_op).find(|row| row.mode == FLOOR);
         let less = match floor.filter(|_| *over_floor) {
             Some(floor) => floor.value,
