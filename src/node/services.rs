@@ -18,14 +18,14 @@ pub(crate) struct ServiceArgs {
     /// How connections from outside reach pods on other nodes: encapsulated (the pod sees the client, replies come back
     /// by this node), direct (the pod's node answers the client), masquerade (the pod sees this node) [default: encapsulated;
     /// with `fairlead proxy` the host's stack forwards, and pods elsewhere see this node]
-    #[arg(long, value_name = "HOW", value_parser = forwarding)]
+    #[arg(long, value_name = "HOW")]
     pub(crate) forwarding: Option<Forwarding>,
     /// UDP port of the VXLAN between nodes; not used with --forwarding=masquerade
     #[arg(long, value_name = "PORT", default_value_t = 4789)]
     overlay_port: u16,
     /// Send packets on to other nodes before the kernel has made anything of them: auto (in the uplink's driver where that
     /// serves, else not), native (in the driver), generic (without one; saves nothing), off
-    #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = xdp)]
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
     pub(crate) xdp: Xdp,
     /// Translate connections at the socket for the node's own processes only; a service mesh or a virtual machine in a pod
     /// then sees the service's address
@@ -192,22 +192,6 @@ pub(crate) fn check_denial(deny_outside: bool, mode: ProxyMode) -> anyhow::Resul
 
 fn single(address: IpAddr) -> Prefix {
     Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
-}
-
-fn forwarding(name: &str) -> Result<Forwarding, String> {
-    one_of(Forwarding::ALL, name)
-}
-
-fn xdp(name: &str) -> Result<Xdp, String> {
-    one_of(Xdp::ALL, name)
-}
-
-fn one_of<T: Copy>(all: &[(&str, T)], name: &str) -> Result<T, String> {
-    let found = all.iter().find(|(known, _)| *known == name);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<_> = all.iter().map(|(known, _)| *known).collect();
-        format!("write {}", known.join(" or "))
-    })
 }
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -50,7 +50,7 @@ pub struct AgentArgs {
     #[arg(long)]
     sockets_of_host_only: bool,
     /// How connections from outside reach the other node
-    #[arg(long, value_parser = forwarding, default_value = "encapsulated")]
+    #[arg(long, default_value = "encapsulated")]
     forwarding: Forwarding,
     /// The node's network namespace
     #[arg(long)]
@@ -226,11 +226,6 @@ fn config(args: &AgentArgs, index: usize, feed: FeedEndpoint) -> Config {
         health_listen: Vec::new(),
         metrics_listen: Vec::new(),
     }
-}
-
-fn forwarding(name: &str) -> Result<Forwarding> {
-    let found = Forwarding::ALL.iter().find(|(known, _)| *known == name);
-    found.map(|(_, forwarding)| *forwarding).with_context(|| format!("no forwarding is called {name}"))
 }
 
 async fn attach(network: &dyn PodNetwork, name: &str) -> Result<Spot> {

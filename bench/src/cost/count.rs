@@ -44,7 +44,7 @@ impl Plan {
             Op::Connect | Op::NodePortLocal | Op::NodePortRemote => {
                 Self { sockets: 16, warm_ups, length: Length::Ticks(2), counts: 2, eighths: 0..4 }
             }
-            // Now and then a window opens so that fewer acknowledgements are sent.
+            // A few counts are far below the rest.
             Op::Bulk => Self { sockets, warm_ups: 4, length: Length::Times(4), counts: 2, eighths: 1..3 },
             // A quarter of the sockets, more or less, are cheaper than most.
             Op::NodePortRemoteRoundTrip => {

@@ -16,7 +16,7 @@ use super::{
     machines::Machines,
     place::{Pair, Spot},
     running::{Running, ServerProcess},
-    traffic::{Op, SERVER_PORT, SERVICE_PORT, serve},
+    traffic::{OWN_PORT, Op, SERVER_PORT, SERVICE_PORT, serve},
 };
 
 /// What to measure.
@@ -122,10 +122,9 @@ fn node(case: &Case, sizes: &[u32]) -> Result<()> {
         }
         if services == first && case.asked.closely() {
             hooks::measure(&client.netns, last[0], case)?;
-            thread::sleep(DATAGRAM_MEMORY);
             let path = format!("{} {DIRECT}", case.path);
             let place = Place { path: path.trim_start(), services: 0, ..place };
-            measure(&place, at(&server, SERVER_PORT), Op::ALL)?;
+            measure(&place, at(&server, OWN_PORT), Op::ALL)?;
         }
     }
     drop(inside);
@@ -158,9 +157,6 @@ fn at(spot: &Spot, port: u16) -> Vec<SocketAddr> {
 
 /// For how long the kernel remembers a connection that was reset (`nf_conntrack_tcp_timeout_close`; IPVS does as long).
 const MEMORY: Duration = Duration::from_secs(11);
-/// For how long IPVS remembers a datagram. A client that asks the server itself meanwhile, and by chance from the same port, would
-/// be answered in the name of the service, and take the answer for a stranger's.
-const DATAGRAM_MEMORY: Duration = Duration::from_secs(301);
 
 /// Waits until it has forgotten those of the last operation: the more there are, the longer is a look for one. The machine waits at
 /// no cost.

@@ -15,6 +15,9 @@ use nix::{
 
 /// Port of the server; that of the service is [`SERVICE_PORT`].
 pub(crate) const SERVER_PORT: u16 = 8080;
+/// Another one of it, which no service leads to. For five minutes IPVS takes what the port behind a service answers a client for the
+/// service's answer, also when the client has meanwhile asked the server itself, by chance from the same port.
+pub(crate) const OWN_PORT: u16 = 8081;
 /// Port of every service.
 pub(crate) const SERVICE_PORT: u16 = 80;
 /// What [`Op::Bulk`] sends at once.
@@ -162,24 +165,26 @@ fn udp(to: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Serves on these addresses in the network namespace of this thread; the threads end with the process.
 pub(crate) fn serve(addresses: &[IpAddr]) -> Result<()> {
-    for address in addresses {
-        let at = SocketAddr::new(*address, SERVER_PORT);
-        let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
-        thread::spawn(move || {
-            let mut buffer = vec![0; CHUNK];
-            for mut stream in listener.incoming().flatten() {
-                // One at a time: a client that resets has gone on already.
-                let _reset = answer(&mut stream, &mut buffer);
-            }
-        });
-        let socket = UdpSocket::bind(at).with_context(|| format!("cannot bind to {at}"))?;
-        thread::spawn(move || {
-            let mut buffer = [0; 8];
-            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                let _unreachable = socket.send_to(&buffer[..length], from);
-            }
-        });
-    }
+    let ports = |address: &IpAddr| [SERVER_PORT, OWN_PORT].map(|port| SocketAddr::new(*address, port));
+    addresses.iter().flat_map(ports).try_for_each(serve_at)
+}
+
+fn serve_at(at: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}"))?;
+    thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        for mut stream in listener.incoming().flatten() {
+            // One at a time: a client that resets has gone on already.
+            let _reset = answer(&mut stream, &mut buffer);
+        }
+    });
+    let socket = UdpSocket::bind(at).with_context(|| format!("cannot bind to {at}"))?;
+    thread::spawn(move || {
+        let mut buffer = [0; 8];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _unreachable = socket.send_to(&buffer[..length], from);
+        }
+    });
     Ok(())
 }
 

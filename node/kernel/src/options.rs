@@ -1,6 +1,6 @@
 //! How the node carries services.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, str::FromStr};
 
 use fairlead_abi::{
     LAYOUT_VERSION,
@@ -60,6 +60,32 @@ impl Xdp {
     /// All of them by name.
     pub const ALL: &[(&str, Self)] =
         &[("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic), ("off", Self::Off)];
+}
+
+impl FromStr for Forwarding {
+    /// Which names there are.
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        one_of(Self::ALL, name)
+    }
+}
+
+impl FromStr for Xdp {
+    /// Which names there are.
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        one_of(Self::ALL, name)
+    }
+}
+
+fn one_of<T: Copy>(all: &[(&str, T)], name: &str) -> Result<T, String> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|(known, _)| *known).collect();
+        format!("write {}", known.join(" or "))
+    })
 }
 
 /// How many entries the large maps hold. A change makes new maps, which are filled and then put into use.

@@ -102,15 +102,20 @@ fn a_pod_that_is_asked_itself_answers_for_itself() {
         if mode.programs().is_none() {
             Programmed::new(mode, &lab).sync(&view);
         }
-        let client = lab.udp_client();
-        let near = Some("near".to_owned());
+        let (client, near) = (lab.udp_client(), Some("near".to_owned()));
         assert_eq!(client.ask(), near, "{mode:?}, by the service");
         // The same port asks the endpoint that the service led to. IPVS answers in the service's name, for five minutes.
         let own = lab.pod("near").addresses.iter().find(|address| address.is_ipv4()).expect("an address");
-        client.turn_to(SocketAddr::new(*own, PORT));
+        let (own, service) = (SocketAddr::new(*own, PORT), UdpClient::service());
+        client.turn_to(own);
         assert_eq!(client.ask(), near.clone().filter(|_| mode != Mode::Ipvs), "{mode:?}, itself");
-        client.turn_to(UdpClient::service());
+        client.turn_to(service);
         assert_eq!(client.ask(), near, "{mode:?}, by the service again");
+        // So does a socket program, as long as the socket lives, where no peer says whom it means.
+        let client = lab.unconnected_client();
+        assert_eq!(client.answerer(service), Some(service), "{mode:?}");
+        let as_service = matches!(mode, Mode::Ipvs | Mode::Ebpf);
+        assert_eq!(client.answerer(own), Some(if as_service { service } else { own }), "{mode:?}");
     }
 }
 

@@ -206,15 +206,20 @@ impl Lab {
 
     /// A UDP socket in the client's pod that keeps its port, with the service as its peer.
     pub(crate) fn udp_client(&self) -> UdpClient {
+        let client = self.unconnected_client();
+        client.turn_to(UdpClient::service());
+        client
+    }
+
+    /// The same without a peer.
+    pub(crate) fn unconnected_client(&self) -> UdpClient {
         let _inside = self.enter();
         let socket = run_in(&self.client(Client::Pod), || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
             socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             socket
         });
-        let client = UdpClient(socket);
-        client.turn_to(UdpClient::service());
-        client
+        UdpClient(socket)
     }
 
     /// A client that opens connections to a service, one after the other.
@@ -264,6 +269,12 @@ impl UdpClient {
     /// Takes another peer.
     pub(crate) fn turn_to(&self, peer: SocketAddr) {
         self.0.connect(peer).expect("an address");
+    }
+
+    /// From where the answer of an address comes, to a socket without a peer.
+    pub(crate) fn answerer(&self, asked: SocketAddr) -> Option<SocketAddr> {
+        self.0.send_to(b"?", asked).ok()?;
+        self.0.recv_from(&mut [0; 128]).ok().map(|(_, from)| from)
     }
 
     /// The name of who answers.
