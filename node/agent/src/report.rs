@@ -60,6 +60,8 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Interfaces by which clients outside are served.
     pub interfaces: Vec<String>,
+    /// Addresses of the node at which node ports are answered.
+    pub node_port_addresses: Vec<IpAddr>,
     /// How often an eBPF program, an interface or a kernel parameter that somebody else had removed or changed was put right.
     pub repairs: u64,
     /// What that was last.
@@ -191,6 +193,7 @@ impl Reporter {
             programs: programs.collect(),
             drops: self.drops(None)?,
             interfaces: stats.interfaces,
+            node_port_addresses: stats.node_port_addresses,
             repairs: stats.upkeep,
             last_repair: stats.last_upkeep,
             xdp: driver.mode.to_string(),

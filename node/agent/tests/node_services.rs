@@ -180,11 +180,13 @@ impl World {
         Some(SocketAddr::new(address, port))
     }
 
-    /// Interfaces of the first node by which clients are served, as it says itself.
-    fn interfaces(&self) -> Vec<String> {
-        let status: serde_json::Value =
+    /// Interfaces of the first node by which clients are served, and where it answers node ports, as it says itself.
+    fn entrances(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let mut status: serde_json::Value =
             serde_json::from_str(&self.pair.agents[0].admin("/status").1).expect("it is JSON");
-        serde_json::from_value(status["interfaces"].clone()).expect("a list of names")
+        let [names, addresses] = ["interfaces", "node_port_addresses"].map(|field| status[field].take());
+        let addresses = serde_json::from_value(addresses).expect("a list of addresses");
+        (serde_json::from_value(names).expect("a list of names"), addresses)
     }
 
     /// What there is in the pin directory for that.
@@ -295,10 +297,15 @@ fn every_kind_of_service_serves_everybody() {
 /// By events: nothing else looks at interfaces within the time that a test waits.
 fn an_interface_is_served_as_its_addresses_come_and_go(world: &World) {
     let two = [SECOND.0, UPLINK].map(str::to_owned);
-    assert_eq!(world.interfaces(), two);
+    assert_eq!(world.entrances().0, two);
     let client = world.topology.a.cable(THIRD.0, THIRD.1);
     let addresses = world.topology.a.address_card(THIRD.0, THIRD.1);
-    eventually("the third interface", || world.interfaces().contains(&THIRD.0.to_owned()).then_some(()));
+    // It has one address after the other.
+    eventually("the third interface with its addresses", || {
+        let (interfaces, serving) = world.entrances();
+        let all = addresses.iter().all(|address| serving.contains(address));
+        (all && interfaces.contains(&THIRD.0.to_owned())).then_some(())
+    });
     for (place, node) in NODES.iter().enumerate() {
         for (family, address) in addresses.iter().enumerate() {
             let to = SocketAddr::new(*address, node_port(place, HTTP));
@@ -310,7 +317,7 @@ fn an_interface_is_served_as_its_addresses_come_and_go(world: &World) {
     for (address, length) in addresses.iter().zip([24, 64]) {
         world.topology.a.netns.ip(&["addr", "del", &format!("{address}/{length}"), "dev", THIRD.0]);
     }
-    eventually("the third interface to be left", || (world.interfaces() == two).then_some(()));
+    eventually("the third interface to be left", || (world.entrances().0 == two).then_some(()));
     let pins =
         ["from_uplink", "to_uplink"].map(|program| two.each_ref().map(|name| format!("{program}-{name}")));
     assert_eq!(world.pins(), pins.concat());
