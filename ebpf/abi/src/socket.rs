@@ -34,7 +34,8 @@ pub struct SocketValue {
 
 const _: () = assert!(size_of::<SocketValue>() == 64);
 
-/// [`OriginKey::kind`]: the key holds a backend's address, the value the service's: who a datagram's sender is.
+/// [`OriginKey::kind`]: the key holds a backend's address, the value the service's: who a datagram's sender is. The
+/// backend's again, without a service, if the socket has asked it by that since.
 pub const ORIGIN_OF_BACKEND: u8 = 0;
 /// [`OriginKey::kind`]: the key holds a service's address, the value the backend's: where the socket's datagrams go.
 pub const ORIGIN_PIN: u8 = 1;
@@ -67,7 +68,7 @@ pub struct OriginValue {
     pub port: Be16,
     /// Reserved, 0.
     pub _pad: [u8; 2],
-    /// [`crate::service::ServiceValue::service_id`].
+    /// [`crate::service::ServiceValue::service_id`], or 0.
     pub service_id: u32,
     /// Index in `BACKENDS` of the backend that was chosen.
     pub backend: u32,

@@ -84,7 +84,10 @@ pub fn send<S: Sockets, C: Client>(
     (addr, port, proto): (&Addr16, Be16, u8),
 ) -> Translation {
     let service = match frontend(sockets, addr, port, proto, ADDRESS_NODE_PORT) {
-        Frontend::None => return Translation::None,
+        Frontend::None => {
+            asked_itself(sockets, &OriginKey { cookie, addr: *addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] });
+            return Translation::None;
+        }
         Frontend::NoPort => return refused(DropReason::NoPort),
         Frontend::NoAddress => return refused(DropReason::UnknownAddress),
         Frontend::Service(service) => service,
@@ -119,6 +122,17 @@ pub fn send<S: Sockets, C: Client>(
     Translation::To { choice, service_id }
 }
 
+/// From now on this backend, if the socket has asked a service that it is one of, answers for itself: whoever was asked
+/// last is who answers. The entry is changed rather than removed, so that the next such datagram only looks.
+#[inline(always)]
+fn asked_itself<S: Sockets>(sockets: &S, key: &OriginKey) {
+    if let Some(origin) = sockets.origin(key)
+        && origin.service_id != 0
+    {
+        sockets.remember(key, &OriginValue { addr: key.addr, port: key.port, service_id: 0, ..origin });
+    }
+}
+
 #[inline(always)]
 fn pinned<S: Sockets>(sockets: &S, pin: &OriginKey, service_id: u32) -> Option<Choice> {
     let value = sockets.origin(pin)?;
@@ -129,8 +143,8 @@ fn pinned<S: Sockets>(sockets: &S, pin: &OriginKey, service_id: u32) -> Option<C
     stands.then_some(Choice { index: value.backend, backend })
 }
 
-/// The service that a datagram from `key`'s backend answers for, if its unconnected socket asked one and the backend is
-/// still the one that was chosen.
+/// Whom a datagram from `key`'s backend answers for, if its unconnected socket asked a service and the backend is still
+/// the one that was chosen: the service, or itself if the socket has asked that since.
 #[inline(always)]
 pub fn sender<S: Sockets>(sockets: &S, key: &OriginKey) -> Option<OriginValue> {
     let origin = sockets.origin(key)?;

@@ -111,11 +111,11 @@ fn a_pod_that_is_asked_itself_answers_for_itself() {
         assert_eq!(client.ask(), near.clone().filter(|_| mode != Mode::Ipvs), "{mode:?}, itself");
         client.turn_to(service);
         assert_eq!(client.ask(), near, "{mode:?}, by the service again");
-        // So does a socket program, as long as the socket lives, where no peer says whom it means.
         let client = lab.unconnected_client();
-        assert_eq!(client.answerer(service), Some(service), "{mode:?}");
-        let as_service = matches!(mode, Mode::Ipvs | Mode::Ebpf);
-        assert_eq!(client.answerer(own), Some(if as_service { service } else { own }), "{mode:?}");
+        for asked in [service, own, own, service] {
+            let answerer = if mode == Mode::Ipvs { service } else { asked };
+            assert_eq!(client.answerer(asked), Some(answerer), "{mode:?}");
+        }
     }
 }
 

@@ -132,6 +132,35 @@ fn an_answer_shows_the_service_unless_the_backend_was_replaced() {
 }
 
 #[test]
+fn a_backend_answers_for_whom_the_socket_asked_last() {
+    let memory = memory();
+    let backend = memory.backends[backend_of(send_once(&memory)) as usize];
+    let key = OriginKey {
+        cookie: COOKIE,
+        addr: backend.addr,
+        port: backend.port,
+        kind: ORIGIN_OF_BACKEND,
+        _pad: [0; 5],
+    };
+    let sender_of = |key| sender(&memory, key).map(|origin| (origin.addr, origin.port));
+    let service = Some((address(VIP), Be16::new(53)));
+    assert_eq!(sender_of(&key), service);
+    let ask_itself = |cookie| {
+        let answer = send(&memory, &Process, cookie, (&backend.addr, backend.port, UDP));
+        assert_eq!(answer, Translation::None);
+    };
+    ask_itself(COOKIE + 1);
+    assert_eq!(sender_of(&key), service, "another socket asked");
+    ask_itself(COOKIE);
+    assert_eq!(sender_of(&key), Some((backend.addr, backend.port)));
+    let writes = memory.writes.get();
+    ask_itself(COOKIE);
+    assert_eq!(memory.writes.get(), writes, "it is known");
+    send_once(&memory);
+    assert_eq!(sender_of(&key), service);
+}
+
+#[test]
 fn a_process_may_not_listen_where_a_node_port_is() {
     let mut memory = memory();
     memory.addresses.insert(address("172.29.0.11"), ADDRESS_LOCAL | ADDRESS_NODE_PORT);
