@@ -85,7 +85,10 @@ pub fn send<S: Sockets, C: Client>(
 ) -> Translation {
     let service = match frontend(sockets, addr, port, proto, ADDRESS_NODE_PORT) {
         Frontend::None => {
-            asked_itself(sockets, &OriginKey { cookie, addr: *addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] });
+            asked_itself(
+                sockets,
+                &OriginKey { cookie, addr: *addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] },
+            );
             return Translation::None;
         }
         Frontend::NoPort => return refused(DropReason::NoPort),

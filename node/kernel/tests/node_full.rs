@@ -9,14 +9,12 @@ use std::{
 
 use fairlead_abi::DropReason;
 use fairlead_kernel::{Capacities, Collected, Timeouts, clock::monotonic_ns};
-use fairlead_testkit::{
-    TwoNodes,
-    echo::{ask, connect, serve},
-};
+use fairlead_testkit::echo::{ask, connect};
 
 use crate::{
-    cluster::{Cluster, VIP4, VIP6},
+    cluster::{VIP4, VIP6},
     node::{Pod, RunningNode},
+    served::Served,
 };
 
 #[path = "node/cluster.rs"]
@@ -25,6 +23,9 @@ mod cluster;
 #[path = "node/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod node;
+#[path = "node/served.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod served;
 
 /// Entries in the table, and the connections that these are.
 const ENTRIES: u32 = 64;
@@ -38,21 +39,13 @@ fn a_full_table_refuses_what_is_new_and_keeps_what_is_there() {
     if !node::can_run() {
         return;
     }
-    let topology = TwoNodes::new();
-    let mut a = RunningNode::start("a", &topology.a);
-    a.restart_with(Capacities { conntrack: ENTRIES, ..Capacities::default() });
-    let client = a.add_pod(1, &["10.244.1.2", "fd00:244:0:1::2"]);
-    let server = a.add_pod(2, &["10.244.1.3", "fd00:244:0:1::3"]);
-    let mut cluster = Cluster::new(&topology);
-    cluster.set_endpoints(&[("a", &server)]);
-    a.sync(&cluster.view);
-    serve(&server.spec.netns, &server.spec.addresses, "server");
-
-    let mut streams = fill(&client);
-    nothing_new_is_let_in_and_it_is_counted(&a, &client);
-    every_stream_goes_on(&client, &mut streams);
-    ended_connections_make_room(&mut a, &client, &mut streams);
-    expired_ones_do_too(&mut a, &client);
+    let Served { a, client, .. } =
+        &mut Served::new(Capacities { conntrack: ENTRIES, ..Capacities::default() });
+    let mut streams = fill(client);
+    nothing_new_is_let_in_and_it_is_counted(a, client);
+    every_stream_goes_on(client, &mut streams);
+    ended_connections_make_room(a, client, &mut streams);
+    expired_ones_do_too(a, client);
 }
 
 fn vip(number: usize) -> SocketAddr {

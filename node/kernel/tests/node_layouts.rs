@@ -8,14 +8,15 @@ use std::net::TcpStream;
 use fairlead_abi::names;
 use fairlead_kernel::Capacities;
 use fairlead_testkit::{
-    InCgroup, TwoNodes,
-    echo::{ask, connect, serve},
+    InCgroup,
+    echo::{ask, connect},
 };
 
 use crate::{
     cluster::Cluster,
     load::{Load, vips},
     node::{Pod, RunningNode},
+    served::Served,
 };
 
 #[path = "node/cluster.rs"]
@@ -27,6 +28,9 @@ mod load;
 #[path = "node/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod node;
+#[path = "node/served.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod served;
 
 /// One change of maps.
 struct Change {
@@ -67,19 +71,12 @@ fn maps_of_another_layout_take_over_without_a_gap() {
     if !node::can_run() {
         return;
     }
-    let topology = TwoNodes::new();
-    let mut a = RunningNode::start("a", &topology.a);
-    let client = a.add_pod(1, &["10.244.1.2", "fd00:244:0:1::2"]);
-    let server = a.add_pod(2, &["10.244.1.3", "fd00:244:0:1::3"]);
-    let mut cluster = Cluster::new(&topology);
-    cluster.set_endpoints(&[("a", &server)]);
-    a.sync(&cluster.view);
-    serve(&server.spec.netns, &server.spec.addresses, "server");
+    let Served { a, client, cluster, .. } = &mut Served::new(Capacities::default());
     for change in &CHANGES {
         let inside = change.hooks.then(|| InCgroup::enter(&a.cgroup().join("client")));
         let mut streams: Vec<TcpStream> =
             client.run(|| vips().map(|vip| connect(vip).expect("connects")).into_iter().collect());
-        under_load(&mut a, &cluster, &client, change);
+        under_load(a, cluster, client, change);
         for stream in &mut streams {
             let answer = ask(stream).unwrap_or_else(|error| panic!("{}: {error}", change.what));
             assert_eq!(answer, "server", "{}: a stream goes on", change.what);

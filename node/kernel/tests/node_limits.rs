@@ -13,13 +13,14 @@ use fairlead_abi::{Addr16, names, pod::PodValue};
 use fairlead_kernel::{Capacities, LruFill, Timeouts, clock::monotonic_ns};
 use fairlead_model::{Change, Node, Prefix, Revision, Update, View};
 use fairlead_testkit::{
-    InCgroup, TwoNodes,
-    echo::{UDP_PORT, ask, connect, serve},
+    InCgroup,
+    echo::{UDP_PORT, ask, connect},
 };
 
 use crate::{
-    cluster::{Cluster, VIP4},
+    cluster::VIP4,
     node::{Pod, RunningNode},
+    served::Served,
 };
 
 #[path = "node/cluster.rs"]
@@ -28,9 +29,15 @@ mod cluster;
 #[path = "node/running.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod node;
+#[path = "node/served.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod served;
 
 /// Sockets that each remember a service and its backend, two entries: more than the map holds.
 const SOCKETS: usize = names::ORIGINS.capacity as usize / 2 + 1_000;
+
+/// Fragmented packets, an entry each: more than the map holds, whose CPUs each keep some places for themselves.
+const PACKETS: u64 = 2 * names::FRAGMENTS.capacity as u64;
 
 /// How many routes the map holds.
 const ROUTES: u32 = 6;
@@ -40,23 +47,36 @@ fn a_full_map_refuses_or_counts() {
     if !node::can_run() {
         return;
     }
-    let topology = TwoNodes::new();
-    let mut a = RunningNode::start("a", &topology.a);
-    a.restart_with(Capacities { routes: ROUTES, ..Capacities::default() });
-    let server = a.add_pod(1, &["10.244.1.2", "fd00:244:0:1::2"]);
-    let client = a.add_pod(2, &["10.244.1.3", "fd00:244:0:1::3"]);
-    let mut cluster = Cluster::new(&topology);
-    cluster.set_endpoints(&[("a", &server)]);
-    a.sync(&cluster.view);
-    serve(&server.spec.netns, &server.spec.addresses, "server");
+    let Served { a, client, .. } = &mut Served::new(Capacities { routes: ROUTES, ..Capacities::default() });
+    fragmented_packets_that_are_let_go_of_are_counted(a, client);
     let inside = InCgroup::enter(&a.cgroup().join("client"));
-    what_is_let_go_of_is_counted(&mut a, &client);
-    a_pod_without_a_place_is_refused_and_the_others_go_on(&a, &client);
+    sockets_that_are_let_go_of_are_counted(a, client);
+    a_pod_without_a_place_is_refused_and_the_others_go_on(a, client);
     drop(inside);
-    routes_that_fit_are_there_and_can_be_replaced(&mut a);
+    routes_that_fit_are_there_and_can_be_replaced(a);
 }
 
-fn what_is_let_go_of_is_counted(a: &mut RunningNode, client: &Pod) {
+/// The client's sockets are not translated here, its packets are.
+fn fragmented_packets_that_are_let_go_of_are_counted(a: &mut RunningNode, client: &Pod) {
+    let send = |packets: u64| {
+        client.run(|| {
+            let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0)).expect("binds");
+            for _ in 0..packets {
+                socket.send_to(&[b'?'; 2_000], (VIP4, UDP_PORT)).expect("sends");
+            }
+        });
+    };
+    let mut fragments = || a.collect(monotonic_ns(), &Timeouts::default()).lru[1];
+    assert_eq!(fragments(), LruFill::default());
+    send(100);
+    assert_eq!(fragments(), LruFill { entries: 100, evicted: 0 });
+    send(PACKETS);
+    let full = fragments();
+    assert_eq!(full.entries + full.evicted, PACKETS + 100, "none is lost without being counted");
+    assert!(full.evicted > 0 && full.entries <= u64::from(names::FRAGMENTS.capacity), "{full:?}");
+}
+
+fn sockets_that_are_let_go_of_are_counted(a: &mut RunningNode, client: &Pod) {
     let send = |sockets: usize| {
         client.run(|| {
             for _ in 0..sockets {
