@@ -32,9 +32,9 @@ pub const NODE: MapSpec = MapSpec { name: "NODE", capacity: 1, since: 2 };
 /// The networks of services' addresses, once the node knows every service: [`crate::node::ServiceNetwork`] at its index.
 /// `ARRAY`.
 pub const SERVICE_NETWORKS: MapSpec = MapSpec { name: "SERVICE_NETWORKS", capacity: 2, since: 3 };
-/// Connected sockets: [`crate::socket::SocketValue`], in the socket. `SK_STORAGE`.
+/// Sockets that are aimed at a service: [`crate::socket::SocketValue`], in the socket. `SK_STORAGE`.
 pub const SOCKETS: MapSpec = MapSpec { name: "SOCKETS", capacity: 0, since: 2 };
-/// Unconnected sockets: [`crate::socket::OriginKey`] to [`crate::socket::OriginValue`]. `LRU_HASH`.
+/// Unconnected sockets that ask several services: [`crate::socket::OriginKey`] to [`crate::socket::OriginValue`]. `LRU_HASH`.
 pub const ORIGINS: MapSpec = MapSpec { name: "ORIGINS", capacity: 16_384, since: 2 };
 /// Connections that the link programs translate: [`crate::conntrack::ConntrackKey`] to
 /// [`crate::conntrack::ConntrackValue`], two entries each. `HASH`, memory as needed; the agent removes what has expired, and

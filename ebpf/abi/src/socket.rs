@@ -4,13 +4,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Addr16, Be16};
 
-/// A socket that was connected to a service, kept in the socket itself: it is there as long as the socket is, and gone with it.
+/// A service that a socket is aimed at, kept in the socket itself: it is there as long as the socket is, and gone with it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SocketValue {
     /// When the connection was established: nanoseconds of `CLOCK_MONOTONIC`; 0 until it is.
     pub start_ns: u64,
-    /// The service address it was aimed at, or [`Addr16::UNSPECIFIED`] when it was not translated.
+    /// The service address it is aimed at, or [`Addr16::UNSPECIFIED`] when it is aimed at no service.
     pub service: Addr16,
     /// Address of the backend.
     pub backend_addr: Addr16,
@@ -20,8 +20,12 @@ pub struct SocketValue {
     pub backend_port: Be16,
     /// As [`crate::event::FlowEvent::role`]; 0 until the connection is established.
     pub role: u8,
+    /// `AIM_*`.
+    pub aim: u8,
+    /// Not 0: it has sent datagrams to other services besides, which are under [`OriginKey`].
+    pub others: u8,
     /// Reserved, 0.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
     /// [`crate::service::ServiceValue::service_id`], or 0.
     pub service_id: u32,
     /// Index in `BACKENDS`.
@@ -32,6 +36,13 @@ pub struct SocketValue {
     pub _pad2: u32,
 }
 
+/// [`SocketValue::aim`]: it was connected to the service.
+pub const AIM_CONNECTED: u8 = 0;
+/// [`SocketValue::aim`]: it has sent datagrams to the service, the first that it asked.
+pub const AIM_ASKED: u8 = 1;
+/// [`SocketValue::aim`]: it has, and after that to the backend by the backend's own address.
+pub const AIM_ASKED_BACKEND: u8 = 2;
+
 const _: () = assert!(size_of::<SocketValue>() == 64);
 
 /// [`OriginKey::kind`]: the key holds a backend's address, the value the service's: who a datagram's sender is. The
@@ -40,7 +51,7 @@ pub const ORIGIN_OF_BACKEND: u8 = 0;
 /// [`OriginKey::kind`]: the key holds a service's address, the value the backend's: where the socket's datagrams go.
 pub const ORIGIN_PIN: u8 = 1;
 
-/// An unconnected socket and an address that it talks to.
+/// An unconnected socket and an address that it talks to, for a service that is not the first that it has asked.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OriginKey {

@@ -7,7 +7,10 @@ use fairlead_abi::{
     Addr16, Be16, DropReason,
     node::ADDRESS_NODE_PORT,
     service::{BACKEND_SERVING, SCOPE_NODE_PORT, ServiceKey},
-    socket::{ORIGIN_OF_BACKEND, ORIGIN_PIN, OriginKey, OriginValue, SocketValue},
+    socket::{
+        AIM_ASKED, AIM_ASKED_BACKEND, AIM_CONNECTED, ORIGIN_OF_BACKEND, ORIGIN_PIN, OriginKey, OriginValue,
+        SocketValue,
+    },
 };
 
 use crate::{
@@ -15,12 +18,22 @@ use crate::{
     service::{Choice, Client, Frontend, Refusal, Services, frontend, no_service, select},
 };
 
-/// What the hooks remember of sockets.
+/// What the hooks remember of sockets, beside what is kept in a [`Socket`] itself.
 pub trait Sockets: Services {
     /// What an unconnected socket remembers of an address.
     fn origin(&self, key: &OriginKey) -> Option<OriginValue>;
     /// Remembers it.
     fn remember(&self, key: &OriginKey, origin: &OriginValue);
+}
+
+/// The socket that a hook runs for.
+pub trait Socket: Client {
+    /// Identifies it among all that there ever were.
+    fn cookie(&self) -> u64;
+    /// What is kept in it. Most sockets have nothing to do with services and keep nothing, which costs little to find out.
+    fn kept(&self) -> Option<SocketValue>;
+    /// Keeps that instead; [`SocketValue::others`] stays if it was set.
+    fn keep(&self, value: &SocketValue);
 }
 
 /// What becomes of a destination.
@@ -41,33 +54,49 @@ pub enum Translation {
 
 /// A connected socket's destination.
 #[inline(always)]
-pub fn connect<S: Sockets, C: Client>(
-    sockets: &S,
+pub fn connect<S: Services, C: Client>(
+    services: &S,
     client: &C,
     addr: &Addr16,
     port: Be16,
     proto: u8,
 ) -> Translation {
-    let service = match frontend(sockets, addr, port, proto, ADDRESS_NODE_PORT) {
+    let service = match frontend(services, addr, port, proto, ADDRESS_NODE_PORT) {
         Frontend::None => return Translation::None,
         Frontend::NoPort => return refused(DropReason::NoPort),
         Frontend::NoAddress => return refused(DropReason::UnknownAddress),
         Frontend::Service(service) => service,
     };
-    match select(sockets, &service, client) {
+    match select(services, &service, client) {
         Ok(choice) => Translation::To { choice, service_id: service.service_id },
         Err(refusal) => Translation::Refused(refusal),
     }
 }
 
-/// What a connected socket remembers of its translation.
+/// The socket is connected to a service now.
 #[inline(always)]
-pub fn connected(addr: &Addr16, port: Be16, choice: &Choice, service_id: u32) -> SocketValue {
+pub fn connected<C: Socket>(socket: &C, addr: &Addr16, port: Be16, choice: &Choice, service_id: u32) {
+    socket.keep(&aimed(AIM_CONNECTED, addr, port, choice, service_id));
+}
+
+/// The socket is connected to what is no service; it may have had to do with one before.
+#[inline(always)]
+pub fn connected_past_services<S: Sockets, C: Socket>(sockets: &S, socket: &C, addr: &Addr16, port: Be16) {
+    let Some(kept) = socket.kept() else { return };
+    socket.keep(&SocketValue::default());
+    if kept.others != 0 {
+        other_backend_asked(sockets, socket.cookie(), addr, port);
+    }
+}
+
+#[inline(always)]
+fn aimed(aim: u8, addr: &Addr16, port: Be16, choice: &Choice, service_id: u32) -> SocketValue {
     SocketValue {
         service: *addr,
         service_port: port,
         backend_addr: choice.backend.addr,
         backend_port: choice.backend.port,
+        aim,
         service_id,
         backend: choice.index,
         generation: choice.backend.generation,
@@ -77,18 +106,14 @@ pub fn connected(addr: &Addr16, port: Be16, choice: &Choice, service_id: u32) ->
 
 /// A datagram's destination. The datagrams of one socket to one service stay with their backend while it serves.
 #[inline(always)]
-pub fn send<S: Sockets, C: Client>(
+pub fn send<S: Sockets, C: Socket>(
     sockets: &S,
-    client: &C,
-    cookie: u64,
+    socket: &C,
     (addr, port, proto): (&Addr16, Be16, u8),
 ) -> Translation {
     let service = match frontend(sockets, addr, port, proto, ADDRESS_NODE_PORT) {
         Frontend::None => {
-            asked_itself(
-                sockets,
-                &OriginKey { cookie, addr: *addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] },
-            );
+            backend_asked(sockets, socket, addr, port);
             return Translation::None;
         }
         Frontend::NoPort => return refused(DropReason::NoPort),
@@ -96,73 +121,154 @@ pub fn send<S: Sockets, C: Client>(
         Frontend::Service(service) => service,
     };
     let service_id = service.service_id;
-    let pin = OriginKey { cookie, addr: *addr, port, kind: ORIGIN_PIN, _pad: [0; 5] };
-    let choice = match pinned(sockets, &pin, service_id) {
+    let kept = socket.kept().unwrap_or_default();
+    let is_first = kept.service_id == 0 || kept.aim != AIM_CONNECTED && is_service_of(&kept, addr, port);
+    let pin = OriginKey { cookie: 0, addr: *addr, port, kind: ORIGIN_PIN, _pad: [0; 5] };
+    let chosen = if is_first {
+        (kept.service_id, kept.backend, kept.generation)
+    } else {
+        let pinned = sockets.origin(&OriginKey { cookie: socket.cookie(), ..pin }).unwrap_or_default();
+        (pinned.service_id, pinned.backend, pinned.generation)
+    };
+    let standing = standing(sockets, service_id, chosen);
+    let choice = match standing {
         Some(choice) => choice,
-        None => match select(sockets, &service, client) {
+        None => match select(sockets, &service, socket) {
             Ok(choice) => choice,
             Err(refusal) => return Translation::Refused(refusal),
         },
     };
+    let is_kept = is_first
+        && (standing.is_some() && kept.aim == AIM_ASKED || {
+            socket.keep(&aimed(AIM_ASKED, addr, port, &choice, service_id));
+            // Of two threads that ask two services at once, one has been first.
+            socket.kept().is_some_and(|kept| is_service_of(&kept, addr, port))
+        });
+    if !is_kept {
+        other_service_asked(sockets, socket, pin, &choice, service_id);
+    }
+    Translation::To { choice, service_id }
+}
+
+/// The backend that was chosen for the service, if it still serves it.
+#[inline(always)]
+fn standing<S: Sockets>(
+    sockets: &S,
+    service_id: u32,
+    (chosen_for, index, generation): (u32, u32, u32),
+) -> Option<Choice> {
+    if chosen_for != service_id {
+        return None;
+    }
+    let backend = sockets.backend(index)?;
+    let stands = backend.generation == generation && backend.flags & BACKEND_SERVING != 0;
+    stands.then_some(Choice { index, backend })
+}
+
+/// Remembers that the socket asks a service that is not the one that it keeps itself.
+#[inline(always)]
+fn other_service_asked<S: Sockets, C: Socket>(
+    sockets: &S,
+    socket: &C,
+    pin: OriginKey,
+    choice: &Choice,
+    service_id: u32,
+) {
     let backend = &choice.backend;
+    let pin = OriginKey { cookie: socket.cookie(), ..pin };
     let mut value = OriginValue {
-        addr: *addr,
-        port,
+        addr: pin.addr,
+        port: pin.port,
         _pad: [0; 2],
         service_id,
         backend: choice.index,
         generation: backend.generation,
     };
-    let key =
-        OriginKey { cookie, addr: backend.addr, port: backend.port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] };
+    let key = origin_key(pin.cookie, &backend.addr, backend.port);
     // Datagrams of one socket repeat; a look-up is cheaper than a write to the map that every CPU shares.
-    let known = sockets.origin(&key).is_some_and(|present| is_equal(&present, &value));
-    if !known {
-        sockets.remember(&key, &value);
-        (value.addr, value.port) = (backend.addr, backend.port);
-        sockets.remember(&pin, &value);
+    if sockets.origin(&key).is_some_and(|present| is_equal(&present, &value)) {
+        return;
     }
-    Translation::To { choice, service_id }
+    let kept = socket.kept().unwrap_or_default();
+    socket.keep(&SocketValue { others: 1, ..kept });
+    sockets.remember(&key, &value);
+    (value.addr, value.port) = (backend.addr, backend.port);
+    sockets.remember(&pin, &value);
 }
 
-/// From now on this backend, if the socket has asked a service that it is one of, answers for itself: whoever was asked
-/// last is who answers. The entry is changed rather than removed, so that the next such datagram only looks.
+/// What is no service is asked. If it is a backend that the socket has asked by a service, it answers for itself from now
+/// on: whoever was asked last is who answers.
 #[inline(always)]
-fn asked_itself<S: Sockets>(sockets: &S, key: &OriginKey) {
-    if let Some(origin) = sockets.origin(key)
+fn backend_asked<S: Sockets, C: Socket>(sockets: &S, socket: &C, addr: &Addr16, port: Be16) {
+    let Some(kept) = socket.kept() else { return };
+    if kept.aim == AIM_ASKED && is_backend_of(&kept, addr, port) {
+        socket.keep(&SocketValue { aim: AIM_ASKED_BACKEND, ..kept });
+    }
+    if kept.others != 0 {
+        other_backend_asked(sockets, socket.cookie(), addr, port);
+    }
+}
+
+/// The entry is changed rather than removed, so that the next such datagram only looks.
+#[inline(always)]
+fn other_backend_asked<S: Sockets>(sockets: &S, cookie: u64, addr: &Addr16, port: Be16) {
+    let key = origin_key(cookie, addr, port);
+    if let Some(origin) = sockets.origin(&key)
         && origin.service_id != 0
     {
-        sockets.remember(key, &OriginValue { addr: key.addr, port: key.port, service_id: 0, ..origin });
+        sockets.remember(&key, &OriginValue { addr: *addr, port, service_id: 0, ..origin });
     }
 }
 
+/// The service that a datagram's sender answers for: the one that the socket asked, or is connected to, if the sender still
+/// is the backend that was chosen and has not been asked by its own address since.
 #[inline(always)]
-fn pinned<S: Sockets>(sockets: &S, pin: &OriginKey, service_id: u32) -> Option<Choice> {
-    let value = sockets.origin(pin)?;
-    let backend = sockets.backend(value.backend)?;
-    let stands = value.service_id == service_id
-        && backend.generation == value.generation
-        && backend.flags & BACKEND_SERVING != 0;
-    stands.then_some(Choice { index: value.backend, backend })
-}
-
-/// Whom a datagram from `key`'s backend answers for, if its unconnected socket asked a service and the backend is still
-/// the one that was chosen: the service, or itself if the socket has asked that since.
-#[inline(always)]
-pub fn sender<S: Sockets>(sockets: &S, key: &OriginKey) -> Option<OriginValue> {
-    let origin = sockets.origin(key)?;
+pub fn sender<S: Sockets, C: Socket>(
+    sockets: &S,
+    socket: &C,
+    addr: &Addr16,
+    port: Be16,
+) -> Option<(Addr16, Be16)> {
+    let kept = socket.kept()?;
+    if is_backend_of(&kept, addr, port) {
+        let answers = match kept.aim {
+            AIM_CONNECTED => true,
+            AIM_ASKED => sockets.backend(kept.backend)?.generation == kept.generation,
+            _ => false,
+        };
+        return answers.then_some((kept.service, kept.service_port));
+    }
+    if kept.others == 0 {
+        return None;
+    }
+    let origin = sockets.origin(&origin_key(socket.cookie(), addr, port))?;
     let backend = sockets.backend(origin.backend)?;
-    (backend.generation == origin.generation).then_some(origin)
+    (backend.generation == origin.generation).then_some((origin.addr, origin.port))
 }
 
 /// The service that a connected socket was aimed at, as long as the backend is its peer. The connection itself keeps it
 /// true: a backend that is terminating still is the peer of its connections, and the application must not see its peer
 /// change.
 #[inline(always)]
-pub fn peer(socket: &SocketValue, addr: &Addr16, port: Be16) -> Option<(Addr16, Be16)> {
-    let translated =
-        socket.service_id != 0 && same(&socket.backend_addr, addr) && socket.backend_port.0 == port.0;
-    translated.then_some((socket.service, socket.service_port))
+pub fn peer<C: Socket>(socket: &C, addr: &Addr16, port: Be16) -> Option<(Addr16, Be16)> {
+    let kept = socket.kept()?;
+    let translated = kept.aim == AIM_CONNECTED && is_backend_of(&kept, addr, port);
+    translated.then_some((kept.service, kept.service_port))
+}
+
+#[inline(always)]
+fn is_service_of(kept: &SocketValue, addr: &Addr16, port: Be16) -> bool {
+    kept.service_id != 0 && same(&kept.service, addr) && kept.service_port.0 == port.0
+}
+
+#[inline(always)]
+fn is_backend_of(kept: &SocketValue, addr: &Addr16, port: Be16) -> bool {
+    kept.service_id != 0 && same(&kept.backend_addr, addr) && kept.backend_port.0 == port.0
+}
+
+#[inline(always)]
+fn origin_key(cookie: u64, addr: &Addr16, port: Be16) -> OriginKey {
+    OriginKey { cookie, addr: *addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] }
 }
 
 /// Whether a process of this node may listen at the address: it may not where a service's node port is, which would take

@@ -11,13 +11,13 @@ use fairlead_abi::{
     Addr16, Be16, DropReason,
     event::{FLOW_DENIED, FlowEvent, ROLE_CLIENT},
     service::{TCP, UDP},
-    socket::{ORIGIN_OF_BACKEND, OriginKey},
+    socket::SocketValue,
 };
 use fairlead_datapath::{
     Client, Tables,
     header::Family,
     service::Refusal,
-    socket::{self, Translation},
+    socket::{self, Socket, Translation},
 };
 
 use crate::{
@@ -60,18 +60,13 @@ fn connecting(call: &Call) -> i32 {
     let Some(proto) = call.translatable() else { return ALLOW };
     let (addr, port) = (call.addr(), call.port());
     match socket::connect(&Maps, call, &addr, port, proto) {
-        Translation::None => ALLOW,
+        Translation::None => {
+            socket::connected_past_services(&Maps, call, &addr, port);
+            ALLOW
+        }
         // A service and its backends are of one family; user space keeps to it.
         Translation::To { choice, service_id } => {
-            let mut value = socket::connected(&addr, port, &choice, service_id);
-            // Without memory for it the connection works all the same; only its peer's name is the backend's.
-            // SAFETY: the context is valid.
-            let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(&call.ctx, Some(&mut value)) };
-            if !kept.is_null() {
-                // A socket may be connected a second time.
-                // SAFETY: the pointer is to the socket's own value, which lives as long as the socket.
-                unsafe { *kept = value };
-            }
+            socket::connected(call, &addr, port, &choice, service_id);
             call.set(&choice.backend.addr, choice.backend.port);
             ALLOW
         }
@@ -84,7 +79,7 @@ fn connecting(call: &Call) -> i32 {
 fn sending(call: &Call) -> i32 {
     let Some(proto) = call.translatable() else { return ALLOW };
     let (addr, port) = (call.addr(), call.port());
-    match socket::send(&Maps, call, call.cookie(), (&addr, port, proto)) {
+    match socket::send(&Maps, call, (&addr, port, proto)) {
         Translation::None => ALLOW,
         Translation::To { choice, .. } => {
             call.set(&choice.backend.addr, choice.backend.port);
@@ -97,13 +92,8 @@ fn sending(call: &Call) -> i32 {
 /// The sender of a datagram is about to be shown.
 #[inline(always)]
 fn received(call: &Call) -> i32 {
-    if show_peer(call) {
-        return ALLOW;
-    }
-    let (addr, port) = (call.addr(), call.port());
-    let key = OriginKey { cookie: call.cookie(), addr, port, kind: ORIGIN_OF_BACKEND, _pad: [0; 5] };
-    if let Some(origin) = socket::sender(&Maps, &key) {
-        call.set(&origin.addr, origin.port);
+    if let Some((addr, port)) = socket::sender(&Maps, call, &call.addr(), call.port()) {
+        call.set(&addr, port);
     }
     ALLOW
 }
@@ -111,19 +101,10 @@ fn received(call: &Call) -> i32 {
 /// The peer of a connection is about to be shown.
 #[inline(always)]
 fn named(call: &Call) -> i32 {
-    let _translated = show_peer(call);
+    if let Some((addr, port)) = socket::peer(call, &call.addr(), call.port()) {
+        call.set(&addr, port);
+    }
     ALLOW
-}
-
-/// Shows the service that a connected socket was aimed at in place of the backend.
-#[inline(always)]
-fn show_peer(call: &Call) -> bool {
-    // SAFETY: the context is valid; the value is plain bytes that live as long as the socket.
-    let socket = unsafe { SOCKETS.get_ptr_mut(&call.ctx).as_ref() };
-    let Some(socket) = socket else { return false };
-    let Some((addr, port)) = socket::peer(socket, &call.addr(), call.port()) else { return false };
-    call.set(&addr, port);
-    true
 }
 
 /// Fails the call at once, counts it and writes a record of it.
@@ -277,12 +258,6 @@ impl Call {
     }
 
     #[inline(always)]
-    fn cookie(&self) -> u64 {
-        // SAFETY: the kernel passes a valid context.
-        unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
-    }
-
-    #[inline(always)]
     fn netns_cookie(&self) -> u64 {
         // SAFETY: the kernel passes a valid context.
         unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) }
@@ -291,6 +266,32 @@ impl Call {
     #[inline(always)]
     fn raw(&self) -> *mut bpf_sock_addr {
         self.ctx.sock_addr
+    }
+}
+
+impl Socket for Call {
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn kept(&self) -> Option<SocketValue> {
+        // SAFETY: the context is valid; the value is plain bytes that live as long as the socket, copied at once.
+        unsafe { SOCKETS.get_ptr_mut(&self.ctx).as_ref().copied() }
+    }
+
+    /// Without memory for it the call works all the same; only who answers is seen by the backend's address.
+    #[inline(always)]
+    fn keep(&self, value: &SocketValue) {
+        let mut fresh = *value;
+        // SAFETY: the context is valid, and the pointer is to the socket's own value, which lives as long as the socket.
+        unsafe {
+            if let Some(kept) = SOCKETS.get_or_insert_ptr_mut(&self.ctx, Some(&mut fresh)).as_mut() {
+                *kept = SocketValue { others: value.others | kept.others, ..*value };
+            }
+        }
     }
 }
 

@@ -17,10 +17,9 @@ use fairlead_abi::{
     pod::{InterfaceValue, PodValue},
     route::RouteValue,
     service::{self, AffinityKey, AffinityValue, BackendValue, ServiceKey, ServiceValue},
-    socket::{OriginKey, OriginValue},
 };
 use fairlead_datapath::{
-    Client, Connections, Packet, Services, Sockets, Tables, Verdict,
+    Client, Connections, Packet, Services, Tables, Verdict,
     conntrack::{Added, Work},
     link::{self, Entry},
     socket::{self, Translation},
@@ -427,15 +426,6 @@ impl Services for Live {
     fn now_ns(&self) -> u64 {
         monotonic_ns()
     }
-}
-
-impl Sockets for Live {
-    /// A socket that is not there remembers nothing.
-    fn origin(&self, _: &OriginKey) -> Option<OriginValue> {
-        None
-    }
-
-    fn remember(&self, _: &OriginKey, _: &OriginValue) {}
 }
 
 impl Connections for Live {
