@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
 use aya::maps::{HashMap, Map, MapData};
@@ -18,7 +18,7 @@ use fairlead_testkit::{
 };
 
 use crate::{
-    cluster::VIP4,
+    cluster::{VIP4, VIP6},
     node::{Pod, RunningNode},
     served::Served,
 };
@@ -33,7 +33,10 @@ mod node;
 #[allow(dead_code, reason = "shared with another test")]
 mod served;
 
-/// Sockets that each remember a service and its backend, two entries: more than the map holds.
+/// The other service, as an IPv6 socket asks it.
+const VIP4_MAPPED: IpAddr = IpAddr::V6(Ipv4Addr::new(10, 96, 0, 20).to_ipv6_mapped());
+
+/// Sockets that each remember another service and its backend, two entries: more than the map holds.
 const SOCKETS: usize = names::ORIGINS.capacity as usize / 2 + 1_000;
 
 /// Fragmented packets, an entry each: more than the map holds, whose CPUs each keep some places for themselves.
@@ -76,12 +79,15 @@ fn fragmented_packets_that_are_let_go_of_are_counted(a: &mut RunningNode, client
     assert!(full.evicted > 0 && full.entries <= u64::from(names::FRAGMENTS.capacity), "{full:?}");
 }
 
+/// Each asks two services; it keeps the first itself.
 fn sockets_that_are_let_go_of_are_counted(a: &mut RunningNode, client: &Pod) {
     let send = |sockets: usize| {
         client.run(|| {
             for _ in 0..sockets {
-                let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0)).expect("binds");
-                socket.send_to(b"?", (VIP4, UDP_PORT)).expect("sends");
+                let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("binds");
+                for vip in [VIP6, VIP4_MAPPED] {
+                    socket.send_to(b"?", (vip, UDP_PORT)).expect("sends");
+                }
             }
         });
     };
