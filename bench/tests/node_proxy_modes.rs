@@ -7,7 +7,10 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv6Addr, TcpListener},
-    os::unix::{fs::symlink, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -22,6 +25,10 @@ use fairlead_testkit::{
     eventually, eventually_within,
     netns::run_in,
     topology::UPLINK,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use serde_json::Value;
 
@@ -140,11 +147,16 @@ impl Machine {
         self.log()[before..].to_owned()
     }
 
-    fn clean_up(&self) -> String {
+    /// What it says, or why it does nothing.
+    fn try_clean_up(&self) -> Result<String, String> {
         let mut command = self.fairlead(&["--cleanup"]);
         let output = run_in(&self.topology.a.netns.path(), || command.output()).expect("it is there");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn clean_up(&self) -> String {
+        self.try_clean_up().unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn status(&self) -> Option<Value> {
@@ -252,7 +264,13 @@ fn a_kube_proxy_that_runs_is_named_and_keeps_its_rules() {
     }
     let removed = machine.clean_up();
     assert!(removed.starts_with("there is nothing of a proxy"), "{removed}");
+    // Nor does a cleanup take them, if the mode was used here before it.
+    let modes = machine.path("state/agent/proxy-modes");
+    fs::write(&modes, "iptables\nnftables\n").expect("the directory is there");
+    let refused = machine.try_clean_up().expect_err("they are somebody's");
+    assert!(refused.contains(&named), "{refused}");
     assert_eq!(machine.traces(), before);
+    fs::remove_file(modes).expect("it is still there");
 
     // Beside the programs it may run, on other ports.
     let said = machine.refuses("ebpf");
@@ -286,6 +304,25 @@ fn who_holds_the_lock_of_xtables_is_named_and_waited_for() {
 }
 
 #[test]
+fn a_program_that_hangs_does_not_keep_the_proxy_from_ending() {
+    let machine = Machine::new("hang");
+    let tools = machine.path("tools");
+    fs::create_dir(&tools).expect("a directory");
+    // It lists, and never ends to write.
+    let script = "#!/bin/sh\n[ \"$1\" = -f ] && exec /bin/sleep 600\nexec /usr/sbin/nft \"$@\"\n";
+    fs::write(tools.join("nft"), script).expect("writes");
+    fs::set_permissions(tools.join("nft"), fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut process = machine.start("nftables", &[("PATH", &tools)]);
+    eventually("it is about to write", || {
+        machine.status().filter(|status| status["feed"] == "connected" && status["syncs"] == 0)
+    });
+    let pid = Pid::from_raw(process.0.id().cast_signed());
+    kill(pid, Signal::SIGTERM).expect("it runs");
+    let status = eventually_within(PATIENCE, "it ends", || process.0.try_wait().expect("it is ours"));
+    assert!(status.success() && machine.log().contains("stopping all the same"), "{}", machine.log());
+}
+
+#[test]
 fn rules_that_somebody_removes_come_back_and_a_cleanup_leaves_those_of_others() {
     let has_ipvs = Path::new(SERVERS).exists();
     assert!(has_ipvs || std::env::var_os(NEEDS_IPVS).is_none(), "the kernel has no IPVS");
@@ -305,6 +342,9 @@ fn come_back_and_go(mode: &str, vandalise: &[&str]) {
     machine.assert_serves();
     let (whole, lines) = (machine.traces(), machine.lines());
     assert!(whole.is_superset(&before) && whole.len() > before.len(), "{whole:?}");
+    let refused = machine.try_clean_up().expect_err("it runs");
+    assert!(refused.contains("another agent runs"), "{refused}");
+    assert_eq!(machine.traces(), whole);
     machine.exec(vandalise);
     assert!(machine.lines() < lines, "nothing was removed");
     eventually_within(PATIENCE, "all rules are back", || (machine.lines() == lines).then_some(()));

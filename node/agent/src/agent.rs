@@ -275,7 +275,8 @@ async fn forward_logs(logs: ProgramLogs, stop: CancellationToken) -> Result<(), 
     stop.run_until_cancelled(logs.run()).await.unwrap_or(Ok(())).map_err(AgentError::Events)
 }
 
-fn lock(state_dir: &Path) -> Result<File, AgentError> {
+/// Makes this process the only one that uses the directory, as long as the file lives.
+pub(crate) fn lock(state_dir: &Path) -> Result<File, AgentError> {
     fs::create_dir_all(state_dir).map_err(AgentError::file("creating", state_dir))?;
     let path = state_dir.join("agent.lock");
     let file = File::create(&path).map_err(AgentError::file("creating", &path))?;

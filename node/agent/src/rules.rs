@@ -75,7 +75,7 @@ impl Rules {
             ProxyMode::Ebpf => {}
         }
         // Flows of UDP services must be cleaned from the first change on.
-        drop(conntrack::udp_flows(Family::V4).await?);
+        drop(conntrack::udp_ways(Family::V4).await?);
         fairlead_kernel::net::sysctl::set("ipv4/ip_forward", "1")?;
         fairlead_kernel::net::sysctl::set("ipv6/conf/all/forwarding", "1")?;
         let (node, services) = (node.to_owned(), services.clone());
@@ -189,11 +189,11 @@ impl Rules {
 
     async fn end_stale_flows(&self, cluster: &Cluster) -> Result<(), KernelError> {
         for family in Family::ALL {
-            let flows = conntrack::udp_flows(family).await?;
-            let stale = cluster.read(|inner| stale(&inner.view, &self.config, family, &flows));
+            let ways = conntrack::udp_ways(family).await?;
+            let stale = cluster.read(|inner| stale(&inner.view, &self.config, family, &ways));
             if !stale.is_empty() {
-                tracing::debug!(flows = stale.len(), "ending UDP flows to endpoints that are gone");
-                conntrack::delete(&stale).await?;
+                tracing::debug!(ways = stale.len(), "ending UDP flows to endpoints that are gone");
+                conntrack::end(&stale).await?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use fairlead_model::{Prefix, Update};
 use fairlead_plan::{Changes, LocalNode, ObservedRoutes, Op, Planner, Problem, Scope, plan_routes};
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{MissedTickBehavior, interval_at, sleep_until},
+    time::{MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,8 @@ use crate::{
 
 /// Pause after a failed sync.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long who is told to stop goes on with what it is applying; systems kill after 30 s or more.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How many problems of one update are told each by itself. A map that is full concerns thousands of services at once.
 const TOLD_EACH: usize = 20;
@@ -218,7 +220,18 @@ impl<S: State> SyncLoop<S> {
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             if self.retry_at.is_none_or(|at| at <= Instant::now()) {
-                self.sync().await;
+                // What is cut short is as if the process had been killed, which the next start puts right.
+                let out_of_patience = async {
+                    shutdown.cancelled().await;
+                    sleep(STOP_GRACE).await;
+                };
+                tokio::select! {
+                    () = self.sync() => {}
+                    () = out_of_patience => {
+                        tracing::warn!("what was being applied to the kernel has not ended; stopping all the same");
+                        return;
+                    }
+                }
             }
         }
     }

@@ -37,13 +37,13 @@ pub(crate) async fn text_of(protocol: &str, table: &str) -> Result<Option<String
 /// What is printed of a table; none when it is not there.
 async fn list(arguments: &[&str]) -> Result<Option<String>, KernelError> {
     let output = tool::run("nft", arguments, None).await?;
-    if output.success {
+    if output.is_success() {
         return Ok(Some(output.stdout));
     }
     if output.stderr.contains("No such file or directory") {
         return Ok(None);
     }
-    Err(tool::failure("nft", &output.stderr, None))
+    Err(output.failure(None))
 }
 
 /// Applies scripts, each in one transaction.

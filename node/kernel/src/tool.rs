@@ -1,8 +1,18 @@
 //! Running the programs that have no library: iptables, nft, ipset, conntrack.
 
-use std::{env, io, path::PathBuf, process::Stdio};
+use std::{
+    env, io,
+    path::PathBuf,
+    pin::pin,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
 
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::Command,
+    time::timeout,
+};
 
 use crate::{KernelError, conflict};
 
@@ -20,11 +30,36 @@ const PACKAGES: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
 ];
 
+/// How long a program may take. The longest here writes the rules of 10 000 services, which takes seconds, and minutes on
+/// an emulated machine.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// After this, and then again and again, it is told that it takes long.
+const LONG: Duration = Duration::from_secs(30);
+
 /// What a program said.
 pub(crate) struct Output {
-    pub(crate) success: bool,
+    program: &'static str,
+    status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+impl Output {
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// The error that it is, given what the program was told on its standard input.
+    pub(crate) fn failure(&self, input: Option<&str>) -> KernelError {
+        match self.stderr.as_str() {
+            // Killed, as a rule.
+            "" => KernelError::Tool {
+                program: self.program,
+                message: format!("it said nothing ({})", self.status),
+            },
+            message => failure(self.program, message, input),
+        }
+    }
 }
 
 /// Runs a program to its end in the network namespace of the calling thread.
@@ -32,6 +67,31 @@ pub(crate) async fn run(
     program: &'static str,
     arguments: &[&str],
     input: Option<&str>,
+) -> Result<Output, KernelError> {
+    let mut stdout = String::new();
+    let take = |line: &str| {
+        stdout.push_str(line);
+        stdout.push('\n');
+    };
+    let output = run_by_lines(program, arguments, input, take).await?;
+    Ok(Output { stdout, ..output })
+}
+
+/// The same, where more may be printed than should be kept.
+pub(crate) async fn run_by_lines(
+    program: &'static str,
+    arguments: &[&str],
+    input: Option<&str>,
+    take: impl FnMut(&str),
+) -> Result<Output, KernelError> {
+    patiently(program, PATIENCE, run_to_end(program, arguments, input, take)).await?
+}
+
+async fn run_to_end(
+    program: &'static str,
+    arguments: &[&str],
+    input: Option<&str>,
+    mut take: impl FnMut(&str),
 ) -> Result<Output, KernelError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => {
@@ -50,20 +110,58 @@ pub(crate) async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    let stdin = child.stdin.take();
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         // A program that ends early says why on its standard error.
         if let (Some(mut stdin), Some(input)) = (stdin, input) {
             drop(stdin.write_all(input.as_bytes()).await);
         }
     };
-    let (output, ()) = tokio::join!(child.wait_with_output(), write);
-    let output = output.map_err(failed)?;
-    Ok(Output {
-        success: output.status.success(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
+    let read = async {
+        let Some(stdout) = stdout else { return Ok(()) };
+        let (mut stdout, mut line) = (BufReader::new(stdout), Vec::new());
+        while stdout.read_until(b'\n', &mut line).await? > 0 {
+            take(String::from_utf8_lossy(&line).trim_end_matches('\n'));
+            line.clear();
+        }
+        Ok(())
+    };
+    let complaints = async {
+        let mut complaints = Vec::new();
+        if let Some(mut stderr) = stderr {
+            stderr.read_to_end(&mut complaints).await?;
+        }
+        Ok(complaints)
+    };
+    let ((), read, complaints) = tokio::join!(write, read, complaints);
+    read.map_err(failed)?;
+    let stderr = String::from_utf8_lossy(&complaints.map_err(failed)?).trim().to_owned();
+    let status = child.wait().await.map_err(failed)?;
+    Ok(Output { program, status, stdout: String::new(), stderr })
+}
+
+/// Waits for what a program does, and says so when that is long; after `patience` it is given up, and so killed.
+async fn patiently<T>(
+    program: &'static str,
+    patience: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, KernelError> {
+    let begin = Instant::now();
+    let mut work = pin!(work);
+    loop {
+        let left = patience.saturating_sub(begin.elapsed());
+        match timeout(left.min(LONG), &mut work).await {
+            Ok(done) => return Ok(done),
+            Err(_) if begin.elapsed() < patience => {
+                let seconds = begin.elapsed().as_secs();
+                tracing::warn!(program, seconds, "it takes long; no service is programmed until it ends");
+            }
+            Err(_) => {
+                let message = format!("it did not end within {} s and was killed", patience.as_secs());
+                return Err(KernelError::Tool { program, message });
+            }
+        }
+    }
 }
 
 /// Runs a program that must succeed; returns what it printed.
@@ -73,7 +171,7 @@ pub(crate) async fn expect(
     input: Option<&str>,
 ) -> Result<String, KernelError> {
     let output = run(program, arguments, input).await?;
-    if output.success { Ok(output.stdout) } else { Err(failure(program, &output.stderr, input)) }
+    if output.is_success() { Ok(output.stdout) } else { Err(output.failure(input)) }
 }
 
 /// The error of a program that failed, with the line it complained about.
@@ -115,6 +213,35 @@ mod tests {
     async fn a_program_that_is_missing_is_named_with_its_package() {
         let error = run("fairlead-no-such-program", &[], None).await.err().expect("there is none");
         assert!(error.to_string().contains("fairlead-no-such-program"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn all_that_a_program_prints_is_read_while_it_reads() {
+        let input: String = (0..100_000).map(|number| format!("{number}\n")).collect();
+        let output = run("cat", &[], Some(&input)).await.expect("runs");
+        assert!(output.is_success() && output.stdout == input);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_was_killed_is_said_to_be() {
+        let output = run("sh", &["-c", "kill -9 $$"], None).await.expect("it begins");
+        let error = output.failure(None).to_string();
+        assert!(error.contains("sh: ") && error.contains("signal: 9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_killed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let note = directory.path().join("pid");
+        let script = format!("echo $$ > {}; exec sleep 600", note.display());
+        let arguments = ["-c", &script];
+        let hanging = run_to_end("sh", &arguments, None, |_| {});
+        let error = patiently("sh", Duration::from_millis(500), hanging).await.err().expect("given up");
+        assert!(error.to_string().contains("was killed"), "{error}");
+        let pid = std::fs::read_to_string(note).expect("it began");
+        // Whoever has ended, runs nothing any more.
+        let program = PathBuf::from(format!("/proc/{}/exe", pid.trim()));
+        fairlead_testkit::eventually("its end", || program.read_link().is_err().then_some(()));
     }
 
     #[test]

@@ -69,14 +69,16 @@ impl Planner {
         let touched = self.touched(view, scope);
         let mut chains: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
         let mut changed = saved.is_some();
-        let commented = self.endpoints() <= COMMENTED_ENDPOINTS_MAX;
-        for name in touched {
-            let ports = Port::all(
-                view,
-                &name,
-                self.family,
-                Place { node: &node, zone: &zone, node_addresses: &nodes },
-            );
+        let place = Place { node: &node, zone: &zone, node_addresses: &nodes };
+        let touched: BTreeMap<ObjectName, Vec<Port>> = touched
+            .into_iter()
+            .map(|name| {
+                let ports = Port::all(view, &name, self.family, place);
+                (name, ports)
+            })
+            .collect();
+        let commented = self.endpoints_with(&touched) <= COMMENTED_ENDPOINTS_MAX;
+        for (name, ports) in touched {
             let rendered: Vec<Rendered> =
                 ports.iter().map(|port| Rendered::new(port, &self.config, self.family, commented)).collect();
             let old = self.services.remove(&name).unwrap_or_default();
@@ -125,9 +127,11 @@ impl Planner {
             && wanted.iter().all(|(key, size)| sizes.get(&(key.0, key.1.as_str())) == Some(size))
     }
 
-    /// The cluster's endpoints, as far as they are written.
-    fn endpoints(&self) -> usize {
-        self.services.values().flatten().map(|port| port.endpoints).sum()
+    /// The endpoints that have a chain once these services are what they are to be.
+    fn endpoints_with(&self, touched: &BTreeMap<ObjectName, Vec<Port>>) -> usize {
+        let others = self.services.iter().filter(|(name, _)| !touched.contains_key(*name));
+        let written: usize = others.flat_map(|(_, ports)| ports).map(|port| port.endpoints).sum();
+        written + touched.values().flatten().map(|port| port.reachable().len()).sum::<usize>()
     }
 
     fn touched(&self, view: &View, scope: Scope<'_>) -> BTreeSet<ObjectName> {

@@ -70,6 +70,8 @@ pub struct Planner {
     observed: Option<Observed>,
     /// Emptied chains and when.
     resting: BTreeMap<String, u64>,
+    /// Those that the last plan deletes.
+    leaving: BTreeSet<String>,
 }
 
 /// A set or map, and a key in it.
@@ -111,6 +113,7 @@ impl Planner {
             elements: Elements::default(),
             observed: Some(observed),
             resting: BTreeMap::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -163,7 +166,9 @@ impl Planner {
             change.over(observed);
         }
         // What came back before it was deleted needs to be deleted no more.
-        self.resting.retain(|chain, _| !change.chains.get(chain).is_some_and(Option::is_some));
+        let returns = |chain: &str| change.chains.get(chain).is_some_and(Option::is_some);
+        self.resting.retain(|chain, _| !returns(chain));
+        self.leaving.retain(|chain| !returns(chain));
         let gone = change.chains.iter().filter(|(_, content)| content.is_none());
         self.resting.extend(gone.map(|(chain, _)| (chain.clone(), now_ms)));
         let writes_all = observed.is_some();
@@ -174,16 +179,16 @@ impl Planner {
 
     /// Deletes the chains that have rested.
     pub fn release(&mut self, now_ms: u64) -> Option<String> {
-        let mut text = String::new();
+        let has_rested = |_: &String, since: &mut u64| since.saturating_add(REST_MS) <= now_ms;
+        self.leaving = self.resting.extract_if(.., has_rested).map(|(chain, _)| chain).collect();
         let table = fixed::table(self.family);
-        self.resting.retain(|chain, since| {
-            let rested = since.saturating_add(REST_MS) <= now_ms;
-            if rested {
-                let _ = writeln!(text, "delete chain {table} {chain}");
-            }
-            !rested
-        });
-        (!text.is_empty()).then_some(text)
+        let lines = self.leaving.iter().map(|chain| format!("delete chain {table} {chain}\n"));
+        (!self.leaving.is_empty()).then(|| lines.collect())
+    }
+
+    /// The kernel has refused [`Scripts::cleaning`], because something of it is still in use: it is for later.
+    pub fn keep_what_is_left(&mut self, now_ms: u64) {
+        self.resting.extend(std::mem::take(&mut self.leaving).into_iter().map(|chain| (chain, now_ms)));
     }
 
     /// Whether the kernel has what was planned, as far as numbers of rules and elements can tell.

@@ -21,7 +21,7 @@ use fairlead_plan::{
     ipvs,
 };
 
-use crate::{AgentError, network::Network};
+use crate::{AgentError, agent::lock, network::Network};
 
 /// In an agent's state directory: the modes that its node has used, a line each.
 pub const MODES_FILE: &str = "proxy-modes";
@@ -157,11 +157,12 @@ pub(crate) async fn remove(
     Ok(())
 }
 
-/// Removes what every mode that this node has used left behind, also when no agent runs. Returns the modes.
+/// Removes what every mode that this node has used left behind. Returns the modes.
 ///
 /// # Errors
-/// Something cannot be removed; call again.
+/// An agent runs, or a kube-proxy to which rules of that name belong by now, or something cannot be removed; call again.
 pub async fn clean_up(state_dir: &Path, bpffs_dir: &Path) -> Result<Vec<ProxyMode>, AgentError> {
+    let _alone = state_dir.exists().then(|| lock(state_dir)).transpose()?;
     let path = state_dir.join(MODES_FILE);
     let known = match fs::read_to_string(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -170,6 +171,9 @@ pub async fn clean_up(state_dir: &Path, bpffs_dir: &Path) -> Result<Vec<ProxyMod
         known => known.unwrap_or_default(),
     };
     let modes: BTreeSet<ProxyMode> = known.lines().filter_map(|line| line.parse().ok()).collect();
+    if modes.iter().any(|mode| *mode != ProxyMode::Ebpf) {
+        fairlead_kernel::require_no_kube_proxy()?;
+    }
     for mode in &modes {
         remove(*mode, None, bpffs_dir).await?;
     }

@@ -97,8 +97,8 @@ impl Programmed {
                         }
                     };
                     applied.unwrap_or_else(|error| panic!("{error}"));
-                    let flows = conntrack::udp_flows(*family).await.expect("lists");
-                    conntrack::delete(&stale(view, config, *family, &flows)).await.expect("deletes");
+                    let ways = conntrack::udp_ways(*family).await.expect("lists");
+                    conntrack::end(&stale(view, config, *family, &ways)).await.expect("ends");
                 }
             });
         });

@@ -183,6 +183,22 @@ fn of_n_endpoints_each_is_as_likely() {
 }
 
 #[test]
+fn many_endpoints_have_no_comments_from_the_first_restore_on() {
+    let many = |count: u16| {
+        let endpoints =
+            (0..count).map(|number| endpoint(&format!("10.244.{}.{}", number / 250, 1 + number % 250), NODE));
+        view(vec![Change::PutService(service(1)), slice(1, endpoints.collect())])
+    };
+    for (count, commented) in [(1_000, true), (1_001, false)] {
+        let view = many(count);
+        let mut planner = Planner::adopt(config(true, false), Family::V4, Saved::default());
+        let restore = planner.plan(&view, Scope::All).expect("something to write");
+        assert_eq!(restore.text.contains("svc1:http -> "), commented, "{count}");
+        assert!(planner.plan(&view, Scope::All).is_none(), "{count}: nothing is new");
+    }
+}
+
+#[test]
 fn a_partial_restore_has_the_chains_of_what_changed_and_no_others() {
     let mut host = host(&table::cluster());
     let mut changed = table::cluster();

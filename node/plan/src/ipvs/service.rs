@@ -116,7 +116,9 @@ impl Rendered {
     }
 
     fn server(&mut self, port: &Port, address: IpAddr, number: u16, local_only: bool) {
-        let endpoints = match local_only && !port.local.is_empty() {
+        // kube-proxy falls back to all endpoints here, where it has looked for them: nothing asks for them when the one
+        // address that there is leads to local ones.
+        let endpoints = match local_only && !(port.local.is_empty() && port.uses_cluster()) {
             true => &port.local,
             false => &port.cluster,
         };

@@ -161,6 +161,17 @@ fn without_endpoints_clients_are_refused_and_a_local_policy_falls_back() {
 }
 
 #[test]
+fn a_local_policy_of_a_service_inside_the_cluster_alone_does_not() {
+    let mut local = service(1);
+    local.internal_policy = TrafficPolicy::Local;
+    (local.external_addresses, local.load_balancer_addresses) = (Vec::new(), Vec::new());
+    local.ports.iter_mut().for_each(|port| port.node_port = 0);
+    let host =
+        host(&view(vec![Change::PutService(local), slice(1, vec![endpoint("10.244.2.2", "there")])]));
+    assert_eq!(host.ends(POD, "10.96.0.1", 80), [End::Dropped]);
+}
+
+#[test]
 fn other_ports_of_the_node_are_not_reachable_by_the_address_of_a_service() {
     let host = host(&table::cluster());
     assert_eq!(host.ends(POD, "10.96.0.1", 22), [End::Refused]);
