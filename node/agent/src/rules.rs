@@ -120,8 +120,8 @@ impl Rules {
             let plans = planners.each_mut().map(|planner| planner.plan(&inner.view, scope, now_ms));
             (plans, touches_udp(&inner.view, scope))
         });
-        for (plan, family) in plans.iter().zip(Family::ALL) {
-            self.apply(family, plan).await?;
+        for ((plan, planner), family) in plans.iter().zip(&mut planners).zip(Family::ALL) {
+            self.apply(family, plan, planner, now_ms).await?;
         }
         // Only now: what failed before is planned from what the kernel really has.
         self.planners = Some(planners);
@@ -178,13 +178,27 @@ impl Rules {
         })
     }
 
-    async fn apply(&self, family: Family, plan: &Plan) -> Result<(), KernelError> {
+    async fn apply(
+        &self,
+        family: Family,
+        plan: &Plan,
+        planner: &mut Planner,
+        now_ms: u64,
+    ) -> Result<(), KernelError> {
         match plan {
-            Plan::Iptables(Some(restore)) => kernel_iptables::apply(family, restore).await,
-            Plan::Iptables(None) => Ok(()),
-            Plan::Nftables(scripts) => nft::apply(scripts).await,
-            Plan::Ipvs(plan) => self.ipvs()?.apply(family, plan).await,
+            Plan::Iptables(Some(restore)) => kernel_iptables::apply(family, restore).await?,
+            Plan::Iptables(None) => {}
+            Plan::Nftables(scripts) => {
+                let uncleaned = nft::apply(scripts).await?;
+                // Kernels before 6.2 may still hold a chain that nothing leads to any more.
+                if let (Some(error), Planner::Nftables(planner)) = (uncleaned, planner) {
+                    tracing::info!(%error, "emptied chains cannot be deleted yet; trying again");
+                    planner.keep_what_is_left(now_ms);
+                }
+            }
+            Plan::Ipvs(plan) => self.ipvs()?.apply(family, plan).await?,
         }
+        Ok(())
     }
 
     async fn end_stale_flows(&self, cluster: &Cluster) -> Result<(), KernelError> {

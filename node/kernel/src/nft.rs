@@ -46,15 +46,19 @@ async fn list(arguments: &[&str]) -> Result<Option<String>, KernelError> {
     Err(output.failure(None))
 }
 
-/// Applies scripts, each in one transaction.
+/// Applies scripts, each in one transaction. Returns why the cleaning among them was refused, if it was.
 ///
 /// # Errors
-/// A script is refused; what it says has not happened then.
-pub async fn apply(scripts: &Scripts) -> Result<(), KernelError> {
-    for script in scripts.all() {
+/// Another script is refused; what it says has not happened then.
+pub async fn apply(scripts: &Scripts) -> Result<Option<KernelError>, KernelError> {
+    let uncleaned = match &scripts.cleaning {
+        Some(script) => run(script).await.err(),
+        None => None,
+    };
+    for script in scripts.changes() {
         run(script).await?;
     }
-    Ok(())
+    Ok(uncleaned)
 }
 
 /// Applies a script in one transaction.

@@ -43,7 +43,7 @@ const AHEAD_MAX: usize = 512;
 /// What to give to `nft -f`, in order. Each script is one transaction.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scripts {
-    /// Deletes chains that were emptied before.
+    /// First: deletes chains that were emptied before. It may fail, see [`Planner::keep_what_is_left`].
     pub cleaning: Option<String>,
     /// Fill chains to which nothing leads yet, when there are many.
     pub ahead: Vec<String>,
@@ -52,10 +52,9 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// All of them, in order.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        let texts = self.cleaning.iter().chain(&self.ahead).chain(&self.change);
-        texts.map(String::as_str)
+    /// All of them but the cleaning, in order.
+    pub fn changes(&self) -> impl Iterator<Item = &str> {
+        self.ahead.iter().chain(&self.change).map(String::as_str)
     }
 }
 
@@ -178,7 +177,7 @@ impl Planner {
     }
 
     /// Deletes the chains that have rested.
-    pub fn release(&mut self, now_ms: u64) -> Option<String> {
+    fn release(&mut self, now_ms: u64) -> Option<String> {
         let has_rested = |_: &String, since: &mut u64| since.saturating_add(REST_MS) <= now_ms;
         self.leaving = self.resting.extract_if(.., has_rested).map(|(chain, _)| chain).collect();
         let table = fixed::table(self.family);
@@ -205,7 +204,7 @@ impl Planner {
             && sets.into_iter().all(|set| observed.sets.contains_key(set))
     }
 
-    /// When [`Self::release`] has something to do next.
+    /// When a plan has emptied chains to delete next.
     pub fn next_release_ms(&self) -> Option<u64> {
         self.resting.values().min().map(|since| since.saturating_add(REST_MS))
     }

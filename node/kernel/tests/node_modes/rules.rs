@@ -90,7 +90,9 @@ impl Programmed {
                             Some(restore) => kernel_iptables::apply(*family, &restore).await,
                             None => Ok(()),
                         },
-                        Planner::Nftables(planner) => nft::apply(&planner.plan(view, Scope::All, 0)).await,
+                        Planner::Nftables(planner) => {
+                            nft::apply(&planner.plan(view, Scope::All, 0)).await.map(drop)
+                        }
                         Planner::Ipvs(planner) => {
                             let plan = planner.plan(view, Scope::All, 0);
                             ipvs.as_ref().expect("it is open").apply(*family, &plan).await

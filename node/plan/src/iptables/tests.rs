@@ -193,7 +193,7 @@ fn many_endpoints_have_no_comments_from_the_first_restore_on() {
         let view = many(count);
         let mut planner = Planner::adopt(config(true, false), Family::V4, Saved::default());
         let restore = planner.plan(&view, Scope::All).expect("something to write");
-        assert_eq!(restore.text.contains("svc1:http -> "), commented, "{count}");
+        assert_eq!(restore.text.contains("svc1:web -> "), commented, "{count}");
         assert!(planner.plan(&view, Scope::All).is_none(), "{count}: nothing is new");
     }
 }

@@ -166,9 +166,8 @@ fn a_local_policy_of_a_service_inside_the_cluster_alone_does_not() {
     local.internal_policy = TrafficPolicy::Local;
     (local.external_addresses, local.load_balancer_addresses) = (Vec::new(), Vec::new());
     local.ports.iter_mut().for_each(|port| port.node_port = 0);
-    let host =
-        host(&view(vec![Change::PutService(local), slice(1, vec![endpoint("10.244.2.2", "there")])]));
-    assert_eq!(host.ends(POD, "10.96.0.1", 80), [End::Dropped]);
+    let host = host(&view(vec![Change::PutService(local), slice(1, vec![endpoint("10.244.2.2", "there")])]));
+    assert_eq!(host.ends(POD, "10.96.0.1", 80), [End::Refused]);
 }
 
 #[test]

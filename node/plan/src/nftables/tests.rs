@@ -30,7 +30,7 @@ impl Host {
 
     fn sync(&mut self, view: &View, scope: Scope<'_>) -> Option<String> {
         let scripts = self.planner.plan(view, scope, self.now_ms);
-        for script in scripts.all() {
+        for script in scripts.cleaning.iter().map(String::as_str).chain(scripts.changes()) {
             self.table.run(script);
         }
         scripts.change
@@ -165,6 +165,25 @@ fn a_chain_is_emptied_at_once_and_deleted_when_it_has_rested() {
 }
 
 #[test]
+fn chains_that_the_kernel_still_holds_are_deleted_later_unless_they_are_wanted_again() {
+    let mut planner = host(&table::cluster()).planner;
+    planner.plan(&view(Vec::new()), Scope::All, 0);
+    let due = planner.next_release_ms().expect("chains rest");
+    let refused = planner.plan(&view(Vec::new()), Scope::All, due).cleaning.expect("they have rested");
+    assert_eq!(planner.next_release_ms(), None);
+    planner.keep_what_is_left(due);
+    let later = planner.next_release_ms().expect("they rest again");
+    assert!(later > due);
+    // A service is there again in the very plan whose cleaning is refused.
+    let scripts = planner.plan(&table::cluster(), Scope::All, later);
+    assert_eq!(scripts.cleaning.as_ref(), Some(&refused));
+    planner.keep_what_is_left(later);
+    let chains = |text: &str| text.lines().count();
+    let last = planner.plan(&table::cluster(), Scope::All, u64::MAX).cleaning;
+    assert!(last.as_deref().map_or(0, chains) < chains(&refused), "{last:?}");
+}
+
+#[test]
 fn a_service_that_comes_back_before_its_chains_were_deleted_keeps_them() {
     let mut host = host(&table::cluster());
     host.sync(&view(Vec::new()), Scope::All);
@@ -281,7 +300,7 @@ fn many_chains_are_filled_before_anything_leads_to_them() {
         let mut second = restarted;
         let scripts = second.planner.plan(&everything, Scope::All, 0);
         assert!(scripts.ahead.len() > 2);
-        for script in scripts.all() {
+        for script in scripts.changes() {
             second.table.run(script);
             assert_eq!(ends(&second, 1), 4);
         }
