@@ -161,6 +161,20 @@ impl Planner {
         plan
     }
 
+    /// The kernel has refused one of [`Plan::additions`]: it is tried again with the next plan, and not missed until then.
+    pub fn refused(&mut self, op: &Op) {
+        match op {
+            Op::PutServer(server, _) => drop(self.held.servers.remove(server)),
+            Op::PutEndpoint(server, endpoint, _) => {
+                if let Some((_, endpoints)) = self.held.servers.get_mut(server) {
+                    endpoints.remove(endpoint);
+                }
+            }
+            Op::Bind(address) => drop(self.held.bound.remove(address)),
+            Op::DeleteEndpoint(..) | Op::Unbind(_) | Op::DeleteServer(_) => {}
+        }
+    }
+
     /// When endpoints have drained long enough.
     pub fn next_release_ms(&self) -> Option<u64> {
         self.draining.values().min().map(|since| since.saturating_add(DRAIN_MS))

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fairlead_model::{ObjectName, Prefix, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, View};
 
 use super::{Family, contains};
-use crate::select::{Place, Selection, Serving, Target, select};
+use crate::select::{Place, Selection, Serving, Target, is_usable, select};
 
 /// A service port of one family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,7 +54,7 @@ impl Port {
     pub fn all(view: &View, name: &ObjectName, family: Family, place: Place<'_>) -> Vec<Self> {
         let ours = |service: &&Service| service.kind == ServiceKind::ClusterIp && !service.foreign_proxy;
         let Some(service) = view.service(name).filter(ours) else { return Vec::new() };
-        let Some(address) = family.only(&service.addresses).next() else { return Vec::new() };
+        let Some(address) = usable(family, &service.addresses).next() else { return Vec::new() };
         service.ports.iter().map(|port| Self::new(view, service, port, address, place)).collect()
     }
 
@@ -68,8 +68,8 @@ impl Port {
             cluster_address: address,
             port: port.port,
             node_port: port.node_port,
-            external_addresses: family.only(&service.external_addresses).collect(),
-            balancer_addresses: family.only(&service.load_balancer_addresses).collect(),
+            external_addresses: usable(family, &service.external_addresses).collect(),
+            balancer_addresses: usable(family, &service.load_balancer_addresses).collect(),
             source_ranges: family.only_prefixes(&service.source_ranges).collect(),
             internal_local: service.internal_policy == TrafficPolicy::Local,
             external_local: service.external_policy == TrafficPolicy::Local,
@@ -152,6 +152,11 @@ impl Port {
         let admits = |range: &Prefix| node_addresses.iter().any(|address| contains(*range, *address));
         self.source_ranges.iter().any(admits)
     }
+}
+
+/// Those of a family, without those that no packet can be sent to.
+fn usable(family: Family, addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> + '_ {
+    family.only(addresses).filter(|address| is_usable(*address))
 }
 
 /// `address:port`, with brackets for IPv6.

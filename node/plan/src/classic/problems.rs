@@ -42,7 +42,10 @@ impl Problems {
 fn is_of_every_mode(problem: &Problem) -> bool {
     matches!(
         problem,
-        Problem::ForeignFamily { .. } | Problem::Unrestricted { .. } | Problem::BadEndpoints { .. }
+        Problem::ForeignFamily { .. }
+            | Problem::Unrestricted { .. }
+            | Problem::BadAddress { .. }
+            | Problem::BadEndpoints { .. }
     )
 }
 
@@ -86,7 +89,12 @@ mod tests {
     #[test]
     fn a_service_is_named_until_it_is_mended() {
         let everybody = Prefix { address: ip("fd00::"), length: 64 };
-        let rows: [(Change, Change, &str); 3] = [
+        let rows: [(Change, Change, &str); 4] = [
+            (
+                service(|s| s.external_addresses = vec![ip("224.0.0.9")]),
+                service(|_| ()),
+                "224.0.0.9 cannot be a service's address",
+            ),
             (service(|s| s.external_addresses = vec![ip("fd00::1")]), service(|_| ()), "fd00::1 is left out"),
             (
                 service(|s| {

@@ -171,6 +171,48 @@ fn a_local_policy_of_a_service_inside_the_cluster_alone_does_not() {
 }
 
 #[test]
+fn addresses_that_no_packet_can_be_sent_to_are_left_out() {
+    let mut odd = service(1);
+    odd.external_addresses = vec![address("224.0.0.9"), address("198.51.100.9")];
+    odd.load_balancer_addresses = vec![address("127.0.0.1")];
+    let host = host(&view(vec![Change::PutService(odd), slice(1, vec![endpoint("10.244.1.1", NODE)])]));
+    assert_eq!(host.bound, BTreeSet::from(["10.96.0.1", "198.51.100.9"].map(address)));
+}
+
+/// A broadcast address, for one: what is one depends on the routes.
+#[test]
+fn what_the_kernel_refuses_is_missed_by_nobody_and_tried_again_with_the_next_plan() {
+    let view = view(vec![
+        Change::PutService(service(1)),
+        slice(1, vec![endpoint("10.244.1.1", NODE), endpoint("192.0.2.255", "there")]),
+    ]);
+    let mut host = host(&view);
+    let mut refused = Vec::new();
+    for (server, (_, endpoints)) in &mut host.servers {
+        endpoints.retain(|endpoint, weight| {
+            let is_broadcast = endpoint.address == address("192.0.2.255");
+            refused.extend(is_broadcast.then_some(Op::PutEndpoint(*server, *endpoint, *weight)));
+            !is_broadcast
+        });
+    }
+    assert!(!refused.is_empty() && !host.planner.is_intact(&host.observe()));
+    refused.iter().for_each(|op| host.planner.refused(op));
+    assert!(host.planner.is_intact(&host.observe()));
+    let again = host.planner.plan(&view, Scope::Changed(&Changes::default()), 0);
+    assert_eq!(again.additions, refused);
+
+    let bind = Op::Bind(address("198.51.100.1"));
+    host.bound.remove(&address("198.51.100.1"));
+    host.planner.refused(&bind);
+    let (server, _) = host.servers.pop_first().expect("there are some");
+    host.planner.refused(&Op::PutServer(server, 0));
+    refused.iter().for_each(|op| host.planner.refused(op));
+    assert!(host.planner.is_intact(&host.observe()));
+    let again = host.planner.plan(&view, Scope::Changed(&Changes::default()), 0).additions;
+    assert!(again.contains(&bind) && again.contains(&Op::PutServer(server, 0)), "{again:?}");
+}
+
+#[test]
 fn other_ports_of_the_node_are_not_reachable_by_the_address_of_a_service() {
     let host = host(&table::cluster());
     assert_eq!(host.ends(POD, "10.96.0.1", 22), [End::Refused]);
