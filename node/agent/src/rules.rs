@@ -120,15 +120,25 @@ impl Rules {
             let plans = planners.each_mut().map(|planner| planner.plan(&inner.view, scope, now_ms));
             (plans, touches_udp(&inner.view, scope))
         });
+        let (mut refused, mut failed) = (Vec::new(), None);
         for ((plan, planner), family) in plans.iter().zip(&mut planners).zip(Family::ALL) {
-            self.apply(family, plan, planner, now_ms).await?;
+            match self.apply(family, plan, planner, now_ms).await {
+                Ok(more) => refused.extend(more),
+                // The other family may do all the same.
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         // Only now: what failed before is planned from what the kernel really has.
         self.planners = Some(planners);
         if udp {
             self.end_stale_flows(cluster).await?;
         }
-        Ok(self.problems.all())
+        let mut problems = self.problems.all();
+        problems.extend(refused);
+        Ok(problems)
     }
 
     /// Looks whether the kernel still has everything; if not, the next sync writes it all.
@@ -178,27 +188,33 @@ impl Rules {
         })
     }
 
+    /// Applies a plan and tells its planner what has not come about. Returns what the kernel does not take.
     async fn apply(
         &self,
         family: Family,
         plan: &Plan,
         planner: &mut Planner,
         now_ms: u64,
-    ) -> Result<(), KernelError> {
-        match plan {
-            Plan::Iptables(Some(restore)) => kernel_iptables::apply(family, restore).await?,
-            Plan::Iptables(None) => {}
-            Plan::Nftables(scripts) => {
-                let uncleaned = nft::apply(scripts).await?;
+    ) -> Result<Vec<Problem>, KernelError> {
+        let mut problems = Vec::new();
+        match (plan, planner) {
+            (Plan::Iptables(Some(restore)), _) => kernel_iptables::apply(family, restore).await?,
+            (Plan::Nftables(scripts), Planner::Nftables(planner)) => {
                 // Kernels before 6.2 may still hold a chain that nothing leads to any more.
-                if let (Some(error), Planner::Nftables(planner)) = (uncleaned, planner) {
+                if let Some(error) = nft::apply(scripts).await? {
                     tracing::info!(%error, "emptied chains cannot be deleted yet; trying again");
                     planner.keep_what_is_left(now_ms);
                 }
             }
-            Plan::Ipvs(plan) => self.ipvs()?.apply(family, plan).await?,
+            (Plan::Ipvs(plan), Planner::Ipvs(planner)) => {
+                for (op, error) in self.ipvs()?.apply(family, plan).await? {
+                    planner.refused(&op);
+                    problems.push(Problem::Refused { what: op.to_string(), why: error.to_string() });
+                }
+            }
+            _ => {}
         }
-        Ok(())
+        Ok(problems)
     }
 
     async fn end_stale_flows(&self, cluster: &Cluster) -> Result<(), KernelError> {

@@ -152,6 +152,15 @@ impl KernelError {
         let operation = operation.into();
         move |source| Self::Netlink { operation, source: Box::new(source) }
     }
+
+    /// What the kernel said to a netlink message or to an operation on a file, if that is what failed.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::File { source, .. } => source.raw_os_error(),
+            Self::Netlink { source, .. } => Some(crate::net::netlink::errno(source)),
+            _ => None,
+        }
+    }
 }
 
 /// `E2BIG` on an insert means that the map is full, which nobody guesses; a trie says `ENOSPC`.

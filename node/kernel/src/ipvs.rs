@@ -31,6 +31,10 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
 ];
 
+/// What the kernel says of a value that it does not take (`ip_vs_new_dest` in net/netfilter/ipvs/ip_vs_ctl.c,
+/// `inet6_addr_add` in net/ipv6/addrconf.c).
+const REFUSALS: [i32; 2] = [libc::EINVAL, libc::EADDRNOTAVAIL];
+
 /// A handle on IPVS of one network namespace.
 pub struct Ipvs {
     client: Client,
@@ -78,19 +82,23 @@ impl Ipvs {
         })
     }
 
-    /// Applies a plan.
+    /// Applies a plan. Returns the additions that the kernel does not take for what they are, such as an endpoint with a
+    /// broadcast address; nothing else is kept back for them.
     ///
     /// # Errors
     /// What the failed step met; those before it are applied.
-    pub async fn apply(&self, family: Family, plan: &Plan) -> Result<(), KernelError> {
+    pub async fn apply(&self, family: Family, plan: &Plan) -> Result<Vec<(Op, KernelError)>, KernelError> {
         if !plan.sets.is_empty() {
             tool::expect("ipset", &["restore"], Some(&plan.sets)).await?;
         }
-        self.apply_ops(&plan.additions).await?;
+        let refused = self.add(&plan.additions).await?;
         if let Some(restore) = &plan.restore {
             iptables::apply(family, restore).await?;
         }
-        self.apply_ops(&plan.removals).await
+        for op in &plan.removals {
+            self.apply_op(*op).await?;
+        }
+        Ok(refused)
     }
 
     /// Takes away the interface, the servers that have its addresses or are `ours`, the rules and the sets.
@@ -107,11 +115,23 @@ impl Ipvs {
         self.netlink.delete_link(INTERFACE).await
     }
 
-    async fn apply_ops(&self, ops: &[Op]) -> Result<(), KernelError> {
+    async fn add(&self, ops: &[Op]) -> Result<Vec<(Op, KernelError)>, KernelError> {
+        let mut refused: Vec<(Op, KernelError)> = Vec::new();
         for op in ops {
-            self.apply_op(*op).await?;
+            let is_missing = |server: &Server| {
+                refused.iter().any(|(op, _)| matches!(op, Op::PutServer(other, _) if other == server))
+            };
+            if matches!(op, Op::PutEndpoint(server, ..) if is_missing(server)) {
+                continue;
+            }
+            match self.apply_op(*op).await {
+                Err(error) if REFUSALS.contains(&error.errno().unwrap_or_default()) => {
+                    refused.push((*op, error))
+                }
+                other => other?,
+            }
         }
-        Ok(())
+        Ok(refused)
     }
 
     async fn apply_op(&self, op: Op) -> Result<(), KernelError> {

@@ -2,11 +2,13 @@
 //!
 //! As kube-proxy does: every service address is bound to the dummy interface `kube-ipvs0`, so that packets to it are
 //! local and meet IPVS; ipsets say what is to be masqueraded, let in or dropped. IPVS has one list of endpoints per
-//! address, so a Local policy applies to whoever asks, and where it finds no endpoint here it falls back to all.
+//! address, so a Local policy applies to whoever asks, and where it finds no endpoint here it falls back to all,
+//! unless the service has nothing but a cluster address.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    fmt,
+    net::{IpAddr, SocketAddr},
 };
 
 use fairlead_model::{ObjectName, Protocol, View};
@@ -68,6 +70,24 @@ pub enum Op {
     Unbind(IpAddr),
     /// Removes a virtual server with its endpoints.
     DeleteServer(Server),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |server: &Server| {
+            format!("{}/{}", SocketAddr::new(server.address, server.port), server.protocol.as_str())
+        };
+        match self {
+            Self::PutServer(server, _) | Self::DeleteServer(server) => {
+                write!(f, "the virtual server {}", name(server))
+            }
+            Self::PutEndpoint(server, target, _) | Self::DeleteEndpoint(server, target) => {
+                let endpoint = SocketAddr::new(target.address, target.port);
+                write!(f, "the endpoint {endpoint} of {}", name(server))
+            }
+            Self::Bind(address) | Self::Unbind(address) => write!(f, "{address} on {INTERFACE}"),
+        }
+    }
 }
 
 /// What to do.

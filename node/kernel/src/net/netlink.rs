@@ -391,7 +391,7 @@ fn own_route(message: &RouteMessage) -> Option<(Prefix, Option<IpAddr>)> {
 }
 
 /// The error number the kernel answered with, or 0.
-fn errno(error: &rtnetlink::Error) -> i32 {
+pub(crate) fn errno(error: &rtnetlink::Error) -> i32 {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.code.map_or(0, |code| -code.get()),
         _ => 0,

@@ -122,6 +122,13 @@ pub enum Problem {
         /// The pod networks of other nodes that did not fit, in order.
         networks: Vec<Prefix>,
     },
+    /// The kernel does not take something.
+    Refused {
+        /// What it is.
+        what: String,
+        /// What the kernel says.
+        why: String,
+    },
     /// A range has no meaning.
     BadRange {
         /// Whose range it is.
@@ -191,6 +198,7 @@ impl fmt::Display for Problem {
                 "{owner}: {count} of its endpoints have an address that cannot be one, or port 0, and are left out; see \
                  EndpointSlice {slice}"
             ),
+            Self::Refused { what, why } => write!(f, "this node: {what} is left out: {why}"),
             Self::NoRoutes { networks } => {
                 let named = networks.iter().take(NAMED).map(|n| format!("{}/{}", n.address, n.length));
                 write!(f, "this node: {}", named.collect::<Vec<_>>().join(", "))?;
