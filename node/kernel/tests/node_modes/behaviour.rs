@@ -114,6 +114,8 @@ pub(crate) const AWAY: u8 = 5;
 pub(crate) const RESTRICTED: u8 = 6;
 /// The client's pod is the only endpoint.
 pub(crate) const SELF: u8 = 7;
+/// `loadBalancerSourceRanges` that everybody is in.
+pub(crate) const EVERYBODY: u8 = 8;
 
 macro_rules! rows {
     ($($service:ident $client:ident $frontend:ident => $expected:expr $(, but $($mode:ident $other:expr),+)?;)*) => {
@@ -197,6 +199,9 @@ rows! {
     RESTRICTED Outside Balancer => Dropped;
     RESTRICTED Outside External => All(Masqueraded);
     RESTRICTED Pod Balancer => Dropped;
+    EVERYBODY Pod Balancer => All(Masqueraded);
+    EVERYBODY Node Balancer => All(Masqueraded);
+    EVERYBODY Outside Balancer => All(Masqueraded);
     // A packet that comes back to its pod must not have the pod's address as its source; a socket that is connected to its
     // own pod sends none.
     SELF Pod ClusterAddress => Near(Masqueraded), but Ebpf Near(Own), EbpfLinks Near(Source::Service),

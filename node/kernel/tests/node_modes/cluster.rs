@@ -8,7 +8,7 @@ use fairlead_model::{
 };
 
 use crate::{
-    behaviour::{AWAY, EMPTY, EXTERNAL_LOCAL, INTERNAL_LOCAL, OPEN, RESTRICTED, SELF},
+    behaviour::{AWAY, EMPTY, EVERYBODY, EXTERNAL_LOCAL, INTERNAL_LOCAL, OPEN, RESTRICTED, SELF},
     lab::{Lab, PORT},
     mode::is_of,
 };
@@ -59,6 +59,7 @@ pub(crate) fn all(lab: &Lab) -> Vec<Change> {
         (AWAY, &["far"]),
         (RESTRICTED, &["near", "far"]),
         (SELF, &["client"]),
+        (EVERYBODY, &["near", "far"]),
     ] {
         let mut service = service(number, &[Protocol::Tcp, Protocol::Udp]);
         if [EXTERNAL_LOCAL, AWAY].contains(&number) {
@@ -67,9 +68,12 @@ pub(crate) fn all(lab: &Lab) -> Vec<Change> {
         if [INTERNAL_LOCAL, AWAY].contains(&number) {
             service.internal_policy = TrafficPolicy::Local;
         }
-        if number == RESTRICTED {
-            service.source_ranges = [("203.0.113.0", 24), ("2001:db8:1::", 48)].map(prefix).to_vec();
-        }
+        let source_ranges: &[(&str, u8)] = match number {
+            RESTRICTED => &[("203.0.113.0", 24), ("2001:db8:1::", 48)],
+            EVERYBODY => &[("203.0.113.0", 24), ("0.0.0.0", 0), ("::", 0)],
+            _ => &[],
+        };
+        service.source_ranges = source_ranges.iter().copied().map(prefix).collect();
         changes.push(Change::PutService(service));
         changes.extend(slices(lab, number, &[Protocol::Tcp, Protocol::Udp], endpoints));
     }

@@ -70,7 +70,7 @@ impl Port {
             node_port: port.node_port,
             external_addresses: usable(family, &service.external_addresses).collect(),
             balancer_addresses: usable(family, &service.load_balancer_addresses).collect(),
-            source_ranges: family.only_prefixes(&service.source_ranges).collect(),
+            source_ranges: source_ranges(service, family),
             internal_local: service.internal_policy == TrafficPolicy::Local,
             external_local: service.external_policy == TrafficPolicy::Local,
             affinity_secs: service.affinity_secs,
@@ -157,6 +157,12 @@ impl Port {
 /// Those of a family, without those that no packet can be sent to.
 fn usable(family: Family, addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> + '_ {
     family.only(addresses).filter(|address| is_usable(*address))
+}
+
+/// None when one of them is everybody: `ipset` knows no range of length 0, and it restricts nobody.
+fn source_ranges(service: &Service, family: Family) -> Vec<Prefix> {
+    let ranges: Vec<Prefix> = family.only_prefixes(&service.source_ranges).collect();
+    if ranges.iter().any(|range| range.length == 0) { Vec::new() } else { ranges }
 }
 
 /// `address:port`, with brackets for IPv6.

@@ -41,7 +41,10 @@ impl Host {
             let words: Vec<&str> = line.split(' ').collect();
             let set = self.tables.sets.entry(words[1].to_owned()).or_default();
             match words[0] {
-                "add" => drop(set.insert(words[2].to_owned())),
+                "add" => {
+                    assert!(!words[2].ends_with("/0"), "ipset refuses all of it: {line}");
+                    set.insert(words[2].to_owned());
+                }
                 "del" => drop(set.remove(words[2])),
                 _ => {}
             }
@@ -229,6 +232,19 @@ fn source_ranges_concern_the_balancer_address_alone() {
     assert_eq!(host.ends("198.18.0.1", NODE_ADDRESS, 30_001), answered);
     let out = &host.tables.chains("filter")["KUBE-IPVS-OUT-FILTER"];
     assert!(out[0].join(" ").contains("--vaddr 198.51.100.1 --vproto tcp --vport 80"), "{out:?}");
+}
+
+#[test]
+fn a_source_range_of_everybody_restricts_nobody() {
+    let mut open = service(1);
+    open.source_ranges = [("203.0.113.0", 24), ("0.0.0.0", 0)]
+        .map(|(network, length)| Prefix { address: address(network), length })
+        .to_vec();
+    let host = host(&view(vec![Change::PutService(open), slice(1, vec![endpoint("10.244.1.1", NODE)])]));
+    assert_eq!(host.ends("198.18.0.1", "198.51.100.1", 80), [arrives("10.244.1.1", 8080, true)]);
+    assert_eq!(host.ends(NODE_ADDRESS, "198.51.100.1", 80), [arrives("10.244.1.1", 8080, true)]);
+    assert!(host.tables.sets["KUBE-LOAD-BALANCER-FW"].is_empty());
+    assert!(host.tables.chains("filter")["KUBE-IPVS-OUT-FILTER"].is_empty());
 }
 
 #[test]
