@@ -135,6 +135,22 @@ pub(crate) fn text(prefix: Prefix) -> String {
     format!("{}/{}", prefix.address, prefix.length)
 }
 
+/// The same network, without bits behind the prefix.
+pub(crate) fn masked(prefix: Prefix) -> Prefix {
+    let length = u32::from(prefix.length);
+    let address = match prefix.address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32u32.saturating_sub(length)).unwrap_or(0);
+            IpAddr::V4((u32::from(address) & mask).into())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128u32.saturating_sub(length)).unwrap_or(0);
+            IpAddr::V6((u128::from(address) & mask).into())
+        }
+    };
+    Prefix { address, ..prefix }
+}
+
 /// Whether the prefix covers the address.
 pub(crate) fn contains(prefix: Prefix, address: IpAddr) -> bool {
     let shift = |bits: u32, length: u8| bits - u32::from(length).min(bits);
@@ -169,6 +185,22 @@ mod tests {
         ];
         for (prefix, address, covered) in rows {
             assert_eq!(contains(prefix, address.parse().expect("address")), covered, "{prefix:?} {address}");
+        }
+    }
+
+    #[test]
+    fn bits_behind_a_prefix_are_cleared_and_no_other() {
+        let rows = [
+            ("203.0.113.7", 32, "203.0.113.7"),
+            ("203.0.113.7", 24, "203.0.113.0"),
+            ("203.0.113.7", 0, "0.0.0.0"),
+            ("fd00:244::7", 128, "fd00:244::7"),
+            ("fd00:244::7", 64, "fd00:244::"),
+            ("fd00:244::7", 0, "::"),
+        ];
+        for (address, length, network) in rows {
+            let prefix = Prefix { address: address.parse().expect("address"), length };
+            assert_eq!(masked(prefix).address.to_string(), network, "{address}/{length}");
         }
     }
 }

@@ -69,7 +69,13 @@ pub(crate) fn all(lab: &Lab) -> Vec<Change> {
             service.internal_policy = TrafficPolicy::Local;
         }
         let source_ranges: &[(&str, u8)] = match number {
-            RESTRICTED => &[("203.0.113.0", 24), ("2001:db8:1::", 48)],
+            RESTRICTED => &[
+                ("203.0.113.0", 24),
+                ("192.0.2.77", 25),
+                ("255.255.255.255", 32),
+                ("2001:db8:1::7", 48),
+                ("2001:db8::7", 128),
+            ],
             EVERYBODY => &[("203.0.113.0", 24), ("0.0.0.0", 0), ("::", 0)],
             _ => &[],
         };

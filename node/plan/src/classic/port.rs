@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fairlead_model::{ObjectName, Prefix, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, View};
 
-use super::{Family, contains};
+use super::{Family, contains, masked};
 use crate::select::{Place, Selection, Serving, Target, is_usable, select};
 
 /// A service port of one family.
@@ -26,7 +26,7 @@ pub struct Port {
     pub external_addresses: Vec<IpAddr>,
     /// Load balancer addresses of this family.
     pub balancer_addresses: Vec<IpAddr>,
-    /// Who may use the load balancer addresses; empty is everybody.
+    /// Who may use the load balancer addresses; empty is everybody. The bits behind each prefix are zero.
     pub source_ranges: Vec<Prefix>,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
@@ -161,7 +161,7 @@ fn usable(family: Family, addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> 
 
 /// None when one of them is everybody: `ipset` knows no range of length 0, and it restricts nobody.
 fn source_ranges(service: &Service, family: Family) -> Vec<Prefix> {
-    let ranges: Vec<Prefix> = family.only_prefixes(&service.source_ranges).collect();
+    let ranges: Vec<Prefix> = family.only_prefixes(&service.source_ranges).map(masked).collect();
     if ranges.iter().any(|range| range.length == 0) { Vec::new() } else { ranges }
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use fairlead_model::Protocol;
+use fairlead_model::{Prefix, Protocol};
 
 use super::{
     AffinitySecs, Server,
@@ -72,7 +72,7 @@ impl Rendered {
         if !port.source_ranges.is_empty() {
             self.member(LOAD_BALANCER_FW, member.clone());
             for range in &port.source_ranges {
-                self.member(SOURCE_CIDR, format!("{member},{}", text(*range)));
+                self.member(SOURCE_CIDR, format!("{member},{}", network(*range)));
             }
             // The address is on the dummy interface, so the node would use it as its own source.
             if port.admits_node(&config.node_addresses) {
@@ -129,4 +129,10 @@ impl Rendered {
     fn member(&mut self, set: &'static str, member: String) {
         self.members.insert((set, member));
     }
+}
+
+/// As `ipset save` prints it: one address has no length.
+fn network(range: Prefix) -> String {
+    let bits = if range.address.is_ipv4() { 32 } else { 128 };
+    if range.length == bits { range.address.to_string() } else { text(range) }
 }

@@ -127,11 +127,12 @@ pub(super) fn script(
     let none = BTreeSet::new();
     for (set, members) in wanted {
         let old = held.get(set).unwrap_or(&none);
-        for member in members.difference(old) {
-            let _ = writeln!(text, "add {set} {member} -exist");
-        }
+        // First, so that of two spellings of one member the new one stays.
         for member in old.difference(members) {
             let _ = writeln!(text, "del {set} {member} -exist");
+        }
+        for member in members.difference(old) {
+            let _ = writeln!(text, "add {set} {member} -exist");
         }
     }
     text

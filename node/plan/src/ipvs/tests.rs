@@ -1,7 +1,8 @@
-use fairlead_model::{Change, Prefix, Revision, TrafficPolicy, Update};
+use fairlead_model::{Change, Prefix, Revision, Service, TrafficPolicy, Update};
 
 use super::*;
 use crate::Changes;
+use crate::classic::masked;
 use crate::classic::trace::{
     End, Packet, every_end,
     iptables::{State, Tables, Verdict},
@@ -21,8 +22,8 @@ struct Host {
 }
 
 impl Host {
-    fn new(config: Config) -> Self {
-        let planner = Planner::adopt(config, Family::V4, Observed::default());
+    fn new(config: Config, family: Family) -> Self {
+        let planner = Planner::adopt(config, family, Observed::default());
         Self { planner, tables: Tables::new(), servers: BTreeMap::new(), bound: BTreeSet::new(), now_ms: 0 }
     }
 
@@ -41,11 +42,8 @@ impl Host {
             let words: Vec<&str> = line.split(' ').collect();
             let set = self.tables.sets.entry(words[1].to_owned()).or_default();
             match words[0] {
-                "add" => {
-                    assert!(!words[2].ends_with("/0"), "ipset refuses all of it: {line}");
-                    set.insert(words[2].to_owned());
-                }
-                "del" => drop(set.remove(words[2])),
+                "add" => _ = set.insert(kept(words[2])),
+                "del" => _ = set.remove(&kept(words[2])),
                 _ => {}
             }
         }
@@ -114,8 +112,23 @@ impl Host {
     }
 }
 
+/// A member as ipset keeps it: its network without bits behind the prefix, and one address without a length.
+fn kept(member: &str) -> String {
+    let Some((rest, length)) = member.rsplit_once('/') else { return member.to_owned() };
+    assert_ne!(length, "0", "ipset refuses all of it: {member}");
+    let (rest, network) = rest.rsplit_once(',').expect("what has a network has more");
+    let range = masked(Prefix { address: address(network), length: length.parse().expect("a length") });
+    let bits = if range.address.is_ipv4() { 32 } else { 128 };
+    let length = if range.length == bits { String::new() } else { format!("/{length}") };
+    format!("{rest},{}{length}", range.address)
+}
+
+fn prefix((network, length): (&str, u8)) -> Prefix {
+    Prefix { address: address(network), length }
+}
+
 fn host(view: &View) -> Host {
-    let mut host = Host::new(config(true, false));
+    let mut host = Host::new(config(true, false), Family::V4);
     host.sync(view, Scope::All);
     host
 }
@@ -138,7 +151,7 @@ fn as_ipvs_does(mut row: Row) -> Row {
 #[test]
 fn the_table_of_flows_holds_in_every_configuration_as_far_as_ipvs_can() {
     for (detects_pods, masquerade_all) in CONFIGURATIONS {
-        let mut host = Host::new(config(detects_pods, masquerade_all));
+        let mut host = Host::new(config(detects_pods, masquerade_all), Family::V4);
         host.sync(&table::cluster(), Scope::All);
         for row in FLOWS {
             let row = as_ipvs_does(row.under(detects_pods, masquerade_all));
@@ -224,7 +237,7 @@ fn other_ports_of_the_node_are_not_reachable_by_the_address_of_a_service() {
 #[test]
 fn source_ranges_concern_the_balancer_address_alone() {
     let mut limited = service(1);
-    limited.source_ranges = vec![Prefix { address: address("203.0.113.0"), length: 24 }];
+    limited.source_ranges = vec![prefix(("203.0.113.0", 24))];
     let host = host(&view(vec![Change::PutService(limited), slice(1, vec![endpoint("10.244.1.1", NODE)])]));
     let answered = [arrives("10.244.1.1", 8080, true)];
     assert_eq!(host.ends(OUTSIDE, "198.51.100.1", 80), answered);
@@ -237,9 +250,7 @@ fn source_ranges_concern_the_balancer_address_alone() {
 #[test]
 fn a_source_range_of_everybody_restricts_nobody() {
     let mut open = service(1);
-    open.source_ranges = [("203.0.113.0", 24), ("0.0.0.0", 0)]
-        .map(|(network, length)| Prefix { address: address(network), length })
-        .to_vec();
+    open.source_ranges = [("203.0.113.0", 24), ("0.0.0.0", 0)].map(prefix).to_vec();
     let host = host(&view(vec![Change::PutService(open), slice(1, vec![endpoint("10.244.1.1", NODE)])]));
     assert_eq!(host.ends("198.18.0.1", "198.51.100.1", 80), [arrives("10.244.1.1", 8080, true)]);
     assert_eq!(host.ends(NODE_ADDRESS, "198.51.100.1", 80), [arrives("10.244.1.1", 8080, true)]);
@@ -306,6 +317,41 @@ fn a_restart_changes_nothing_and_what_somebody_took_away_is_missed() {
     let mut damaged = second.observe();
     damaged.saved = Saved::default();
     assert!(!second.planner.is_intact(&damaged));
+}
+
+#[test]
+fn source_ranges_stay_however_they_are_written() {
+    let mut v4 = service(1);
+    v4.source_ranges =
+        [("203.0.113.7", 32), ("203.0.113.77", 24), ("255.255.255.255", 32)].map(prefix).to_vec();
+    let v6 = Service {
+        addresses: vec![address("fd00:96::1")],
+        load_balancer_addresses: vec![address("2001:db8::1")],
+        source_ranges: [("2001:db8:1::7", 128), ("2001:db8:2::7", 48)].map(prefix).to_vec(),
+        ..service(1)
+    };
+    for (family, limited, ranges) in [(Family::V4, v4, 3), (Family::V6, v6, 2)] {
+        let view = view(vec![Change::PutService(limited)]);
+        let mut first = Host::new(config(true, false), family);
+        first.sync(&view, Scope::All);
+        let set = sets::name("KUBE-LOAD-BALANCER-SOURCE-CIDR", family);
+        let members = first.tables.sets[&set].clone();
+        assert_eq!(members.len(), ranges);
+        assert!(first.planner.is_intact(&first.observe()), "{members:?}");
+        // Should ipset ever write one otherwise, it is the same one.
+        let mut observed = first.observe();
+        let length = if family == Family::V4 { "/32" } else { "/128" };
+        let members_otherwise = members.iter().map(|member| match member.contains('/') {
+            true => member.clone(),
+            false => format!("{member}{length}"),
+        });
+        observed.sets.insert(set.clone(), members_otherwise.collect());
+        let planner = Planner::adopt(config(true, false), family, observed);
+        let mut second = Host { planner, ..first };
+        second.sync(&view, Scope::All);
+        assert_eq!(second.tables.sets[&set], members);
+        assert!(second.planner.is_intact(&second.observe()));
+    }
 }
 
 #[test]
