@@ -2,10 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use fairlead_abi::names;
@@ -14,7 +13,7 @@ use fairlead_kubelet::network::PodIdentity;
 use fairlead_model::Prefix;
 use serde::{Deserialize, Serialize};
 
-use crate::AgentError;
+use crate::{AgentError, files::replace};
 
 /// How the host sides of pods' veth pairs are called; the slot follows.
 pub(crate) const INTERFACE_PREFIX: &str = "flp";
@@ -150,17 +149,10 @@ impl Ipam {
         round_robin(1, last, self.checkpoint.next_slot).find(|slot| !taken.contains(slot))
     }
 
-    /// Replaces the file at once: a reader (or a crash) sees the old content or the new.
     fn save(&self) -> Result<(), AgentError> {
-        let new = self.path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec(&self.checkpoint)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
-            File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
-        };
-        write().map_err(AgentError::file("writing", &self.path))
+        let content = serde_json::to_vec(&self.checkpoint).map_err(io::Error::from);
+        let saved = content.and_then(|content| replace(&self.path, &content));
+        saved.map_err(AgentError::file("writing", &self.path))
     }
 }
 
@@ -186,6 +178,8 @@ fn nth(network: &Prefix, index: u32) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn pod(uid: &str) -> PodIdentity {

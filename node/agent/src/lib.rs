@@ -10,6 +10,7 @@ mod check_ports;
 mod cluster;
 mod config;
 mod error;
+mod files;
 mod flow_pump;
 mod garbage;
 mod health;

@@ -17,6 +17,7 @@ use self::lenience::Lenience;
 
 pub(crate) mod leftovers;
 mod lenience;
+mod notes;
 
 /// Services as rules.
 pub(crate) struct Rules {

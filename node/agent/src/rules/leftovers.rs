@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +20,7 @@ use fairlead_plan::{
     ipvs,
 };
 
+use super::notes;
 use crate::{AgentError, agent::lock, network::Network};
 
 /// In an agent's state directory: the modes that its node has used, a line each.
@@ -42,16 +42,9 @@ impl Leftovers {
     /// The file cannot be read or written.
     pub(crate) fn open(state_dir: &Path, bpffs_dir: &Path, mode: ProxyMode) -> Result<Self, AgentError> {
         let path = state_dir.join(MODES_FILE);
-        let known = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            // Before there was the file there was this mode only.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && is_pinned(bpffs_dir) => {
-                ProxyMode::Ebpf.to_string()
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(AgentError::file("reading", &path)(error)),
-        };
-        let mut others: BTreeSet<ProxyMode> = known.lines().filter_map(|line| line.parse().ok()).collect();
+        // Before there was the file there was this mode only.
+        let unwritten = || is_pinned(bpffs_dir).then_some(ProxyMode::Ebpf).into_iter().collect();
+        let mut others: BTreeSet<ProxyMode> = notes::read(&path)?.unwrap_or_else(unwritten);
         others.remove(&mode);
         let leftovers = Self { path, bpffs_dir: bpffs_dir.to_owned(), mode, others };
         leftovers.write()?;
@@ -96,8 +89,7 @@ impl Leftovers {
     }
 
     fn write(&self) -> Result<(), AgentError> {
-        let modes = self.others.iter().chain([&self.mode]).map(|mode| format!("{mode}\n"));
-        fs::write(&self.path, modes.collect::<String>()).map_err(AgentError::file("writing", &self.path))
+        Ok(notes::write(&self.path, self.others.iter().chain([&self.mode]))?)
     }
 }
 
@@ -164,29 +156,21 @@ pub(crate) async fn remove(
 pub async fn clean_up(state_dir: &Path, bpffs_dir: &Path) -> Result<Vec<ProxyMode>, AgentError> {
     let _alone = state_dir.exists().then(|| lock(state_dir)).transpose()?;
     let path = state_dir.join(MODES_FILE);
-    let known = match fs::read_to_string(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(AgentError::file("reading", &path)(error));
-        }
-        known => known.unwrap_or_default(),
-    };
-    let modes: BTreeSet<ProxyMode> = known.lines().filter_map(|line| line.parse().ok()).collect();
+    let modes: BTreeSet<ProxyMode> = notes::read(&path)?.unwrap_or_default();
     if modes.iter().any(|mode| *mode != ProxyMode::Ebpf) {
         fairlead_kernel::require_no_kube_proxy()?;
     }
     for mode in &modes {
         remove(*mode, None, bpffs_dir).await?;
     }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(AgentError::file("removing", &path)(error))
-        }
-        _ => Ok(modes.into_iter().collect()),
-    }
+    notes::forget(&path)?;
+    Ok(modes.into_iter().collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -212,6 +196,28 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = Leftovers::open(directory.path(), Path::new("/nowhere"), ProxyMode::Iptables);
         assert!(first.expect("opens").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_replaced_or_is_of_another_version_stays_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (modes, new) = (directory.path().join(MODES_FILE), directory.path().join("proxy-modes.new"));
+        let open = |mode| Leftovers::open(directory.path(), Path::new("/nowhere"), mode);
+        open(ProxyMode::Nftables).expect("opens");
+        fs::create_dir(&new).expect("in the way of the new file");
+        let error = open(ProxyMode::Ipvs).expect_err("it cannot be written").to_string();
+        assert!(error.contains("proxy-modes"), "{error}");
+        assert_eq!(fs::read_to_string(&modes).expect("it is there"), "nftables\n");
+        fs::remove_dir(&new).expect("it is empty");
+
+        let newer = "nftables\nfaster\n";
+        fs::write(&modes, newer).expect("writes");
+        let cleaned = clean_up(directory.path(), Path::new("/nowhere")).await.map(drop);
+        for refused in [open(ProxyMode::Nftables).map(drop), cleaned] {
+            let error = refused.expect_err("nobody knows what it left").to_string();
+            assert!(error.contains("does not know \"faster\""), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&modes).expect("it is there"), newer);
     }
 
     #[test]
