@@ -47,12 +47,9 @@ impl Ipvs {
     /// # Errors
     /// The kernel has no IPVS, no ipset or no dummy interfaces.
     pub fn open() -> Result<Self, KernelError> {
-        let client = Client::open().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => KernelError::MissingFeature {
-                feature: "IPVS",
-                remedy: "load its modules (`modprobe ip_vs_rr`), or use another --proxy-mode".to_owned(),
-            },
-            _ => KernelError::file("opening", "generic netlink family IPVS")(error),
+        let client = client()?.ok_or_else(|| KernelError::MissingFeature {
+            feature: "IPVS",
+            remedy: "load its modules (`modprobe ip_vs_rr`), or use another --proxy-mode".to_owned(),
         })?;
         for (name, value) in PARAMETERS {
             sysctl::set(name, value)?;
@@ -101,20 +98,6 @@ impl Ipvs {
         Ok(refused)
     }
 
-    /// Takes away the interface, the servers that have its addresses or are `ours`, the rules and the sets.
-    ///
-    /// # Errors
-    /// A step fails; call again.
-    pub async fn remove(&self, ours: impl Fn(&Server, &BTreeSet<IpAddr>) -> bool) -> Result<(), KernelError> {
-        let bound = addresses_of(INTERFACE)?;
-        for (server, _) in self.client.servers().map_err(KernelError::file("listing", "virtual servers"))? {
-            if ours(&server, &bound) {
-                self.apply_op(Op::DeleteServer(server)).await?;
-            }
-        }
-        self.netlink.delete_link(INTERFACE).await
-    }
-
     async fn add(&self, ops: &[Op]) -> Result<Vec<(Op, KernelError)>, KernelError> {
         let mut refused: Vec<(Op, KernelError)> = Vec::new();
         for op in ops {
@@ -145,8 +128,7 @@ impl Ipvs {
             Op::Bind(address) => return self.bind(address).await,
             Op::Unbind(address) => return self.netlink.delete_address(INTERFACE, address).await,
         };
-        let name = format!("{} port {} {}", server.address, server.port, server.protocol.as_str());
-        done.map_err(KernelError::file("changing virtual server", name))
+        done.map_err(changing(&server))
     }
 
     async fn bind(&self, address: IpAddr) -> Result<(), KernelError> {
@@ -157,6 +139,39 @@ impl Ipvs {
         let length = if address.is_ipv4() { 32 } else { 128 };
         self.netlink.add_address(link.index, address, length).await
     }
+}
+
+/// A socket; none where the kernel has no IPVS.
+fn client() -> Result<Option<Client>, KernelError> {
+    match Client::open() {
+        Ok(client) => Ok(Some(client)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KernelError::file("opening", "generic netlink family IPVS")(error)),
+    }
+}
+
+fn changing(server: &Server) -> impl FnOnce(io::Error) -> KernelError {
+    let name = format!("{} port {} {}", server.address, server.port, server.protocol.as_str());
+    KernelError::file("changing virtual server", name)
+}
+
+/// Takes away the servers that are `ours` by the addresses of the interface, and then the interface, which a kernel without
+/// IPVS may have as well. Sets no parameters.
+///
+/// # Errors
+/// A step fails; call again.
+pub async fn remove(ours: impl Fn(&Server, &BTreeSet<IpAddr>) -> bool) -> Result<(), KernelError> {
+    if let Some(client) = client()? {
+        let bound = addresses_of(INTERFACE)?;
+        for (server, _) in
+            client.servers().map_err(KernelError::file("listing", "virtual servers of IPVS"))?
+        {
+            if ours(&server, &bound) {
+                client.delete_server(&server).map_err(changing(&server))?;
+            }
+        }
+    }
+    Netlink::connect()?.delete_link(INTERFACE).await
 }
 
 /// Takes away rules and sets, which need no IPVS to be there.

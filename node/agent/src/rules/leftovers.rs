@@ -136,9 +136,7 @@ pub(crate) async fn remove(
                 ..Config::default()
             };
             // Servers first: packets to them then go by the rules of the mode that took over.
-            if let Ok(handle) = kernel_ipvs::Ipvs::open() {
-                handle.remove(kernel_ipvs::is_ours(&config)).await?;
-            }
+            kernel_ipvs::remove(kernel_ipvs::is_ours(&config)).await?;
             for family in Family::ALL {
                 let ours =
                     |table: Table, chain: &str| ipvs::rules::is_ours(table, chain) && !is_kept(table, chain);

@@ -146,8 +146,8 @@ impl Programmed {
 
     pub(crate) fn remove(&self) {
         self.run(async || {
-            if let Some(ipvs) = &self.ipvs {
-                ipvs.remove(kernel_ipvs::is_ours(&self.config)).await.expect("removes");
+            if self.mode == Mode::Ipvs {
+                kernel_ipvs::remove(kernel_ipvs::is_ours(&self.config)).await.expect("removes");
             }
             for family in Family::ALL {
                 let removed = match self.mode {
