@@ -62,7 +62,9 @@ pub(crate) fn sweep(paths: &ClusterPaths, record: Option<&Record>) -> anyhow::Re
 fn forget_modes(state: &Path) -> anyhow::Result<()> {
     let nodes = state.join("nodes");
     for node in names_in(&nodes) {
-        remove_tree(&nodes.join(node).join("agent").join(fairlead_agent::MODES_FILE))?;
+        for file in fairlead_agent::LEFTOVER_FILES {
+            remove_tree(&nodes.join(&node).join("agent").join(file))?;
+        }
     }
     Ok(())
 }
@@ -271,11 +273,13 @@ mod tests {
         assert!(forget_modes(state.path()).is_ok(), "there is no node yet");
         let agent = state.path().join("nodes/node-1/agent");
         fs::create_dir_all(&agent).expect("a directory");
-        for name in ["proxy-modes", "addresses"] {
+        for name in ["proxy-modes", "route-localnet", "addresses"] {
             fs::write(agent.join(name), "iptables\n").expect("a file");
         }
         forget_modes(state.path()).expect("removes");
-        assert!(!agent.join("proxy-modes").exists() && agent.join("addresses").exists());
+        let left: Vec<_> =
+            fs::read_dir(&agent).expect("a directory").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["addresses"]);
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Agent {
     pub async fn new(config: Config) -> Result<Self, AgentError> {
         let lock = lock(&config.state_dir)?;
         // First, so that what refuses a mode is told before what it would be in the way of, and is not noted as used.
-        let rules = Rules::open(config.proxy_mode, &config.node_name, &config.services).await?;
+        let rules =
+            Rules::open(config.proxy_mode, &config.node_name, &config.services, &config.state_dir).await?;
         let health = bind_all("health checks", &config.health_listen).await?;
         let metrics = bind_all("metrics", &config.metrics_listen).await?;
         let admin = bind_private("administration", &config.admin_socket)?;

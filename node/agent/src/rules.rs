@@ -3,6 +3,8 @@
 //! Each has a planner per address family that knows what it wrote last. When anything fails, or an audit finds that
 //! somebody took something away, the planners are dropped; the next sync observes the kernel and plans everything anew.
 
+use std::path::{Path, PathBuf};
+
 use fairlead_kernel::{KernelError, conntrack, iptables as kernel_iptables, ipvs as kernel_ipvs, nft};
 use fairlead_model::{Protocol, View};
 use fairlead_plan::{
@@ -17,6 +19,7 @@ use self::lenience::Lenience;
 
 pub(crate) mod leftovers;
 mod lenience;
+mod localnet;
 mod notes;
 
 /// Services as rules.
@@ -24,6 +27,7 @@ pub(crate) struct Rules {
     mode: ProxyMode,
     node: String,
     services: ServiceConfig,
+    state_dir: PathBuf,
     /// What the planners were made with.
     config: classic::Config,
     /// Whether what conntrack cannot place is let through.
@@ -50,7 +54,7 @@ enum Plan {
 }
 
 impl Rules {
-    /// Checks that the machine can do it and sets its parameters; none in eBPF mode, which has no rules.
+    /// Checks that the machine can do it; none in eBPF mode, which has no rules.
     ///
     /// # Errors
     /// The kernel or a program is missing, or kube-proxy is running.
@@ -58,6 +62,7 @@ impl Rules {
         mode: ProxyMode,
         node: &str,
         services: &ServiceConfig,
+        state_dir: &Path,
     ) -> Result<Option<Self>, KernelError> {
         if mode == ProxyMode::Ebpf {
             return Ok(None);
@@ -67,22 +72,17 @@ impl Rules {
         match mode {
             ProxyMode::Ipvs => ipvs = Some(kernel_ipvs::Ipvs::open()?),
             ProxyMode::Nftables => drop(nft::observe(Family::V4).await?),
-            ProxyMode::Iptables => {
-                drop(kernel_iptables::observe(Family::V4).await?);
-                if services.rules.localhost_node_ports {
-                    fairlead_kernel::net::sysctl::set("ipv4/conf/all/route_localnet", "1")?;
-                }
-            }
+            ProxyMode::Iptables => drop(kernel_iptables::observe(Family::V4).await?),
             ProxyMode::Ebpf => {}
         }
         // Flows of UDP services must be cleaned from the first change on.
         drop(conntrack::udp_ways(Family::V4).await?);
         fairlead_kernel::net::sysctl::set("ipv4/ip_forward", "1")?;
         fairlead_kernel::net::sysctl::set("ipv6/conf/all/forwarding", "1")?;
-        let (node, services) = (node.to_owned(), services.clone());
+        let (node, services, state_dir) = (node.to_owned(), services.clone(), state_dir.to_owned());
         let (config, problems) = (classic::Config::default(), classic::Problems::default());
         let lenience = Lenience::default();
-        Ok(Some(Self { mode, node, services, config, lenience, planners: None, ipvs, problems }))
+        Ok(Some(Self { mode, node, services, state_dir, config, lenience, planners: None, ipvs, problems }))
     }
 
     /// Pods' packets have gone past the host's stack so far.
@@ -109,6 +109,7 @@ impl Rules {
         if config != self.config {
             (self.config, self.planners) = (config, None);
         }
+        let fresh = self.planners.is_none();
         let (mut planners, scope) = match self.planners.take() {
             // Where this node is decides what it prefers.
             Some(planners) if concerns_nodes(scope) => (planners, Scope::All),
@@ -131,6 +132,13 @@ impl Rules {
         }
         if let Some(error) = failed {
             return Err(error);
+        }
+        if fresh && self.mode == ProxyMode::Iptables {
+            // Not before the rule that guards loopback.
+            match self.services.rules.localhost_node_ports {
+                true => localnet::allow(&self.state_dir)?,
+                false => localnet::put_back(&self.state_dir)?,
+            }
         }
         // Only now: what failed before is planned from what the kernel really has.
         self.planners = Some(planners);

@@ -86,6 +86,12 @@ fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
         let lost = lab.lost_requests() - lost;
         assert!(lost <= VIPS.len() as u64, "{change}: {lost} times somebody had to ask again");
         assert_eq!(lab.a.metrics("/proxyMode").1, mode.as_str());
+        let localnet = lab.parameter("ipv4/conf/all/route_localnet");
+        assert_eq!(
+            localnet == "1",
+            mode == ProxyMode::Iptables,
+            "{change}: it opens loopback to clients outside"
+        );
         let mut found = Traces::of(&lab.topology.a.netns, &lab.a.config.bpffs_dir);
         assert_eq!(found.kinds(), kinds(mode), "{change}: {found:?}");
         // Those that the programs carried may be known to conntrack by a half; the rule comes two minutes later.
@@ -169,6 +175,12 @@ impl Lab {
         eventually("the mode takes over", || {
             (fs::read_to_string(&modes).ok()? == format!("{mode}\n")).then_some(())
         });
+    }
+
+    fn parameter(&self, name: &str) -> String {
+        let path = format!("/proc/sys/net/{name}");
+        let value = self.topology.a.netns.run(|| fs::read_to_string(&path));
+        value.expect("every namespace has it").trim().to_owned()
     }
 
     fn steady_clients(&self) -> Vec<Steady> {

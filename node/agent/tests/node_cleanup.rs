@@ -32,6 +32,11 @@ impl Node {
         assert!(!self.state.path().join(MODES_FILE).exists());
     }
 
+    fn set(&self, parameter: &str, value: &str) {
+        let path = format!("/proc/sys/net/{parameter}");
+        self.netns.run(|| fs::write(&path, value)).expect("every namespace has it");
+    }
+
     fn parameter(&self, name: &str) -> String {
         let path = format!("/proc/sys/net/{name}");
         self.netns.run(|| fs::read_to_string(&path)).expect("every namespace has it").trim().to_owned()
@@ -48,4 +53,19 @@ fn the_interface_of_ipvs_goes_also_where_the_kernel_has_no_ipvs_and_no_parameter
     let links = node.netns.ip(&["-brief", "link"]);
     assert!(!links.contains("kube-ipvs0"), "{links}");
     assert_eq!(node.parameter("ipv4/ip_forward"), "0");
+}
+
+#[test]
+fn loopback_is_closed_again_if_the_agent_has_opened_it() {
+    const PARAMETER: &str = "ipv4/conf/all/route_localnet";
+    let opened: &[_] = &[(MODES_FILE, "iptables\n"), ("route-localnet", "0\n")];
+    for (files, after) in [(opened, "0"), (&opened[..1], "1")] {
+        let node = Node::new(files);
+        node.set(PARAMETER, "1");
+        node.clean_up();
+        assert_eq!(node.parameter(PARAMETER), after);
+        node.set(PARAMETER, "1");
+        node.clean_up();
+        assert_eq!(node.parameter(PARAMETER), "1", "it is set by somebody else now");
+    }
 }

@@ -20,16 +20,19 @@ use fairlead_plan::{
     ipvs,
 };
 
-use super::notes;
+use super::{localnet, notes};
 use crate::{AgentError, agent::lock, network::Network};
 
 /// In an agent's state directory: the modes that its node has used, a line each.
 pub const MODES_FILE: &str = "proxy-modes";
 
+/// All files there that say what modes have left.
+pub const LEFTOVER_FILES: &[&str] = &[MODES_FILE, localnet::FILE];
+
 /// The modes that may have left something in the kernel.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
-    path: PathBuf,
+    state_dir: PathBuf,
     bpffs_dir: PathBuf,
     mode: ProxyMode,
     others: BTreeSet<ProxyMode>,
@@ -41,12 +44,13 @@ impl Leftovers {
     /// # Errors
     /// The file cannot be read or written.
     pub(crate) fn open(state_dir: &Path, bpffs_dir: &Path, mode: ProxyMode) -> Result<Self, AgentError> {
-        let path = state_dir.join(MODES_FILE);
         // Before there was the file there was this mode only.
         let unwritten = || is_pinned(bpffs_dir).then_some(ProxyMode::Ebpf).into_iter().collect();
-        let mut others: BTreeSet<ProxyMode> = notes::read(&path)?.unwrap_or_else(unwritten);
+        let known = notes::read(&state_dir.join(MODES_FILE))?;
+        let mut others: BTreeSet<ProxyMode> = known.unwrap_or_else(unwritten);
         others.remove(&mode);
-        let leftovers = Self { path, bpffs_dir: bpffs_dir.to_owned(), mode, others };
+        let (state_dir, bpffs_dir) = (state_dir.to_owned(), bpffs_dir.to_owned());
+        let leftovers = Self { state_dir, bpffs_dir, mode, others };
         leftovers.write()?;
         Ok(leftovers)
     }
@@ -78,7 +82,7 @@ impl Leftovers {
     pub(crate) async fn take_over(&mut self, network: &Network) -> Result<(), AgentError> {
         for mode in self.others.clone() {
             tracing::info!(%mode, "removing what another proxy mode left");
-            remove(mode, Some(self.mode), &self.bpffs_dir).await?;
+            remove(mode, Some(self.mode), &self.state_dir, &self.bpffs_dir).await?;
             self.others.remove(&mode);
             self.write()?;
         }
@@ -89,7 +93,7 @@ impl Leftovers {
     }
 
     fn write(&self) -> Result<(), AgentError> {
-        Ok(notes::write(&self.path, self.others.iter().chain([&self.mode]))?)
+        Ok(notes::write(&self.state_dir.join(MODES_FILE), self.others.iter().chain([&self.mode]))?)
     }
 }
 
@@ -97,6 +101,7 @@ impl Leftovers {
 pub(crate) async fn remove(
     mode: ProxyMode,
     kept: Option<ProxyMode>,
+    state_dir: &Path,
     bpffs_dir: &Path,
 ) -> Result<(), KernelError> {
     let kept_jumps = match kept {
@@ -118,6 +123,8 @@ pub(crate) async fn remove(
             retire_masquerade(bpffs_dir).await?;
         }
         ProxyMode::Iptables => {
+            // Before the rule goes that guards loopback.
+            localnet::put_back(state_dir)?;
             for family in Family::ALL {
                 let ours = |table: Table, chain: &str| {
                     iptables::saved::is_ours(table, chain) && !is_kept(table, chain)
@@ -159,7 +166,7 @@ pub async fn clean_up(state_dir: &Path, bpffs_dir: &Path) -> Result<Vec<ProxyMod
         fairlead_kernel::require_no_kube_proxy()?;
     }
     for mode in &modes {
-        remove(*mode, None, bpffs_dir).await?;
+        remove(*mode, None, state_dir, bpffs_dir).await?;
     }
     notes::forget(&path)?;
     Ok(modes.into_iter().collect())

@@ -20,6 +20,16 @@ pub fn set(name: &str, value: &str) -> Result<bool, KernelError> {
     }
 }
 
+/// What `/proc/sys/net/<name>` holds.
+///
+/// # Errors
+/// It cannot be read.
+pub fn get(name: &str) -> Result<String, KernelError> {
+    let path = Path::new("/proc/sys/net").join(name);
+    let value = fs::read_to_string(&path).map_err(KernelError::file("reading", path))?;
+    Ok(value.trim().to_owned())
+}
+
 /// Sets all of these; says which of them did not hold.
 fn set_all<N: AsRef<str>>(
     values: impl IntoIterator<Item = (N, &'static str)>,
@@ -43,8 +53,7 @@ pub fn make_router(uplink: Option<&str>, pods_are_ours: bool) -> Result<Vec<Stri
         // Forwarding makes an interface ignore router advertisements unless it is told otherwise (2), and a host that
         // lives by them would lose its default route.
         let accept_ra = format!("ipv6/conf/{uplink}/accept_ra");
-        let value = fs::read_to_string(Path::new("/proc/sys/net").join(&accept_ra));
-        if value.is_ok_and(|value| value.trim() == "1") {
+        if get(&accept_ra).is_ok_and(|value| value == "1") {
             set(&accept_ra, "2")?;
         }
     }
@@ -72,9 +81,7 @@ pub fn make_overlay(interface: &str) -> Result<Vec<String>, KernelError> {
 /// # Errors
 /// The parameter cannot be read or set.
 pub fn reserve_ports(ranges: &[&RangeInclusive<u16>]) -> Result<bool, KernelError> {
-    let path = Path::new("/proc/sys/net").join(RESERVED_PORTS);
-    let current = fs::read_to_string(&path).map_err(KernelError::file("reading", path))?;
-    set(RESERVED_PORTS, &with_ranges(current.trim(), ranges))
+    set(RESERVED_PORTS, &with_ranges(&get(RESERVED_PORTS)?, ranges))
 }
 
 /// The parameter that says which ports those are.
