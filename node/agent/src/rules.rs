@@ -77,8 +77,6 @@ impl Rules {
         }
         // Flows of UDP services must be cleaned from the first change on.
         drop(conntrack::udp_ways(Family::V4).await?);
-        fairlead_kernel::net::sysctl::set("ipv4/ip_forward", "1")?;
-        fairlead_kernel::net::sysctl::set("ipv6/conf/all/forwarding", "1")?;
         let (node, services, state_dir) = (node.to_owned(), services.clone(), state_dir.to_owned());
         let (config, problems) = (classic::Config::default(), classic::Problems::default());
         let lenience = Lenience::default();

@@ -21,12 +21,14 @@ use fairlead_testkit::{
     echo::{ask, connect, serve},
     eventually,
     netns::run_in,
+    topology::UPLINK,
 };
 
 use crate::{
     cluster::{VIP4, VIP6, endpoints, node, pod, service},
     feed::Feed,
     ipvs::possible,
+    router::advertise,
     running::RunningAgent,
     traces::{Traces, kinds},
 };
@@ -38,6 +40,8 @@ mod cluster;
 mod feed;
 #[path = "node_agent/ipvs.rs"]
 mod ipvs;
+#[path = "node_agent_modes/router.rs"]
+mod router;
 #[path = "node_agent/running.rs"]
 #[expect(dead_code, reason = "the other test of the agent uses more of it")]
 mod running;
@@ -101,6 +105,31 @@ fn a_live_node_changes_its_mode_without_refusing_anybody_and_leaves_no_trace() {
         let first = seen.entry(mode).or_insert_with(|| found.clone());
         assert!(found == *first, "{change}: {:?}", found.difference(first));
         lab.both_endpoints_answer();
+    }
+}
+
+#[test]
+fn a_default_route_that_a_router_has_advertised_stays_when_a_node_begins_in_any_mode() {
+    if object_is_missing() {
+        return;
+    }
+    let mut lab = Lab::new(|_| {});
+    let route = ["-6", "route", "show", "default"];
+    for mode in possible(&MODES[..4]) {
+        // As a host is that forwards nothing yet, and nobody is there to mend it.
+        lab.a.kill();
+        lab.set("ipv6/conf/all/forwarding", "0");
+        lab.set(&format!("ipv6/conf/{UPLINK}/accept_ra"), "1");
+        let node = &lab.topology.a.netns;
+        node.ip(&["-6", "route", "flush", "default"]);
+        eventually("a default route", || {
+            advertise(&lab.topology.b.netns);
+            node.ip(&route).contains("proto ra").then_some(())
+        });
+        lab.change_to(mode);
+        assert_eq!(lab.parameter("ipv6/conf/all/forwarding"), "1", "{mode}");
+        let found = lab.topology.a.netns.ip(&route);
+        assert!(found.contains("proto ra"), "{mode}: {found}");
     }
 }
 
@@ -175,6 +204,11 @@ impl Lab {
         eventually("the mode takes over", || {
             (fs::read_to_string(&modes).ok()? == format!("{mode}\n")).then_some(())
         });
+    }
+
+    fn set(&self, parameter: &str, value: &str) {
+        let path = format!("/proc/sys/net/{parameter}");
+        self.topology.a.netns.run(|| fs::write(&path, value)).expect("every namespace has it");
     }
 
     fn parameter(&self, name: &str) -> String {

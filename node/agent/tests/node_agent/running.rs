@@ -88,7 +88,7 @@ impl RunningAgent {
         self.launch();
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let runtime = std::mem::replace(&mut self.runtime, runtime_in(&self.netns));
         // With the runtime all tasks go, and with them all sockets and locks.
         runtime.shutdown_timeout(SHUTDOWN);
