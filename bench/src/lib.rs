@@ -10,6 +10,7 @@ pub mod dns;
 pub mod feed;
 pub mod image;
 pub mod kubectl;
+mod modes;
 pub mod programming;
 pub mod proxy;
 pub mod report;

@@ -8,40 +8,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fairlead_testkit::TwoNodes;
 use serde::Serialize;
 use serde_json::Value;
 
 use self::synthetic::{Family, Synthetic};
-use crate::{cluster, feed::ScriptedFeed, proxy::Proxy, screen::Step};
+use crate::{
+    cluster,
+    feed::ScriptedFeed,
+    modes::{MODES, chosen},
+    proxy::Proxy,
+    screen::Step,
+};
 
 mod synthetic;
 
-/// A way to program services.
-#[derive(Clone, Copy)]
-struct Mode {
-    /// As `fairlead proxy` is told.
-    name: &'static str,
-    /// Services, endpoints of each, and how many small changes are measured.
-    sizes: &'static [(u32, u32, u32)],
-    /// What the machine must have; without it the mode is left out, and that is said.
-    needs: Option<&'static str>,
-}
+/// Services, endpoints of each, and how many small changes are measured.
+type Size = (u32, u32, u32);
 
-/// Every mode. What is programmed with maps is also measured with a cluster that is larger than they are; a change of many
-/// rules takes seconds, so fewer are made.
-const MODES: &[Mode] = &[
-    Mode {
-        name: "ebpf",
-        sizes: &[(100, 10, 1_000), (1_000, 10, 1_000), (10_000, 10, 1_000), (20_000, 50, 0)],
-        needs: None,
-    },
-    Mode { name: "nftables", sizes: RULES, needs: None },
-    Mode { name: "iptables", sizes: RULES, needs: None },
-    Mode { name: "ipvs", sizes: RULES, needs: Some("/proc/net/ip_vs") },
-];
-const RULES: &[(u32, u32, u32)] = &[(100, 10, 50), (1_000, 10, 50), (10_000, 10, 10)];
+/// What is programmed with maps is also measured with a cluster that is larger than they are; a change of many rules takes
+/// seconds, so fewer are made.
+const MAPS: &[Size] = &[(100, 10, 1_000), (1_000, 10, 1_000), (10_000, 10, 1_000), (20_000, 50, 0)];
+const RULES: &[Size] = &[(100, 10, 50), (1_000, 10, 50), (10_000, 10, 10)];
 
 /// One measured number.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -78,29 +67,33 @@ pub struct ProgrammingArgs {
     services_max: u32,
 }
 
-/// Measures every mode, family and size, and prints a table.
-pub fn run(args: &ProgrammingArgs) -> Result<()> {
-    let binary = cluster::binary()?;
-    let mut rows = Vec::new();
-    for mode in
-        MODES.iter().filter(|mode| args.mode.is_empty() || args.mode.iter().any(|name| name == mode.name))
-    {
-        if let Some(needed) = mode.needs.filter(|needed| !Path::new(needed).exists()) {
-            println!("{} is left out: this kernel has no {needed}", mode.name);
-            continue;
-        }
-        for family in [Family::Ipv4, Family::Ipv6] {
-            for (services, endpoints, changes) in mode.sizes.iter().filter(|size| size.0 <= args.services_max)
-            {
-                let title =
-                    format!("{}, {}: {services} services × {endpoints} endpoints", mode.name, family.name());
-                let step = Step::begin(title);
-                let run =
-                    Run { binary: &binary, mode: *mode, family, services: *services, endpoints: *endpoints };
-                rows.extend(run.measure(*changes, &step)?);
-                step.done();
+impl ProgrammingArgs {
+    /// What is measured, in that order.
+    fn plan(&self) -> Result<Vec<(&'static str, Family, Size)>> {
+        let mut plan = Vec::new();
+        for mode in chosen(MODES, &self.mode)? {
+            let sizes = if mode == "ebpf" { MAPS } else { RULES };
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let small = sizes.iter().filter(|size| size.0 <= self.services_max);
+                plan.extend(small.map(|size| (mode, family, *size)));
             }
         }
+        ensure!(!plan.is_empty(), "nothing has at most {} services: see --services-max", self.services_max);
+        Ok(plan)
+    }
+}
+
+/// Measures every mode, family and size, and prints a table.
+pub fn run(args: &ProgrammingArgs) -> Result<()> {
+    let plan = args.plan()?;
+    let binary = cluster::binary()?;
+    let mut rows = Vec::new();
+    for (mode, family, (services, endpoints, changes)) in plan {
+        let step =
+            Step::begin(format!("{mode}, {}: {services} services × {endpoints} endpoints", family.name()));
+        let run = Run { binary: &binary, mode, family, services, endpoints };
+        rows.extend(run.measure(changes, &step)?);
+        step.done();
     }
     print(&rows);
     if let Some(path) = &args.json {
@@ -144,7 +137,7 @@ fn number(value: f64) -> String {
 
 struct Run<'a> {
     binary: &'a Path,
-    mode: Mode,
+    mode: &'static str,
     family: Family,
     services: u32,
     endpoints: u32,
@@ -156,7 +149,7 @@ impl Run<'_> {
         let topology = TwoNodes::new();
         let mut cluster = Synthetic::new(self.family, self.services, self.endpoints, &topology.a.addresses);
         let feed = ScriptedFeed::start(&directory.path().join("feed.sock"), cluster.snapshot())?;
-        let more = ["--proxy-mode", self.mode.name];
+        let more = ["--proxy-mode", self.mode];
         let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, &more, directory.path())?;
         step.note("cold load");
         let status = agent.until_applied(1)?;
@@ -184,7 +177,7 @@ impl Run<'_> {
     }
 
     fn row(&self, op: &'static str, value: f64, unit: &'static str) -> Row {
-        let (mode, family) = (self.mode.name, self.family.name());
+        let (mode, family) = (self.mode, self.family.name());
         let (services, endpoints) = (self.services, self.endpoints);
         Row { bench: "programming", mode, family, services, endpoints, op, value, unit }
     }
@@ -203,7 +196,18 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::quantile;
+    use super::{ProgrammingArgs, quantile};
+
+    #[test]
+    fn what_is_asked_for_is_measured_or_it_is_said_why_nothing_is() {
+        let plan = |mode: &str, services_max| {
+            let args = ProgrammingArgs { json: None, mode: vec![mode.into()], services_max };
+            args.plan().map(|plan| plan.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(plan("ebpf", 1_000), Ok(4));
+        assert!(plan("ebfp", 1_000).is_err_and(|error| error.contains("\"ebfp\" is no mode")));
+        assert!(plan("ebpf", 50).is_err_and(|error| error.contains("--services-max")));
+    }
 
     #[test]
     fn a_quantile_is_a_measured_value() {

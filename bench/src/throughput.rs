@@ -18,21 +18,16 @@ use self::{
     place::{NONE, Path, Place},
     summary::{Key, Line, Row, Samples, lines},
 };
-use crate::screen::Step;
+use crate::{
+    modes::{MODES, chosen},
+    screen::Step,
+};
 
 mod op;
 mod place;
 pub mod server;
 mod summary;
 
-/// The modes in their order, and what the machine must have for one; without it the mode is left out, and that is said.
-const MODES: &[(&str, Option<&str>)] = &[
-    (NONE, None),
-    ("ebpf", None),
-    ("nftables", None),
-    ("iptables", None),
-    ("ipvs", Some("/proc/net/ip_vs")),
-];
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
 /// Set when the run is to end early, with everything removed.
@@ -68,21 +63,14 @@ impl ThroughputArgs {
         Duration::from_millis(if self.quick { 300 } else { 1_000 })
     }
 
+    /// Each with its place among them; `none` is the first.
     fn modes(&self) -> Result<Vec<(usize, &'static str)>> {
-        for name in &self.mode {
-            let known = MODES.iter().map(|row| row.0).collect::<Vec<_>>().join(", ");
-            ensure!(MODES.iter().any(|row| row.0 == name), "{name:?} is no mode; there are {known}");
+        let mut wanted = self.mode.clone();
+        if !wanted.is_empty() {
+            wanted.push(NONE.to_owned());
         }
-        let wanted =
-            |name: &str| name == NONE || self.mode.is_empty() || self.mode.iter().any(|mode| mode == name);
-        let mut modes = Vec::new();
-        for (index, (name, needs)) in MODES.iter().enumerate().filter(|(_, row)| wanted(row.0)) {
-            match needs.filter(|needed| !std::path::Path::new(needed).exists()) {
-                Some(needed) => println!("{name} is left out: this kernel has no {needed}"),
-                None => modes.push((index, *name)),
-            }
-        }
-        Ok(modes)
+        let modes = chosen(&[&[(NONE, None)], MODES].concat(), &wanted)?;
+        Ok(modes.into_iter().enumerate().collect())
     }
 }
 

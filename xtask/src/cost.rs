@@ -80,7 +80,7 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
     let started = Instant::now();
     let machines = machines(&kernel, &profile.fairlead_bench(), &steps(args), seeds)?;
     println!("{} measured in {:.0} s", style("✓").green(), started.elapsed().as_secs_f32());
-    let first = machines.first().context("no machine")?;
+    let first = reported(&machines)?;
     print_table(first);
     if let Some(file) = &args.json {
         let rows = Value::Array(first.iter().map(|(_, row)| row.clone()).collect());
@@ -89,6 +89,11 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
         println!("wrote {}", file.display());
     }
     machines.get(1).map_or(Ok(()), |second| agree(first, second))
+}
+
+/// The rows of which the table is: those of the first machine.
+fn reported(machines: &[Rows]) -> Result<&Rows> {
+    machines.first().filter(|rows| !rows.is_empty()).context("nothing was measured")
 }
 
 fn steps(args: &CostArgs) -> Vec<Step> {
@@ -243,6 +248,12 @@ mod tests {
             "mode": "ebpf", "path": "socket", "services": 1, "family": "ipv4", "op": op, "value": value,
         });
         (key(&row).expect("every field"), row)
+    }
+
+    #[test]
+    fn one_machine_that_measures_nothing_is_no_success() {
+        assert!(reported(&[vec![row("connect", 100.0)]]).is_ok_and(|rows| rows.len() == 1));
+        assert_eq!(reported(&[Vec::new()]).expect_err("no rows").to_string(), "nothing was measured");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{
     running::{Running, ServerProcess},
     traffic::{OWN_PORT, Op, SERVER_PORT, SERVICE_PORT, serve},
 };
+use crate::modes::check_names;
 
 /// What to measure.
 #[derive(Clone, Debug, Args)]
@@ -47,6 +48,7 @@ const AN_HOUR_MS: &str = "3600000";
 
 /// Measures everything and prints a row of JSON for each number.
 pub fn run(args: &GuestArgs) -> Result<()> {
+    check_names(CASES.iter().map(|case| case.mode), &args.mode)?;
     let named = |case: &Case| args.mode.is_empty() || args.mode.iter().any(|mode| mode == case.mode);
     let wanted = CASES.iter().filter(|case| named(case));
     let cases: Vec<Case> =
