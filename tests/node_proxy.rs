@@ -58,6 +58,13 @@ impl Machine {
         Path::new("/sys/fs/bpf").join(&self.id)
     }
 
+    /// Removes what a proxy left in the kernel, as [`Self::proxy_with`] started it.
+    fn clean_up(&self) -> Output {
+        let mut command = self.fairlead(&["proxy", "--cleanup", "--node", "a", "--state-dir"]);
+        command.arg(self.path("state")).arg("--bpffs").arg(self.bpffs());
+        self.topology.a.netns.run(|| command.output()).unwrap()
+    }
+
     fn fairlead(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fairlead"));
         command.args(arguments).stdin(Stdio::null());
@@ -150,8 +157,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let bpffs = self.bpffs();
-        let _ = self.fairlead(&["proxy", "--cleanup", "--bpffs"]).arg(bpffs).output();
+        let _ = self.clean_up();
         let _ = fs::remove_dir(mount_point().join(&self.id));
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
@@ -292,8 +298,9 @@ fn a_node_with_nothing_but_the_proxy_reaches_services() {
 
     proxy.0.kill().unwrap();
     proxy.0.wait().unwrap();
-    let removed = machine.says(&["proxy", "--cleanup", "--bpffs", &machine.bpffs().display().to_string()]);
-    assert!(removed.contains("removed") && !machine.bpffs().exists(), "{removed}");
+    let removed = machine.clean_up();
+    let said = String::from_utf8_lossy(&removed.stdout);
+    assert!(said.contains("removed") && !machine.bpffs().exists(), "{removed:?}");
     // The kernel lets go of an unpinned link on its own time.
     eventually("nothing translates any more", || {
         (!machine.answers().contains(&Err(ErrorKind::ConnectionRefused))).then_some(())

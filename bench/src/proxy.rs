@@ -1,6 +1,7 @@
 //! `fairlead proxy` in the namespace of a node, fed by us.
 
 use std::{
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use fairlead_testkit::{Node, topology::UPLINK};
+use fairlead_testkit::{Node, netns::run_in, topology::UPLINK};
 use serde_json::Value;
 
 /// How long an update may take before we give up: many rules take minutes.
@@ -18,12 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// Time in which a process that is about to give memory back does it.
 const REST: Duration = Duration::from_millis(500);
 
-/// The process. It ends and leaves nothing when this is dropped.
+/// The process. It ends and leaves nothing when this is dropped, which must be before its node is.
 pub struct Proxy {
     binary: PathBuf,
-    /// Everything after the program's name.
+    /// Whose it is and where its things are: what it is started with, and what is cleaned up.
+    place: Vec<String>,
+    /// Everything else that it is started with.
     arguments: Vec<String>,
-    netns: String,
+    netns: PathBuf,
     child: Child,
     /// With its sockets and its log; the feed's socket is beside it.
     directory: PathBuf,
@@ -41,24 +44,26 @@ impl Proxy {
         let bpffs = Path::new("/sys/fs/bpf").join(&id);
         let own = directory.join(name);
         fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
-        let mut arguments: Vec<String> = ["proxy", "--node", name, "--uplink", UPLINK, "--cgroup", &id]
-            .into_iter()
-            .chain(["--health-listen", "127.0.0.1:10256"])
-            .chain(more.iter().copied())
-            .map(str::to_owned)
-            .collect();
-        let mut option = |name: &str, value: &dyn std::fmt::Display| {
-            arguments.extend([name.to_owned(), value.to_string()]);
-        };
-        option("--bpffs", &bpffs.display());
-        option("--run-dir", &own.display());
-        option("--state-dir", &own.join("state").display());
-        option("--feed-socket", &directory.join("feed.sock").display());
-        node.addresses.iter().for_each(|address| option("--node-ip", address));
-        let netns = node.netns.name().to_owned();
-        let child = spawn(binary, &arguments, &netns, &own)?;
+        let option = |name: &str, value: &dyn Display| [name.to_owned(), value.to_string()];
+        let place = [
+            option("proxy", &format!("--node={name}")),
+            option("--bpffs", &bpffs.display()),
+            option("--state-dir", &own.join("state").display()),
+        ];
+        let mut arguments = vec![
+            option("--uplink", &UPLINK),
+            option("--cgroup", &id),
+            option("--health-listen", &"127.0.0.1:10256"),
+            option("--run-dir", &own.display()),
+            option("--feed-socket", &directory.join("feed.sock").display()),
+        ]
+        .concat();
+        arguments.extend(node.addresses.iter().flat_map(|address| option("--node-ip", address)));
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        let (place, netns) = (place.concat(), node.netns.path());
+        let child = spawn(binary, &[&place[..], &arguments].concat(), &netns, &own)?;
         let cgroup = fairlead_testkit::cgroup::mount_point().join(&id);
-        Ok(Self { binary: binary.to_owned(), arguments, netns, child, directory: own, bpffs, cgroup })
+        Ok(Self { binary: binary.to_owned(), place, arguments, netns, child, directory: own, bpffs, cgroup })
     }
 
     /// Ends it without giving it a chance to do anything (SIGKILL), and starts it anew.
@@ -68,7 +73,8 @@ impl Proxy {
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.child.kill().context("it has ended by itself")?;
         self.child.wait()?;
-        self.child = spawn(&self.binary, &self.arguments, &self.netns, &self.directory)?;
+        let arguments = [&self.place[..], &self.arguments].concat();
+        self.child = spawn(&self.binary, &arguments, &self.netns, &self.directory)?;
         Ok(())
     }
 
@@ -171,17 +177,22 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Without its place this would be about the machine, which may have a proxy as well.
         let mut command = Command::new(&self.binary);
-        let _ = command.args(["proxy", "--cleanup", "--bpffs"]).arg(&self.bpffs).output();
+        command.args(&self.place).arg("--cleanup");
+        match run_in(&self.netns, || command.output()) {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => eprintln!("{}", String::from_utf8_lossy(&output.stderr).trim()),
+            Err(error) => eprintln!("cannot start `fairlead proxy --cleanup`: {error}"),
+        }
         let _ = fs::remove_dir(&self.cgroup);
     }
 }
 
-fn spawn(binary: &Path, arguments: &[String], netns: &str, directory: &Path) -> Result<Child> {
+fn spawn(binary: &Path, arguments: &[String], netns: &Path, directory: &Path) -> Result<Child> {
     let log = fs::File::options().append(true).create(true).open(directory.join("log"));
     let log = log.with_context(|| format!("cannot make the log in {}", directory.display()))?;
     let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let path = Path::new(fairlead_testkit::netns::NETNS_DIR).join(netns);
-    fairlead_testkit::netns::run_in(&path, || command.spawn()).context("cannot start `fairlead proxy`")
+    run_in(netns, || command.spawn()).context("cannot start `fairlead proxy`")
 }
