@@ -17,4 +17,5 @@ pub mod report;
 pub mod scenario;
 pub mod screen;
 pub mod smoke;
+pub mod stop;
 pub mod throughput;

@@ -17,10 +17,13 @@ use fairlead_bench::{
     report::{self, ReportArgs},
     scenario,
     screen::aside,
-    smoke,
+    smoke, stop,
     throughput::{self, ThroughputArgs},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 
 /// The demo and the benchmarks of Fairlead.
 #[derive(Parser)]
@@ -94,8 +97,8 @@ async fn main() -> ExitCode {
         Command::Demo { keep } => demo(keep).await,
         Command::Api { quick, json } => measure_api(quick, json).await,
         Command::Smoke { json } => measure(json).await,
-        Command::Programming(args) => tokio::task::block_in_place(|| programming::run(&args)),
-        Command::Throughput(args) => measure_throughput(args).await,
+        Command::Programming(args) => until_stopped(|| programming::run(&args)),
+        Command::Throughput(args) => until_stopped(|| throughput::run(&args)),
         Command::Report(args) => report::run(&args),
         Command::Dns { json } => measure_dns(json).await,
         Command::CostGuest(args) => tokio::task::block_in_place(|| cost::guest::run(&args)),
@@ -125,12 +128,10 @@ fn spec(name: &str) -> ClusterSpec {
 }
 
 async fn demo(keep: bool) -> Result<()> {
+    let mut interruption = Interruption::watch();
     let cluster = Cluster::up(spec("demo"), true).await?;
     println!();
-    let outcome = tokio::select! {
-        outcome = scenario::run(&cluster) => outcome,
-        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let outcome = interruption.or(scenario::run(&cluster)).await;
     println!();
     if keep {
         println!("The cluster is running:\n\n    export KUBECONFIG={}\n", cluster.kubeconfig().display());
@@ -162,6 +163,24 @@ fn save_logs(cluster: &Cluster) -> Result<PathBuf> {
     Ok(to)
 }
 
+/// A SIGINT or SIGTERM from now on.
+struct Interruption(JoinHandle<()>);
+
+impl Interruption {
+    fn watch() -> Self {
+        Self(tokio::spawn(interrupted()))
+    }
+
+    /// What comes of it, or the error that it was interrupted, perhaps before it began.
+    async fn or<T>(&mut self, act: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            _ = &mut self.0 => anyhow::bail!("interrupted"),
+            outcome = act => outcome,
+        }
+    }
+}
+
 async fn interrupted() {
     let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
     tokio::select! {
@@ -171,10 +190,7 @@ async fn interrupted() {
 }
 
 async fn measure_api(quick: bool, json: Option<PathBuf>) -> Result<()> {
-    let report = tokio::select! {
-        report = api::run(quick) => report?,
-        () = interrupted() => anyhow::bail!("interrupted"),
-    };
+    let report = Interruption::watch().or(api::run(quick)).await?;
     report.print();
     json.map_or(Ok(()), |file| write(&report, &file))
 }
@@ -185,21 +201,23 @@ fn write(measured: &impl serde::Serialize, file: &Path) -> Result<()> {
 }
 
 async fn measure(json: Option<PathBuf>) -> Result<()> {
+    let mut interruption = Interruption::watch();
+    // To its end in any case: then it is known what there is.
     let cluster = Cluster::up(spec("smoke"), false).await?;
-    let outcome = smoke::run(&cluster).await;
+    let outcome = interruption.or(smoke::run(&cluster)).await;
     cluster.down().await?;
     let smoke = outcome?;
     smoke.print();
     json.map_or(Ok(()), |file| write(&smoke, &file))
 }
 
-/// An interruption ends it between two measurements, so that what it made is removed.
-async fn measure_throughput(args: ThroughputArgs) -> Result<()> {
+/// An interruption ends it where it can be ended, so that what it made is removed.
+fn until_stopped(measure: impl FnOnce() -> Result<()>) -> Result<()> {
     let watching = tokio::spawn(async {
         interrupted().await;
-        throughput::STOP.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop::stop();
     });
-    let outcome = tokio::task::block_in_place(|| throughput::run(&args));
+    let outcome = tokio::task::block_in_place(measure);
     watching.abort();
     outcome
 }
@@ -207,10 +225,7 @@ async fn measure_throughput(args: ThroughputArgs) -> Result<()> {
 async fn measure_dns(json: Option<PathBuf>) -> Result<()> {
     let folder = folder_for(&format!("bench-dns-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let outcome = tokio::select! {
-        outcome = dns::run(&folder) => outcome,
-        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let outcome = Interruption::watch().or(dns::run(&folder)).await;
     let report =
         outcome.with_context(|| format!("the benchmark failed; its logs are in {}", folder.display()))?;
     std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;

@@ -20,6 +20,7 @@ use crate::{
     modes::{MODES, chosen},
     proxy::Proxy,
     screen::Step,
+    stop,
 };
 
 mod synthetic;
@@ -84,11 +85,15 @@ impl ProgrammingArgs {
 }
 
 /// Measures every mode, family and size, and prints a table.
+///
+/// # Errors
+/// There is nothing to measure, an agent fails, or it was told to [`stop`].
 pub fn run(args: &ProgrammingArgs) -> Result<()> {
     let plan = args.plan()?;
     let binary = cluster::binary()?;
     let mut rows = Vec::new();
     for (mode, family, (services, endpoints, changes)) in plan {
+        stop::check()?;
         let step =
             Step::begin(format!("{mode}, {}: {services} services × {endpoints} endpoints", family.name()));
         let run = Run { binary: &binary, mode, family, services, endpoints };

@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -12,6 +13,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use fairlead_testkit::{Node, netns::run_in, topology::UPLINK};
 use serde_json::Value;
+
+use crate::stop;
 
 /// How long an update may take before we give up: many rules take minutes.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -50,14 +53,14 @@ impl Proxy {
             option("--bpffs", &bpffs.display()),
             option("--state-dir", &own.join("state").display()),
         ];
-        let mut arguments = vec![
+        let options = [
             option("--uplink", &UPLINK),
             option("--cgroup", &id),
             option("--health-listen", &"127.0.0.1:10256"),
             option("--run-dir", &own.display()),
             option("--feed-socket", &directory.join("feed.sock").display()),
-        ]
-        .concat();
+        ];
+        let mut arguments = options.concat();
         arguments.extend(node.addresses.iter().flat_map(|address| option("--node-ip", address)));
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         let (place, netns) = (place.concat(), node.netns.path());
@@ -91,10 +94,11 @@ impl Proxy {
     /// The status once the update with this number is applied.
     ///
     /// # Errors
-    /// It ended, or takes too long.
+    /// It ended, takes too long, or the program was told to [`stop`].
     pub fn until_applied(&self, sequence: u64) -> Result<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            stop::check()?;
             if let Ok(status) = self.status()
                 && status["sequence"].as_u64() >= Some(sequence)
             {
@@ -179,7 +183,7 @@ impl Drop for Proxy {
         let _ = self.child.wait();
         // Without its place this would be about the machine, which may have a proxy as well.
         let mut command = Command::new(&self.binary);
-        command.args(&self.place).arg("--cleanup");
+        command.args(&self.place).arg("--cleanup").process_group(0);
         match run_in(&self.netns, || command.output()) {
             Ok(output) if output.status.success() => {}
             Ok(output) => eprintln!("{}", String::from_utf8_lossy(&output.stderr).trim()),
@@ -193,6 +197,6 @@ fn spawn(binary: &Path, arguments: &[String], netns: &Path, directory: &Path) ->
     let log = fs::File::options().append(true).create(true).open(directory.join("log"));
     let log = log.with_context(|| format!("cannot make the log in {}", directory.display()))?;
     let mut command = Command::new(binary);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
     run_in(netns, || command.spawn()).context("cannot start `fairlead proxy`")
 }

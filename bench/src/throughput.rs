@@ -6,11 +6,10 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use fairlead_testkit::{InCgroup, netns::run_in};
 
 use self::{
@@ -21,6 +20,7 @@ use self::{
 use crate::{
     modes::{MODES, chosen},
     screen::Step,
+    stop,
 };
 
 mod op;
@@ -29,9 +29,6 @@ pub mod server;
 mod summary;
 
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
-
-/// Set when the run is to end early, with everything removed.
-pub static STOP: AtomicBool = AtomicBool::new(false);
 
 /// How much of it.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,7 +74,7 @@ impl ThroughputArgs {
 /// Measures every mode in turns, and prints a table.
 ///
 /// # Errors
-/// Something cannot be made or does not answer, or [`STOP`] was set.
+/// Something cannot be made or does not answer, or it was told to [`stop`].
 pub fn run(args: &ThroughputArgs) -> Result<()> {
     let modes = args.modes()?;
     let (rounds, started) = (args.rounds(), Instant::now());
@@ -117,7 +114,7 @@ fn turn(
     for (path, targets) in Path::ALL.into_iter().zip(&place.targets) {
         for (family, to) in families.iter().zip(targets) {
             for op in Op::ALL {
-                ensure!(!STOP.load(Ordering::Relaxed), "interrupted");
+                stop::check()?;
                 step.note(format!("{}, {family}, {}", path.name(), op.row().0));
                 let value = run_in(&place.client, || op.measure(*to, args.time()));
                 let value = value.with_context(|| format!("mode {}, {}", mode.1, path.name()))?;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::IpAddr,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{self, Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
@@ -15,6 +16,8 @@ use clap::Args;
 use fairlead_kernel::{NodeFootprint, remove_node};
 use fairlead_testkit::{InCgroup, netns::run_in};
 use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -27,8 +30,12 @@ use super::{
     place::Spot,
     traffic,
 };
+use crate::stop;
 
-/// A process of this program; killed when it is dropped, also when it is stopped.
+/// How often it is looked whether to go on waiting, in milliseconds.
+const STOP_LOOK: u16 = 100;
+
+/// A process of this program, which says a line at a time; killed when it is dropped, also when it is stopped.
 struct Process {
     child: Child,
     input: ChildStdin,
@@ -42,6 +49,7 @@ impl Process {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start `{}`", arguments.join(" ")))?;
         let input = child.stdin.take().expect("it is piped");
@@ -58,6 +66,7 @@ impl Process {
     }
 
     fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.until_it_says()?;
         let mut line = String::new();
         self.output.read_line(&mut line).context("cannot read what it says")?;
         if line.is_empty() {
@@ -65,6 +74,18 @@ impl Process {
             bail!("it ended before it was ready ({status})");
         }
         serde_json::from_str(&line).with_context(|| format!("it says {line}"))
+    }
+
+    /// Waits until there is something to read, or its end.
+    fn until_it_says(&self) -> Result<()> {
+        let mut said = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
+        loop {
+            stop::check()?;
+            match poll(&mut said, STOP_LOOK) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                told => return told.map(drop).context("cannot wait for what it says"),
+            }
+        }
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -82,26 +103,28 @@ impl Drop for Process {
 
 /// The agents' process. All that they made is removed when it is dropped.
 pub(crate) struct Running {
-    process: Option<Process>,
+    // In the order in which they must go.
+    process: Process,
     pub(crate) ready: Ready,
+    _made: Made,
+}
+
+/// What the agents make below a directory and under its name, from before they are started until they have ended.
+struct Made {
     directory: PathBuf,
 }
 
 impl Running {
     /// Starts the agent of node `a`, and that of `b` if clients `outside` are to reach it.
     pub(crate) fn start(case: &Case, services: u32, outside: bool, machines: &Machines) -> Result<Self> {
-        let directory = Path::new("/run").join(format!(
-            "cost-{}-{}-{}-{services}-{outside}",
-            process::id(),
-            case.mode,
-            case.path
-        ));
-        fs::create_dir_all(&directory)?;
+        let name = format!("cost-{}-{}-{}-{services}-{outside}", process::id(), case.mode, case.path);
+        let made = Made { directory: Path::new("/run").join(name) };
+        fs::create_dir_all(&made.directory)?;
         let mut arguments = vec!["cost-agent".to_owned()];
         let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
         add("--mode", case.mode.to_owned());
         add("--services", services.to_string());
-        add("--directory", directory.display().to_string());
+        add("--directory", made.directory.display().to_string());
         add("--netns", machines.a.netns.path().display().to_string());
         machines.a.addresses.iter().for_each(|address| add("--address", address.to_string()));
         machines.b.addresses.iter().for_each(|address| add("--other", address.to_string()));
@@ -110,28 +133,25 @@ impl Running {
         }
         arguments.extend(case.flags.iter().map(|flag| (*flag).to_owned()));
         let (process, ready) = Process::start(&arguments)?;
-        Ok(Self { process: Some(process), ready, directory })
+        Ok(Self { process, ready, _made: made })
     }
 
     /// Stops it, so that only the kernel is measured.
     pub(crate) fn stop(&self) -> Result<()> {
-        let Some(process) = &self.process else { return Ok(()) };
-        process.signal(Signal::SIGSTOP)?;
+        self.process.signal(Signal::SIGSTOP)?;
         settle()
     }
 
     /// Lets it go on until there are so many services, which are more than before, and stops it again.
     pub(crate) fn grow(&mut self, services: u32) -> Result<()> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        process.signal(Signal::SIGCONT)?;
-        let () = process.ask(&services.to_string())?;
+        self.process.signal(Signal::SIGCONT)?;
+        let () = self.process.ask(&services.to_string())?;
         self.stop()
     }
 }
 
-impl Drop for Running {
+impl Drop for Made {
     fn drop(&mut self) {
-        drop(self.process.take());
         for name in NODES_DIRECTORIES {
             for failure in remove_node(&footprint(name, &self.directory)) {
                 eprintln!("{failure}");

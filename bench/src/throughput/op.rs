@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket},
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -179,6 +180,7 @@ fn wrk(to: SocketAddr, time: Duration) -> Result<f64> {
         .args(["--threads", "1", "--connections", WRK_CONNECTIONS, "--duration", &time])
         .arg(format!("http://{to}/"))
         .stdin(Stdio::null())
+        .process_group(0)
         .output()
         .context("cannot start wrk: run `cargo xtask setup`")?;
     let text = String::from_utf8_lossy(&output.stdout);

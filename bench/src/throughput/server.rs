@@ -3,6 +3,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -134,6 +135,7 @@ impl Server {
             .arg("--netns")
             .arg(&spot.netns)
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .context("cannot start this program again")?;
         drop(inside);

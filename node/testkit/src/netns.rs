@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, id},
     sync::atomic::{AtomicU32, Ordering},
@@ -79,7 +80,7 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         if self.owned {
-            let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+            let _ = program("ip", &["netns", "delete", &self.name]).output();
         }
     }
 }
@@ -106,10 +107,16 @@ pub fn run_in<T: Send>(path: &Path, act: impl FnOnce() -> T + Send) -> T {
 ///
 /// # Panics
 /// It fails.
-pub fn command(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+pub fn command(name: &str, arguments: &[&str]) -> String {
+    let output = program(name, arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {stderr}", arguments.join(" "));
+    assert!(output.status.success(), "{name} {}: {stderr}", arguments.join(" "));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A program that a Ctrl-C for this process does not concern: what it makes would stay.
+fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    command.args(arguments).process_group(0);
+    command
 }
