@@ -3,7 +3,10 @@
 //! Each has a planner per address family that knows what it wrote last. When anything fails, or an audit finds that
 //! somebody took something away, the planners are dropped; the next sync observes the kernel and plans everything anew.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use fairlead_kernel::{KernelError, conntrack, iptables as kernel_iptables, ipvs as kernel_ipvs, nft};
 use fairlead_model::{Protocol, View};
@@ -133,7 +136,7 @@ impl Rules {
         }
         if fresh && self.mode == ProxyMode::Iptables {
             // Not before the rule that guards loopback.
-            match self.services.rules.localhost_node_ports {
+            match self.config.localhost_node_ports {
                 true => localnet::allow(&self.state_dir)?,
                 false => localnet::put_back(&self.state_dir)?,
             }
@@ -258,6 +261,10 @@ impl Rules {
                 classic::NodePortAddresses::Only(serving.collect())
             }
         };
+        let on_loopback = match &node_ports {
+            classic::NodePortAddresses::All => true,
+            classic::NodePortAddresses::Only(addresses) => addresses.iter().any(IpAddr::is_loopback),
+        };
         let node_addresses = match self.services.addresses.is_empty() {
             true => node.map(|node| node.addresses.clone()).unwrap_or_default(),
             false => primary(),
@@ -270,7 +277,7 @@ impl Rules {
             node_addresses,
             node_ports,
             local_addresses: local.addresses.keys().filter(|own| !own.is_loopback()).copied().collect(),
-            localhost_node_ports: rules.localhost_node_ports,
+            localhost_node_ports: rules.localhost_node_ports && on_loopback,
             service_networks: service_networks(&self.services, view).0,
             tcp_be_liberal: false,
         }
@@ -319,4 +326,40 @@ fn touches_udp(view: &View, scope: Scope<'_>) -> bool {
         view.service(name)
             .is_none_or(|service| service.ports.iter().any(|port| port.protocol == Protocol::Udp))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// `route_localnet` and the rule that guards loopback are for them alone.
+    #[test]
+    fn loopback_has_node_ports_only_where_it_is_selected() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for (node_port_addresses, loopback, asked, expected) in [
+            (NodePortAddresses::All, true, true, true),
+            (NodePortAddresses::All, true, false, false),
+            (NodePortAddresses::Primary, false, true, false),
+            (NodePortAddresses::Within(Vec::new()), true, true, true),
+        ] {
+            let mut services = ServiceConfig { node_port_addresses, ..ServiceConfig::default() };
+            services.rules.localhost_node_ports = asked;
+            let rules = Rules {
+                mode: ProxyMode::Iptables,
+                node: "n".into(),
+                services,
+                state_dir: PathBuf::new(),
+                config: classic::Config::default(),
+                lenience: Lenience::default(),
+                planners: None,
+                ipvs: None,
+                problems: classic::Problems::default(),
+            };
+            let addresses = BTreeMap::from([(address("127.0.0.1"), loopback), (address("192.0.2.1"), true)]);
+            let local = LocalNode { addresses, ..LocalNode::default() };
+            assert_eq!(rules.config(&View::default(), &local).localhost_node_ports, expected);
+        }
+    }
 }

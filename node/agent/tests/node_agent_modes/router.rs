@@ -23,8 +23,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Tells everybody on the uplink to use this node as their default router.
 pub(crate) fn advertise(router: &Netns) {
     router.run(|| {
-        let raw =
-            socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6);
+        let raw = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6);
         let raw = raw.expect("root may have one");
         // One that has come through a router does not count (section 6.1.2).
         setsockopt(&raw, Ipv6MulticastHops, &255).expect("a number of hops");
