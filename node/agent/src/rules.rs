@@ -4,6 +4,7 @@
 //! somebody took something away, the planners are dropped; the next sync observes the kernel and plans everything anew.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -18,7 +19,7 @@ use fairlead_plan::{
 
 use crate::{NodePortAddresses, ServiceConfig, cluster::Cluster, local::service_networks};
 
-use self::lenience::Lenience;
+use self::{leftovers::SERVERS_FILE, lenience::Lenience};
 
 pub(crate) mod leftovers;
 mod lenience;
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     planners: Option<[Planner; 2]>,
     /// Open in that mode only.
     ipvs: Option<kernel_ipvs::Ipvs>,
+    /// What the file says that IPVS planners made.
+    made: BTreeSet<ipvs::Server>,
     problems: classic::Problems,
 }
 
@@ -71,9 +74,12 @@ impl Rules {
             return Ok(None);
         }
         fairlead_kernel::require_no_kube_proxy()?;
-        let mut ipvs = None;
+        let (mut ipvs, mut made) = (None, BTreeSet::new());
         match mode {
-            ProxyMode::Ipvs => ipvs = Some(kernel_ipvs::Ipvs::open()?),
+            ProxyMode::Ipvs => {
+                ipvs = Some(kernel_ipvs::Ipvs::open()?);
+                made = notes::read(&state_dir.join(SERVERS_FILE))?.unwrap_or_default();
+            }
             ProxyMode::Nftables => drop(nft::observe(Family::V4).await?),
             ProxyMode::Iptables => drop(kernel_iptables::observe(Family::V4).await?),
             ProxyMode::Ebpf => {}
@@ -83,7 +89,18 @@ impl Rules {
         let (node, services, state_dir) = (node.to_owned(), services.clone(), state_dir.to_owned());
         let (config, problems) = (classic::Config::default(), classic::Problems::default());
         let lenience = Lenience::default();
-        Ok(Some(Self { mode, node, services, state_dir, config, lenience, planners: None, ipvs, problems }))
+        Ok(Some(Self {
+            mode,
+            node,
+            services,
+            state_dir,
+            config,
+            lenience,
+            planners: None,
+            ipvs,
+            made,
+            problems,
+        }))
     }
 
     /// Pods' packets have gone past the host's stack so far.
@@ -123,6 +140,9 @@ impl Rules {
             let plans = planners.each_mut().map(|planner| planner.plan(&inner.view, scope, now_ms));
             (plans, touches_udp(&inner.view, scope))
         });
+        let made: BTreeSet<_> = planners.iter().flat_map(Planner::made).collect();
+        // Before they are there and until the others are gone, so that the next life knows all, whatever happens.
+        self.note(self.made.union(&made).copied().collect())?;
         let (mut refused, mut failed) = (Vec::new(), None);
         for ((plan, planner), family) in plans.iter().zip(&mut planners).zip(Family::ALL) {
             match self.apply(family, plan, planner, now_ms).await {
@@ -134,6 +154,7 @@ impl Rules {
         if let Some(error) = failed {
             return Err(error);
         }
+        self.note(made)?;
         if fresh && self.mode == ProxyMode::Iptables {
             // Not before the rule that guards loopback.
             match self.config.localhost_node_ports {
@@ -193,7 +214,7 @@ impl Rules {
             }
             ProxyMode::Ipvs => {
                 let observed = self.ipvs()?.observe(family).await?;
-                Planner::Ipvs(ipvs::Planner::adopt(config, family, observed))
+                Planner::Ipvs(ipvs::Planner::adopt(config, family, observed, self.made.clone()))
             }
         })
     }
@@ -225,6 +246,14 @@ impl Rules {
             _ => {}
         }
         Ok(problems)
+    }
+
+    fn note(&mut self, made: BTreeSet<ipvs::Server>) -> Result<(), KernelError> {
+        if made != self.made {
+            notes::write(&self.state_dir.join(SERVERS_FILE), &made)?;
+            self.made = made;
+        }
+        Ok(())
     }
 
     async fn end_stale_flows(&self, cluster: &Cluster) -> Result<(), KernelError> {
@@ -303,6 +332,13 @@ impl Planner {
             Self::Iptables(planner) => Plan::Iptables(planner.plan(view, scope)),
             Self::Nftables(planner) => Plan::Nftables(planner.plan(view, scope, now_ms)),
             Self::Ipvs(planner) => Plan::Ipvs(planner.plan(view, scope, now_ms)),
+        }
+    }
+
+    fn made(&self) -> BTreeSet<ipvs::Server> {
+        match self {
+            Self::Iptables(_) | Self::Nftables(_) => BTreeSet::new(),
+            Self::Ipvs(planner) => planner.made(),
         }
     }
 

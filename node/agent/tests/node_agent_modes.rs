@@ -16,6 +16,7 @@ use std::{
 };
 
 use fairlead_agent::{MODES_FILE, ProxyMode};
+use fairlead_model::Change;
 use fairlead_testkit::{
     InCgroup, Netns, TwoNodes,
     echo::{ask, connect, serve},
@@ -173,7 +174,12 @@ impl Lab {
         // A kernel complains to one address six times a second, at most. Connections that have ended with a mode use that up.
         let limit = "/proc/sys/net/ipv4/icmp_ratelimit";
         topology.a.netns.run(|| fs::write(limit, "0")).expect("every namespace has it");
-        let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service()];
+        let mut service = service();
+        if let Change::PutService(service) = &mut service {
+            // Of an address that the node has anyway, and of a range that is not the default one.
+            service.ports[0].node_port = 20_080;
+        }
+        let nodes = vec![node("a", 1, &topology.a.addresses), node("b", 2, &topology.b.addresses), service];
         let mut feed = Feed::start(&topology.a, nodes);
         let a = RunningAgent::start("a", &topology.a, feed.endpoint.clone(), directory.path());
         let b = RunningAgent::start("b", &topology.b, feed.endpoint.clone(), directory.path());

@@ -151,22 +151,21 @@ fn client() -> Result<Option<Client>, KernelError> {
 }
 
 fn changing(server: &Server) -> impl FnOnce(io::Error) -> KernelError {
-    let name = format!("{} port {} {}", server.address, server.port, server.protocol.as_str());
-    KernelError::file("changing virtual server", name)
+    KernelError::file("changing virtual server", server.to_string())
 }
 
-/// Takes away the servers that are `ours` by the addresses of the interface, and then the interface, which a kernel without
-/// IPVS may have as well. Sets no parameters.
+/// Takes away the servers at addresses of the interface and those that were `made` elsewhere, and then the interface, which
+/// a kernel without IPVS may have as well. Sets no parameters.
 ///
 /// # Errors
 /// A step fails; call again.
-pub async fn remove(ours: impl Fn(&Server, &BTreeSet<IpAddr>) -> bool) -> Result<(), KernelError> {
+pub async fn remove(made: &BTreeSet<Server>) -> Result<(), KernelError> {
     if let Some(client) = client()? {
         let bound = addresses_of(INTERFACE)?;
         for (server, _) in
             client.servers().map_err(KernelError::file("listing", "virtual servers of IPVS"))?
         {
-            if ours(&server, &bound) {
+            if plan::is_ours(&server, &bound, made) {
                 client.delete_server(&server).map_err(changing(&server))?;
             }
         }
@@ -198,9 +197,4 @@ fn addresses_of(interface: &str) -> Result<BTreeSet<IpAddr>, KernelError> {
         .filter(|(name, _)| name == interface)
         .map(|row| row.1)
         .collect())
-}
-
-/// Whether a virtual server is of this mode.
-pub fn is_ours(config: &fairlead_plan::classic::Config) -> impl Fn(&Server, &BTreeSet<IpAddr>) -> bool + '_ {
-    move |server, bound| plan::is_ours(server, bound, config)
 }

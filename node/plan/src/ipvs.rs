@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
+    str::FromStr,
 };
 
 use fairlead_model::{ObjectName, Protocol, View};
@@ -37,6 +38,29 @@ pub struct Server {
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
+}
+
+/// Protocol and socket, as `TCP 192.0.2.11:30080`.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol.as_str(), SocketAddr::new(self.address, self.port))
+    }
+}
+
+/// The text is no server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoServer;
+
+impl FromStr for Server {
+    type Err = NoServer;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (protocol, socket) = text.split_once(' ').ok_or(NoServer)?;
+        let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let protocol = known.into_iter().find(|known| known.as_str() == protocol).ok_or(NoServer)?;
+        let socket: SocketAddr = socket.parse().map_err(|_| NoServer)?;
+        Ok(Self { address: socket.ip(), port: socket.port(), protocol })
+    }
 }
 
 /// How a virtual server chooses: round robin, with the client's address remembered for so many seconds; 0 is not.
@@ -111,6 +135,8 @@ pub struct Planner {
     services: BTreeMap<ObjectName, Rendered>,
     /// What the kernel has by our plans.
     held: Observed,
+    /// Servers of a former life, until the first plan.
+    made: BTreeSet<Server>,
     fresh: bool,
     /// The rules of the last plan.
     written: String,
@@ -123,14 +149,15 @@ pub struct Planner {
 const DRAIN_MS: u64 = 15 * 60 * 1_000;
 
 impl Planner {
-    /// Starts from what the kernel has.
-    pub fn adopt(config: Config, family: Family, observed: Observed) -> Self {
+    /// Starts from what the kernel has, and from what a former life said that it [made](Self::made).
+    pub fn adopt(config: Config, family: Family, observed: Observed, made: BTreeSet<Server>) -> Self {
         let services = BTreeMap::new();
         Self {
             config,
             family,
             services,
             held: observed,
+            made,
             fresh: true,
             written: String::new(),
             draining: BTreeMap::new(),
@@ -200,6 +227,16 @@ impl Planner {
         self.draining.values().min().map(|since| since.saturating_add(DRAIN_MS))
     }
 
+    /// Virtual servers of ours of which nothing in the kernel says so, because the node has their addresses anyway: node
+    /// ports, and external addresses that are the node's own.
+    pub fn made(&self) -> BTreeSet<Server> {
+        if self.fresh {
+            return self.made.clone();
+        }
+        let servers = self.held.servers.keys().copied();
+        servers.filter(|server| !self.held.bound.contains(&server.address)).collect()
+    }
+
     /// Whether the kernel has what was planned.
     pub fn is_intact(&self, observed: &Observed) -> bool {
         let servers =
@@ -265,13 +302,13 @@ impl Planner {
                 true
             });
         }
-        let (config, bound, fresh) = (&self.config, &self.held.bound, self.fresh);
+        let (made, bound, fresh) = (&self.made, &self.held.bound, self.fresh);
         self.held.servers.retain(|server, _| {
             if wanted.servers.contains_key(server) {
                 return true;
             }
             // What we did not make is not ours to take away, unless only a former life of ours can have made it.
-            if !fresh || is_ours(server, bound, config) {
+            if !fresh || is_ours(server, bound, made) {
                 plan.removals.push(Op::DeleteServer(*server));
             }
             false
@@ -280,14 +317,10 @@ impl Planner {
     }
 }
 
-/// Node ports, by the API server's default range.
-const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
-
-/// Whether a virtual server that was there before is one of this mode: its address is on our interface, or it is a
-/// node port.
-pub fn is_ours(server: &Server, bound: &BTreeSet<IpAddr>, config: &Config) -> bool {
-    bound.contains(&server.address)
-        || config.local_addresses.contains(&server.address) && NODE_PORTS.contains(&server.port)
+/// Whether a virtual server that was there before is one of this mode: its address is on our interface, or a former life
+/// has [made](Planner::made) it.
+pub fn is_ours(server: &Server, bound: &BTreeSet<IpAddr>, made: &BTreeSet<Server>) -> bool {
+    bound.contains(&server.address) || made.contains(server)
 }
 
 /// What the kernel should have.

@@ -12,7 +12,7 @@ use fairlead_kernel::{
 };
 use fairlead_plan::{
     ProxyMode,
-    classic::{Config, Family},
+    classic::Family,
     iptables::{
         self,
         fixed::{JUMPS, Jump, Table},
@@ -26,8 +26,11 @@ use crate::{AgentError, agent::lock, network::Network};
 /// In an agent's state directory: the modes that its node has used, a line each.
 pub const MODES_FILE: &str = "proxy-modes";
 
+/// Beside it: virtual servers of IPVS at addresses that the node has anyway.
+pub(super) const SERVERS_FILE: &str = "ipvs-servers";
+
 /// All files there that say what modes have left.
-pub const LEFTOVER_FILES: &[&str] = &[MODES_FILE, localnet::FILE];
+pub const LEFTOVER_FILES: &[&str] = &[MODES_FILE, localnet::FILE, SERVERS_FILE];
 
 /// The modes that may have left something in the kernel.
 #[derive(Debug)]
@@ -138,17 +141,15 @@ pub(crate) async fn remove(
             }
         }
         ProxyMode::Ipvs => {
-            let config = Config {
-                local_addresses: fairlead_kernel::net::interfaces::node_ports(ipvs::INTERFACE)?,
-                ..Config::default()
-            };
+            let servers = state_dir.join(SERVERS_FILE);
             // Servers first: packets to them then go by the rules of the mode that took over.
-            kernel_ipvs::remove(kernel_ipvs::is_ours(&config)).await?;
+            kernel_ipvs::remove(&notes::read(&servers)?.unwrap_or_default()).await?;
             for family in Family::ALL {
                 let ours =
                     |table: Table, chain: &str| ipvs::rules::is_ours(table, chain) && !is_kept(table, chain);
                 kernel_ipvs::remove_rules(family, ours, &stale(ipvs::rules::JUMPS)).await?;
             }
+            notes::forget(&servers)?;
         }
     }
     Ok(())

@@ -19,19 +19,3 @@ pub fn all() -> Result<Vec<(String, IpAddr)>, KernelError> {
     };
     Ok(interfaces.filter_map(|row| Some((row.interface_name, address(row.address.as_ref()?)?))).collect())
 }
-
-/// Addresses that can serve node ports: all but loopback, link-local ones and those of `except`.
-///
-/// # Errors
-/// The kernel cannot be asked.
-pub fn node_ports(except: &str) -> Result<Vec<IpAddr>, KernelError> {
-    let link_local = |address: &IpAddr| match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    let usable = |row: &(String, IpAddr)| row.0 != except && !row.1.is_loopback() && !link_local(&row.1);
-    let mut addresses: Vec<IpAddr> = all()?.into_iter().filter(usable).map(|row| row.1).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
-}

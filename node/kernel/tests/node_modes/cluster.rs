@@ -1,6 +1,6 @@
 //! The services of the lab, as the feed would tell of them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use fairlead_model::{
     Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Prefix, Protocol, Revision, Service,
@@ -43,9 +43,12 @@ pub(crate) fn address(kind: &str, service: u8, v4: bool) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Where node ports are; not in the API server's default range.
+pub(crate) const NODE_PORTS: RangeInclusive<u16> = 20_000..=20_099;
+
 /// Node port of a service.
 pub(crate) fn node_port(service: u8) -> u16 {
-    30_000 + u16::from(service)
+    NODE_PORTS.start() + u16::from(service)
 }
 
 /// Everything that the table of behaviours asks for.

@@ -6,6 +6,8 @@ use fairlead_kernel::{Forwarding, KernelError, ServiceOptions, ipvs};
 use fairlead_testkit::{Netns, netns::run_in};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::cluster::NODE_PORTS;
+
 /// A proxy mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
@@ -46,7 +48,8 @@ impl Mode {
             Self::EbpfMasquerade => (true, Forwarding::Masquerade),
             Self::Iptables | Self::Nftables | Self::Ipvs => return None,
         };
-        Some(ServiceOptions { sockets_of_host_only, forwarding, ..ServiceOptions::default() })
+        let node_ports = NODE_PORTS;
+        Some(ServiceOptions { sockets_of_host_only, forwarding, node_ports, ..ServiceOptions::default() })
     }
 
     /// Whether endpoints see clients' own addresses, always.

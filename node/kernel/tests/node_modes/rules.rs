@@ -69,7 +69,7 @@ impl Programmed {
                 }
                 Mode::Ipvs => {
                     let observed = self.ipvs().observe(family).await.expect("observes");
-                    Planner::Ipvs(ipvs::Planner::adopt(config, family, observed))
+                    Planner::Ipvs(ipvs::Planner::adopt(config, family, observed, BTreeSet::new()))
                 }
                 Mode::Iptables | Mode::Ebpf | Mode::EbpfLinks | Mode::EbpfMasquerade => {
                     let saved = kernel_iptables::observe(family).await.expect("observes");
@@ -145,9 +145,14 @@ impl Programmed {
     }
 
     pub(crate) fn remove(&self) {
+        let made = self.planners.iter().flat_map(|(_, planner)| match planner {
+            Planner::Ipvs(planner) => planner.made(),
+            Planner::Iptables(_) | Planner::Nftables(_) => BTreeSet::new(),
+        });
+        let made = made.collect();
         self.run(async || {
             if self.mode == Mode::Ipvs {
-                kernel_ipvs::remove(kernel_ipvs::is_ours(&self.config)).await.expect("removes");
+                kernel_ipvs::remove(&made).await.expect("removes");
             }
             for family in Family::ALL {
                 let removed = match self.mode {

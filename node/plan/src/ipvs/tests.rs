@@ -23,7 +23,7 @@ struct Host {
 
 impl Host {
     fn new(config: Config, family: Family) -> Self {
-        let planner = Planner::adopt(config, family, Observed::default());
+        let planner = Planner::adopt(config, family, Observed::default(), BTreeSet::new());
         Self { planner, tables: Tables::new(), servers: BTreeMap::new(), bound: BTreeSet::new(), now_ms: 0 }
     }
 
@@ -290,24 +290,47 @@ fn an_endpoint_that_leaves_drains_and_one_that_comes_back_does_not() {
 
 #[test]
 fn a_service_that_is_gone_leaves_nothing_and_the_servers_of_others_stay() {
-    let foreign = Server { address: address("198.18.0.9"), port: 80, protocol: Protocol::Tcp };
-    let first = host(&table::cluster());
+    // Beside others a node port that the default range does not have, and an address that the node has.
+    let mut odd = service(4);
+    (odd.ports[0].node_port, odd.external_addresses) = (20_080, vec![address(NODE_ADDRESS)]);
+    let mut view = table::cluster();
+    let revision = Revision { epoch: 1, sequence: 2 };
+    view.apply(Update { revision, snapshot: false, changes: vec![Change::PutService(odd)] });
+    let first = host(&view);
+    let made = first.planner.made();
+    let noted: Vec<String> = made.iter().map(ToString::to_string).collect();
+    assert_eq!(noted, [80, 20_080, 30_001, 30_002, 30_003].map(|port| format!("TCP {NODE_ADDRESS}:{port}")));
+
+    let foreign = ["TCP 198.18.0.9:80", "UDP 192.0.2.11:20080", "TCP 192.0.2.11:30500"];
+    let foreign = BTreeSet::from(foreign.map(|text| text.parse().expect("a server")));
     let mut observed = first.observe();
-    observed.servers.insert(foreign, (0, BTreeMap::new()));
-    let planner = Planner::adopt(config(true, false), Family::V4, observed);
-    let mut second = Host { planner, ..first };
-    second.servers.insert(foreign, (0, BTreeMap::new()));
-    second.sync(&view(Vec::new()), Scope::All);
-    assert_eq!(second.servers.keys().copied().collect::<Vec<_>>(), [foreign]);
+    observed.servers.extend(foreign.iter().map(|server| (*server, (0, BTreeMap::new()))));
+    let servers = observed.servers.clone();
+    let planner = Planner::adopt(config(true, false), Family::V4, observed, made.clone());
+    let mut second = Host { planner, servers, ..first };
+    assert_eq!(second.planner.made(), made, "until it knows better");
+    second.sync(&table::view(Vec::new()), Scope::All);
+    assert_eq!(second.servers.into_keys().collect::<BTreeSet<_>>(), foreign);
+    assert!(second.planner.made().is_empty());
     assert!(second.bound.is_empty());
     assert!(second.tables.sets.values().all(BTreeSet::is_empty));
+}
+
+#[test]
+fn a_server_is_read_as_it_is_written_and_nothing_else_is() {
+    for text in ["TCP 192.0.2.11:30080", "UDP [2001:db8::1]:53", "SCTP 192.0.2.11:9"] {
+        assert_eq!(text.parse::<Server>().expect("a server").to_string(), text);
+    }
+    for text in ["", "TCP", "tcp 192.0.2.11:80", "TCP 192.0.2.11", "TCP 192.0.2.11:80 "] {
+        assert_eq!(text.parse::<Server>(), Err(NoServer), "{text:?}");
+    }
 }
 
 #[test]
 fn a_restart_changes_nothing_and_what_somebody_took_away_is_missed() {
     let first = host(&table::cluster());
     assert!(first.planner.is_intact(&first.observe()));
-    let planner = Planner::adopt(config(true, false), Family::V4, first.observe());
+    let planner = Planner::adopt(config(true, false), Family::V4, first.observe(), first.planner.made());
     let mut second = Host { planner, ..first };
     let plan = second.sync(&table::cluster(), Scope::All);
     assert!(plan.additions.is_empty() && plan.removals.is_empty(), "{plan:?}");
@@ -346,7 +369,7 @@ fn source_ranges_stay_however_they_are_written() {
             false => format!("{member}{length}"),
         });
         observed.sets.insert(set.clone(), members_otherwise.collect());
-        let planner = Planner::adopt(config(true, false), family, observed);
+        let planner = Planner::adopt(config(true, false), family, observed, first.planner.made());
         let mut second = Host { planner, ..first };
         second.sync(&view, Scope::All);
         assert_eq!(second.tables.sets[&set], members);
