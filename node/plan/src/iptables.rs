@@ -44,8 +44,6 @@ pub struct Planner {
 pub struct Restore {
     /// The text.
     pub text: String,
-    /// Everything is rewritten.
-    pub full: bool,
     /// How many rules it has.
     pub rules: usize,
 }
@@ -190,7 +188,7 @@ pub(crate) fn restore(mut sections: [Section; 2], jumps: &[fixed::Jump], saved: 
         rules += section.rules.len();
         section.write(&mut text);
     }
-    Restore { text, full: saved.is_some(), rules }
+    Restore { text, rules }
 }
 
 /// The chains that `new` has and `old` has not, or has otherwise (all of them when `every`), with their rules; those

@@ -79,7 +79,7 @@ pub struct Observed {
     pub saved: Saved,
 }
 
-/// One change. They are applied in order, before ipsets and rules when they add and after when they take away.
+/// One change. They are applied in order: those that add after ipsets and before rules, those that take away after both.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Op {
     /// Makes a virtual server, or sets its affinity.
