@@ -143,17 +143,7 @@ impl Rules {
         let made: BTreeSet<_> = planners.iter().flat_map(Planner::made).collect();
         // Before they are there and until the others are gone, so that the next life knows all, whatever happens.
         self.note(self.made.union(&made).copied().collect())?;
-        let (mut refused, mut failed) = (Vec::new(), None);
-        for ((plan, planner), family) in plans.iter().zip(&mut planners).zip(Family::ALL) {
-            match self.apply(family, plan, planner, now_ms).await {
-                Ok(more) => refused.extend(more),
-                // The other family may do all the same.
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        let refused = self.apply_all(&plans, &mut planners, now_ms).await?;
         self.note(made)?;
         if fresh && self.mode == ProxyMode::Iptables {
             // Not before the rule that guards loopback.
@@ -217,6 +207,23 @@ impl Rules {
                 Planner::Ipvs(ipvs::Planner::adopt(config, family, observed, self.made.clone()))
             }
         })
+    }
+
+    /// Applies the plans, each whatever becomes of the other. Returns what the kernel does not take.
+    async fn apply_all(
+        &self,
+        plans: &[Plan; 2],
+        planners: &mut [Planner; 2],
+        now_ms: u64,
+    ) -> Result<Vec<Problem>, KernelError> {
+        let (mut problems, mut failed) = (Vec::new(), None);
+        for ((plan, planner), family) in plans.iter().zip(planners).zip(Family::ALL) {
+            match self.apply(family, plan, planner, now_ms).await {
+                Ok(more) => problems.extend(more),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(problems), Err)
     }
 
     /// Applies a plan and tells its planner what has not come about. Returns what the kernel does not take.
@@ -392,6 +399,7 @@ mod tests {
                 planners: None,
                 ipvs: None,
                 problems: classic::Problems::default(),
+                made: BTreeSet::new(),
             };
             let addresses = BTreeMap::from([(address("127.0.0.1"), loopback), (address("192.0.2.1"), true)]);
             let local = LocalNode { addresses, ..LocalNode::default() };

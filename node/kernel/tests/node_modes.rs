@@ -94,6 +94,28 @@ fn an_endpoint_that_leaves_takes_its_udp_flows_along() {
 }
 
 #[test]
+fn an_endpoint_that_ipvs_does_not_take_keeps_nothing_else_back() {
+    if let Some(why) = mode::ipvs_is_missing() {
+        let _told = writeln!(std::io::stderr(), "IPVS is not tried: {why}");
+        return;
+    }
+    let lab = Lab::new(Mode::Ipvs);
+    let mut changes = cluster::udp(&lab, &["near"]);
+    changes.push(cluster::everybody_of_the_link());
+    let mut programmed = Programmed::new(Mode::Ipvs, &lab);
+    programmed.sync(&view(1, &changes));
+    assert!(!programmed.refused.is_empty());
+    for refused in &programmed.refused {
+        let named = refused.starts_with("the endpoint 172.29.0.255:8080 of UDP ");
+        assert!(named && refused.contains("Invalid argument"), "{refused}");
+    }
+    assert!(programmed.is_intact());
+    for _ in 0..4 {
+        assert_eq!(lab.udp_client().ask(), Some("near".to_owned()));
+    }
+}
+
+#[test]
 fn a_pod_that_is_asked_itself_answers_for_itself() {
     for mode in Mode::all() {
         let mut lab = Lab::new(mode);

@@ -98,16 +98,13 @@ pub enum Op {
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |server: &Server| {
-            format!("{}/{}", SocketAddr::new(server.address, server.port), server.protocol.as_str())
-        };
         match self {
             Self::PutServer(server, _) | Self::DeleteServer(server) => {
-                write!(f, "the virtual server {}", name(server))
+                write!(f, "the virtual server {server}")
             }
             Self::PutEndpoint(server, target, _) | Self::DeleteEndpoint(server, target) => {
                 let endpoint = SocketAddr::new(target.address, target.port);
-                write!(f, "the endpoint {endpoint} of {}", name(server))
+                write!(f, "the endpoint {endpoint} of {server}")
             }
             Self::Bind(address) | Self::Unbind(address) => write!(f, "{address} on {INTERFACE}"),
         }

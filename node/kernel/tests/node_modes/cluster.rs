@@ -97,6 +97,21 @@ pub(crate) fn udp(lab: &Lab, endpoints: &[&str]) -> Vec<Change> {
     changes
 }
 
+/// Another endpoint of that service: where the node sends a datagram to everybody.
+pub(crate) fn everybody_of_the_link() -> Change {
+    Change::PutSlice(EndpointSlice {
+        name: ObjectName::new("demo", "everybody"),
+        service: format!("svc{OPEN}"),
+        ports: vec![EndpointPort {
+            name: port_name(Protocol::Udp).into(),
+            protocol: Protocol::Udp,
+            port: PORT,
+        }],
+        endpoints: vec![Endpoint::ready_at(IpAddr::from([172, 29, 0, 255]), "b")],
+        triggered_unix_ns: 0,
+    })
+}
+
 fn nodes(lab: &Lab) -> Vec<Change> {
     let node = |(name, addresses, networks): (&str, &[IpAddr], [(&str, u8); 2])| {
         Change::PutNode(Node {

@@ -29,6 +29,8 @@ pub(crate) struct Programmed {
     planners: Vec<(Family, Planner)>,
     /// In that mode only.
     ipvs: Option<kernel_ipvs::Ipvs>,
+    /// What the kernel has not taken of it.
+    pub(crate) refused: Vec<String>,
 }
 
 enum Planner {
@@ -52,7 +54,8 @@ impl Programmed {
         let runtime = runtime_in(&netns);
         let open = || runtime.block_on(async { kernel_ipvs::Ipvs::open().expect("the kernel has it") });
         let ipvs = (mode == Mode::Ipvs).then(|| run_in(&netns, open));
-        let mut programmed = Self { mode, netns, config, runtime, planners: Vec::new(), ipvs };
+        let mut programmed =
+            Self { mode, netns, config, runtime, planners: Vec::new(), ipvs, refused: Vec::new() };
         programmed.adopt();
         programmed
     }
@@ -81,7 +84,7 @@ impl Programmed {
     }
 
     pub(crate) fn sync(&mut self, view: &View) {
-        let Self { netns, config, runtime, planners, ipvs, .. } = self;
+        let Self { netns, config, runtime, planners, ipvs, refused, .. } = self;
         run_in(netns, || {
             runtime.block_on(async {
                 for (family, planner) in planners {
@@ -95,7 +98,13 @@ impl Programmed {
                         }
                         Planner::Ipvs(planner) => {
                             let plan = planner.plan(view, Scope::All, 0);
-                            ipvs.as_ref().expect("it is open").apply(*family, &plan).await
+                            let ipvs = ipvs.as_ref().expect("it is open");
+                            ipvs.apply(*family, &plan).await.map(|ops| {
+                                for (op, error) in ops {
+                                    planner.refused(&op);
+                                    refused.push(format!("{op}: {error}"));
+                                }
+                            })
                         }
                     };
                     applied.unwrap_or_else(|error| panic!("{error}"));
