@@ -36,6 +36,7 @@ struct Target {
 const TARGETS: &[Target] = &[
     Target { package: "fairlead-kernel", name: PROGRAMS, only: None },
     Target { package: "fairlead-agent", name: "node_agent_modes", only: Some("6.1") },
+    Target { package: "fairlead-agent", name: "node_cleanup", only: Some("6.1") },
     Target { package: "fairlead-agent", name: "node_resolver", only: Some("6.1") },
     Target { package: "fairlead-bench", name: PROXY, only: Some("6.1") },
     Target { package: "fairlead-kernel", name: "packet", only: None },
