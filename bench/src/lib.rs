@@ -3,6 +3,7 @@
 //! Everything here uses Fairlead from outside: the `fairlead` binary, kubectl, the API; [`programming`] also speaks the [`feed`].
 //! Start reading at [`scenario`].
 
+pub mod admin;
 pub mod api;
 pub mod cluster;
 pub mod cost;

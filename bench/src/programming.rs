@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use fairlead_agent::Applied;
 use fairlead_testkit::TwoNodes;
 use serde::Serialize;
-use serde_json::Value;
 
 use self::synthetic::{Family, Synthetic};
 use crate::{
@@ -157,20 +157,20 @@ impl Run<'_> {
         let more = ["--proxy-mode", self.mode];
         let agent = Proxy::start(self.binary, synthetic::NODE, &topology.a, &more, directory.path())?;
         step.note("cold load");
-        let status = agent.until_applied(1)?;
-        let mut rows = vec![self.row("cold", ms(&status)?, "ms")];
+        let applied = agent.until_applied(1)?;
+        let mut rows = vec![self.row("cold", ms(applied), "ms")];
         let cold_cpu = agent.cpu_ms()?;
         rows.push(self.row("cold-cpu", cold_cpu, "ms"));
         rows.push(self.row("rss", agent.resident_mib()?, "MiB"));
         rows.push(self.row("map-memory", agent.map_memory_mib()?, "MiB"));
-        let refused = status["problems"].as_array().map_or(0, Vec::len);
+        let refused = agent.admin().status()?["problems"].as_array().map_or(0, Vec::len);
         rows.push(self.row("refused", refused as f64, "objects"));
         if changes > 0 {
             step.note(format!("{changes} changes"));
             let (mut times, before) = (Vec::new(), agent.cpu_ms()?);
             for change in 0..changes {
                 feed.send(cluster.change_one(change));
-                times.push(ms(&agent.until_applied(u64::from(change) + 2)?)?);
+                times.push(ms(agent.until_applied(u64::from(change) + 2)?));
             }
             let cpu = (agent.cpu_ms()? - before) / f64::from(changes);
             times.sort_by(f64::total_cmp);
@@ -189,8 +189,8 @@ impl Run<'_> {
 }
 
 /// From the arrival of the last update until it was applied.
-fn ms(status: &Value) -> Result<f64> {
-    Ok(status["last_sync_us"].as_u64().context("the agent's status has no last_sync_us")? as f64 / 1e3)
+fn ms(applied: Applied) -> f64 {
+    applied.last_sync_us as f64 / 1e3
 }
 
 /// The value that this part of a sorted list does not exceed.

@@ -11,10 +11,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use fairlead_agent::Applied;
 use fairlead_testkit::{Node, netns::run_in, topology::UPLINK};
 use serde_json::Value;
 
-use crate::stop;
+use crate::{admin::Admin, stop};
 
 /// How long an update may take before we give up: many rules take minutes.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -91,35 +92,25 @@ impl Proxy {
         &self.cgroup
     }
 
-    /// The status once the update with this number is applied.
+    /// Waits until the update with this number is applied.
     ///
     /// # Errors
     /// It ended, takes too long, or the program was told to [`stop`].
-    pub fn until_applied(&self, sequence: u64) -> Result<Value> {
+    pub fn until_applied(&self, sequence: u64) -> Result<Applied> {
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        self.admin().until_applied(sequence, || {
             stop::check()?;
-            if let Ok(status) = self.status()
-                && status["sequence"].as_u64() >= Some(sequence)
-            {
-                return Ok(status);
-            }
             if Instant::now() > deadline || !Path::new(&format!("/proc/{}/exe", self.pid())).exists() {
                 let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 bail!("the agent did not apply update {sequence}; it says:\n{log}");
             }
-            thread::sleep(Duration::from_millis(1));
-        }
+            Ok(())
+        })
     }
 
-    fn status(&self) -> Result<Value> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::os::unix::net::UnixStream::connect(self.directory.join("admin.sock"))?;
-        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("the agent answered with no HTTP")?;
-        Ok(serde_json::from_str(body)?)
+    /// Whom to ask about it.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.directory.join("admin.sock"))
     }
 
     /// What it holds when it has come to rest.
@@ -188,6 +179,10 @@ impl Drop for Proxy {
             Ok(output) if output.status.success() => {}
             Ok(output) => eprintln!("{}", String::from_utf8_lossy(&output.stderr).trim()),
             Err(error) => eprintln!("cannot start `fairlead proxy --cleanup`: {error}"),
+        }
+        // With those of clients in it.
+        for below in fs::read_dir(&self.cgroup).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(below.path());
         }
         let _ = fs::remove_dir(&self.cgroup);
     }

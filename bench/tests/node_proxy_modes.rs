@@ -5,19 +5,16 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read, Write},
+    io::Write,
     net::{Ipv6Addr, TcpListener},
-    os::unix::{
-        fs::{PermissionsExt, symlink},
-        net::UnixStream,
-    },
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use fairlead_bench::{cluster::binary, feed::ScriptedFeed};
+use fairlead_bench::{admin::Admin, cluster::binary, feed::ScriptedFeed};
 use fairlead_testkit::{
     TwoNodes,
     cgroup::mount_point,
@@ -160,11 +157,7 @@ impl Machine {
     }
 
     fn status(&self) -> Option<Value> {
-        let mut stream = UnixStream::connect(self.path("run/admin.sock")).ok()?;
-        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        Admin::new(self.path("run/admin.sock")).status().ok()
     }
 
     fn wait_applied(&self) {

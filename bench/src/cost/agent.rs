@@ -4,10 +4,10 @@ use std::{
     io::Write,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fairlead_agent::{Agent, Config, FeedEndpoint, FeedSource, ProxyMode, ServiceConfig};
 use fairlead_kernel::{Forwarding, NodeFootprint};
@@ -15,10 +15,6 @@ use fairlead_kubelet::network::{PodIdentity, PodNetwork};
 use fairlead_model::Prefix;
 use fairlead_testkit::{netns::run_in, topology::UPLINK};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -27,6 +23,7 @@ use super::{
     place::Spot,
     running::footprint,
 };
+use crate::admin::Admin;
 
 const FEED_PORT: u16 = 6444;
 /// How long the services may take to be applied, by the machine's clock.
@@ -117,7 +114,7 @@ async fn serve(args: AgentArgs) -> Result<()> {
     };
     let server = node.pods.pop().context("no pod")?;
     let remote = other.as_mut().and_then(|other| other.pods.pop());
-    let admins: Vec<PathBuf> = std::iter::once(&node).chain(&other).map(|node| node.admin.clone()).collect();
+    let admins: Vec<Admin> = std::iter::once(&node).chain(&other).map(|node| node.admin.clone()).collect();
     let behind = server.addresses.clone();
     tell(&mut feed, args.services, &behind, remote.as_ref(), &admins).await?;
     let remote = remote.zip(other).map(|(server, other)| Remote { cgroup: other.cgroup, server });
@@ -139,19 +136,29 @@ async fn tell(
     services: u32,
     server: &[IpAddr],
     remote: Option<&Spot>,
-    nodes: &[PathBuf],
+    nodes: &[Admin],
 ) -> Result<()> {
     let sequence = feed.tell_services(services, server, remote.map(|server| &server.addresses[..]));
+    let deadline = Instant::now() + PATIENCE;
     for admin in nodes {
-        let applied = tokio::time::timeout(PATIENCE, applied(admin, sequence)).await;
-        applied.context("the services were not applied")??;
+        let admin = admin.clone();
+        let applied = tokio::task::spawn_blocking(move || {
+            admin.until_applied(sequence, || {
+                ensure!(Instant::now() < deadline, "the services were not applied");
+                Ok(())
+            })?;
+            admin.status()
+        });
+        if let Some(problem) = applied.await??["problems"].as_array().and_then(|problems| problems.first()) {
+            bail!("the agent says: {problem}");
+        }
     }
     Ok(())
 }
 
 /// A node with an agent and pods.
 struct Node {
-    admin: PathBuf,
+    admin: Admin,
     cgroup: PathBuf,
     pods: Vec<Spot>,
 }
@@ -159,7 +166,7 @@ struct Node {
 impl Node {
     /// Starts the agent on this runtime; should it end, so does this process.
     async fn start(config: Config, pods: &[&str]) -> Result<Self> {
-        let admin = config.admin_socket.clone();
+        let admin = Admin::new(config.admin_socket.clone());
         let agent = Agent::new(config).await?;
         let network = agent.network();
         let cgroup = agent.cgroup().to_owned();
@@ -232,27 +239,4 @@ async fn attach(network: &dyn PodNetwork, name: &str) -> Result<Spot> {
     let pod = PodIdentity { namespace: "bench".into(), name: name.into(), uid: format!("uid-{name}") };
     let place = network.attach(&pod).await?;
     Ok(Spot { netns: place.netns, addresses: place.addresses })
-}
-
-/// Waits until the agent has applied this revision.
-async fn applied(admin: &Path, sequence: u64) -> Result<()> {
-    loop {
-        let status = status(admin).await?;
-        if let Some(problem) = status["problems"].as_array().and_then(|problems| problems.first()) {
-            bail!("the agent says: {problem}");
-        }
-        if status["sequence"].as_u64() >= Some(sequence) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn status(admin: &Path) -> Result<serde_json::Value> {
-    let mut stream = UnixStream::connect(admin).await.context("the agent's socket does not answer")?;
-    stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("the agent answers no HTTP")?;
-    serde_json::from_str(body).with_context(|| format!("the agent's status is no JSON: {body}"))
 }

@@ -1,4 +1,4 @@
-//! The administration endpoint on a Unix socket: `/status`, `/pods`, `/flows`, `/maps/KIND`, `/explain`.
+//! The administration endpoint on a Unix socket: `/status`, `/applied`, `/pods`, `/flows`, `/maps/KIND`, `/explain`.
 
 use std::{
     convert::Infallible,
@@ -52,6 +52,7 @@ struct FlowQuery {
 pub(crate) fn router(reporter: Arc<Reporter>, shutdown: CancellationToken) -> Router {
     Router::new()
         .route("/status", get(status))
+        .route("/applied", get(applied))
         .route("/pods", get(pods))
         .route("/flows", get(flows))
         .route("/maps/{kind}", get(maps))
@@ -61,6 +62,23 @@ pub(crate) fn router(reporter: Arc<Reporter>, shutdown: CancellationToken) -> Ro
 
 async fn status(State(admin): State<Admin>) -> Response {
     json(admin.reporter.status())
+}
+
+/// Query of `/applied`.
+#[derive(Debug, Default, Deserialize)]
+struct AppliedQuery {
+    /// Answer when this update has been applied, or a later one; at once without it.
+    #[serde(default)]
+    sequence: u64,
+}
+
+/// What has been applied, without a look at the kernel.
+async fn applied(State(admin): State<Admin>, Query(query): Query<AppliedQuery>) -> Response {
+    let applied = admin.reporter.health.stats.applied_since(query.sequence);
+    match admin.shutdown.run_until_cancelled(applied).await {
+        Some(applied) => Json(applied).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the agent ends\n").into_response(),
+    }
 }
 
 async fn pods(State(admin): State<Admin>) -> Response {

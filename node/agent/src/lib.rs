@@ -36,3 +36,4 @@ pub use fairlead_plan::{ProxyMode, UnknownMode};
 pub use fairlead_wire::client::{FeedEndpoint, FeedSource};
 pub use report::{CLIENT_PORT, MapFill, PodReport, ProgramReport, Status};
 pub use rules::leftovers::{LEFTOVER_FILES, MODES_FILE, clean_up};
+pub use stats::Applied;

@@ -7,6 +7,7 @@ use std::{
 
 use fairlead_model::Revision;
 use fairlead_plan::ebpf::Usage;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{cluster::Changed, resolver::Life};
@@ -61,6 +62,17 @@ pub(crate) struct Changes {
     pub(crate) total: u64,
 }
 
+/// What has been applied completely.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// Identifies the life of the feed.
+    pub epoch: u64,
+    /// The last update's number.
+    pub sequence: u64,
+    /// From its arrival until it was in the kernel, in microseconds.
+    pub last_sync_us: u64,
+}
+
 /// What became of the node's own DNS server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ResolverStats {
@@ -86,6 +98,16 @@ impl Stats {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut SyncStats)) {
         self.0.send_modify(change);
+    }
+
+    /// What has been applied, once that is the update with this number or a later one.
+    pub(crate) async fn applied_since(&self, sequence: u64) -> Applied {
+        let mut changes = self.subscribe();
+        let stats = changes.wait_for(|stats| stats.revision.sequence >= sequence).await;
+        let stats = stats.expect("the sender is ours");
+        let Revision { epoch, sequence } = stats.revision;
+        let last_sync_us = u64::try_from(stats.last_took.as_micros()).unwrap_or(u64::MAX);
+        Applied { epoch, sequence, last_sync_us }
     }
 
     /// To wait for a change.
@@ -209,7 +231,28 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_an_update_is_told_when_that_or_a_later_one_is_applied() {
+        let stats = Stats::default();
+        let apply = |sequence| {
+            stats.update(|stats| {
+                stats.revision = Revision { epoch: 7, sequence };
+                stats.last_took = Duration::from_millis(sequence);
+            });
+        };
+        assert_eq!(stats.applied_since(0).await, Applied { epoch: 0, sequence: 0, last_sync_us: 0 });
+        let mut waiting = pin!(stats.applied_since(3));
+        apply(2);
+        assert!(poll!(&mut waiting).is_pending());
+        apply(4);
+        assert_eq!(waiting.await, Applied { epoch: 7, sequence: 4, last_sync_us: 4_000 });
+    }
 
     #[test]
     fn buckets_are_cumulative_and_as_kube_proxys() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fairlead_abi::names::globals;
-use fairlead_agent::{PodReport, Status};
+use fairlead_agent::{Applied, PodReport, Status};
 use fairlead_flows::Record;
 use fairlead_kernel::features::Helpers;
 use fairlead_kubelet::network::Attachment;
@@ -95,7 +95,9 @@ fn status(agent: &RunningAgent) -> Status {
 }
 
 fn until_applied(agent: &RunningAgent, feed: &Feed) {
-    eventually("the update", || (status(agent).sequence == feed.sequence()).then_some(()));
+    let answer = agent.admin(&format!("/applied?sequence={}", feed.sequence())).1;
+    let applied: Applied = serde_json::from_str(&answer).expect("what was applied");
+    assert_eq!((applied.sequence, status(agent).sequence), (feed.sequence(), feed.sequence()));
 }
 
 fn a_service_without_endpoints_refuses(client: &Attachment) {
