@@ -109,7 +109,7 @@ impl Ipvs {
             }
             match self.apply_op(*op).await {
                 Err(error) if REFUSALS.contains(&error.errno().unwrap_or_default()) => {
-                    refused.push((*op, error))
+                    refused.push((*op, error));
                 }
                 other => other?,
             }

@@ -229,7 +229,7 @@ fn a_backend_answers_for_whom_the_socket_asked_last() {
         let backend = memory.backends[2];
         assert_eq!(sender_of(&memory, &socket, &backend), service(VIP));
         let own = Some((backend.addr, backend.port));
-        let as_itself = |answerer| answerer == None || answerer == own;
+        let as_itself = |answerer: Option<_>| answerer.is_none() || answerer == own;
         ask_itself(&memory, &stranger, &backend);
         assert_eq!(sender_of(&memory, &socket, &backend), service(VIP), "another socket asked");
         ask_itself(&memory, &socket, &backend);
