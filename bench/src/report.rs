@@ -1,12 +1,13 @@
 //! `bench report`: what benchmarks have written as JSON, as one page that needs no network, as Markdown and as CSV.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// What it is a number of.
+    fn key(&self) -> String {
+        let Self { bench, family, services, op, .. } = self;
+        format!("{bench} {} {services} {family} {op}", self.name())
+    }
+
     /// Mode and path, as a legend names them.
     fn name(&self) -> String {
         if self.path.is_empty() { self.mode.clone() } else { format!("{} {}", self.mode, self.path) }
@@ -58,8 +65,8 @@ impl Row {
 /// Everything that a report is made of.
 pub struct Report {
     rows: Vec<Row>,
-    /// Name and value of what describes the machine.
-    machine: Vec<(&'static str, String)>,
+    /// Name and value of what describes the making of the report; the results say nothing of where they are from.
+    made: Vec<(&'static str, String)>,
 }
 
 /// Reads the files and writes the reports.
@@ -80,14 +87,20 @@ impl Report {
     /// Reads results.
     ///
     /// # Errors
-    /// A file is not there or holds something else.
+    /// A file is not there or holds something else, or there are two numbers of the same.
     pub fn read(files: &[PathBuf]) -> Result<Self> {
-        let mut rows = Vec::new();
+        let (mut rows, mut known) = (Vec::new(), BTreeMap::new());
         for file in files {
-            rows.extend(read_rows(file)?);
+            for row in read_rows(file)? {
+                if let Some(other) = known.insert(row.key(), file) {
+                    let (file, other) = (file.display(), other.display());
+                    bail!("{} is in {other} and again in {file}: leave one out", row.key());
+                }
+                rows.push(row);
+            }
         }
         ensure!(!rows.is_empty(), "the files hold no results");
-        Ok(Self { rows, machine: machine() })
+        Ok(Self { rows, made: made() })
     }
 
     /// The page.
@@ -116,8 +129,8 @@ fn read_rows(file: &Path) -> Result<Vec<Row>> {
     })
 }
 
-/// What the numbers were measured on.
-fn machine() -> Vec<(&'static str, String)> {
+/// When and where the report is made.
+fn made() -> Vec<(&'static str, String)> {
     let first = |file: &str, start: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(start)).unwrap_or_default();

@@ -123,7 +123,7 @@ fn node(case: &Case, sizes: &[u32]) -> Result<()> {
             measure(&place, service(index), &[Op::Connect])?;
         }
         if services == first && case.asked.closely() {
-            hooks::measure(&client.netns, last[0], case)?;
+            hooks::measure(&client.netns, last[0], case, services)?;
             let path = format!("{} {DIRECT}", case.path);
             let place = Place { path: path.trim_start(), services: 0, ..place };
             measure(&place, at(&server, OWN_PORT), Op::ALL)?;

@@ -22,8 +22,9 @@ const TIMES: u32 = 20;
 /// How many such counts there are.
 const COUNTS: usize = 24;
 
-/// Measures what each program costs of a connection and of a round trip, and prints a row for each.
-pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> {
+/// Measures what each program costs of a connection and of a round trip while there are so many services, and prints a row for
+/// each.
+pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case, services: u32) -> Result<()> {
     for op in [Op::Connect, Op::RoundTrip] {
         switch("1")?;
         let programs = run_in(client, || count(op, to))?;
@@ -34,7 +35,7 @@ pub(crate) fn measure(client: &Path, to: SocketAddr, case: &Case) -> Result<()> 
                 continue;
             }
             let path = format!("{} {PATH} {program}", case.path);
-            Row::new(case.mode, path.trim_start(), 1, to, op.name(), each).print()?;
+            Row::new(case.mode, path.trim_start(), services, to, op.name(), each).print()?;
         }
     }
     Ok(())

@@ -99,12 +99,15 @@ const PROGRAMS: &str =
 const RATIOS: &str = "By the clock: the median of rounds in which the modes took turns, and a line from the least to the largest. \
     At the dashed line it is as fast as plain routing without a service.";
 
+const MADE: &str = "The numbers were measured before, perhaps by other builds and on other machines, as is told beside them. \
+    Those in instructions are always of an emulated machine with a kernel of its own.";
+
 pub(super) fn html(report: &Report) -> Result<String> {
     let rows = &report.rows;
     let json = serde_json::to_string(rows).context("cannot write the rows")?;
     let sections = [curves(rows), comparisons(rows), hooks(rows), ratios(rows), all(rows)].concat();
-    let machine: String = report
-        .machine
+    let made: String = report
+        .made
         .iter()
         .map(|(name, value)| format!("<tr><td>{name}</td><td>{}</td></tr>", escaped(value)))
         .collect();
@@ -112,7 +115,7 @@ pub(super) fn html(report: &Report) -> Result<String> {
     let json = json.replace("</", "<\\/");
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Fairlead, measured</title><style>{STYLE}</style>\n\
-         <h1>Fairlead, measured</h1>\n{sections}<h2>The machine</h2><table class=\"machine\">{machine}</table>\n\
+         <h1>Fairlead, measured</h1>\n{sections}<h2>Where this page was made</h2><p>{MADE}</p><table class=\"machine\">{made}</table>\n\
          <script type=\"application/json\" id=\"rows\">{json}</script></html>\n"
     ))
 }

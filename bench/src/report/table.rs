@@ -37,20 +37,25 @@ pub(super) fn csv(rows: &[Row]) -> String {
 /// Name, number of services, value of each operation.
 type Line = (String, u32, BTreeMap<String, f64>);
 
-/// Title, operations in their order, lines.
+/// Title, operations in their order, lines. The unit is in the title, or with the operations if there are several.
 pub(super) fn tables(rows: &[Row]) -> Vec<(String, Vec<String>, Vec<Line>)> {
     let mut tables: Vec<(String, Vec<String>, Vec<Line>)> = Vec::new();
     // How far rounds were apart is in the charts and in the CSV.
     for row in rows.iter().filter(|row| !is_spread(row)) {
-        let unit = if row.unit == "ratio" { "relative to none".to_owned() } else { units(rows, &row.bench) };
-        let title = format!("{}, {}, {unit}", row.bench, family(&row.family));
+        let mut title = format!("{}, {}", row.bench, family(&row.family));
+        let mut op = row.op.clone();
+        match &units(rows, &row.bench)[..] {
+            _ if row.unit == "ratio" => title += ", relative to none",
+            [unit] => title += &format!(", {unit}"),
+            _ => op += &format!(", {}", spelled(&row.unit)),
+        }
         let at = tables.iter().position(|table| table.0 == title).unwrap_or_else(|| {
             tables.push((title, Vec::new(), Vec::new()));
             tables.len() - 1
         });
         let (_, ops, lines) = &mut tables[at];
-        if !ops.contains(&row.op) {
-            ops.push(row.op.clone());
+        if !ops.contains(&op) {
+            ops.push(op.clone());
         }
         let name = row.name();
         let at =
@@ -58,7 +63,7 @@ pub(super) fn tables(rows: &[Row]) -> Vec<(String, Vec<String>, Vec<Line>)> {
                 lines.push((name, row.services, BTreeMap::new()));
                 lines.len() - 1
             });
-        lines[at].2.insert(row.op.clone(), row.value);
+        lines[at].2.insert(op, row.value);
     }
     tables
 }
@@ -72,14 +77,17 @@ fn family(name: &str) -> &str {
 }
 
 /// What the numbers of a benchmark are in.
-fn units(rows: &[Row], bench: &str) -> String {
+fn units<'a>(rows: &'a [Row], bench: &str) -> Vec<&'a str> {
     let mut units: Vec<&str> = rows
         .iter()
         .filter(|row| row.bench == bench && row.unit != "ratio")
-        .map(|row| row.unit.as_str())
+        .map(|row| spelled(&row.unit))
         .collect();
     units.sort_unstable();
     units.dedup();
-    let spelled = |unit: &&str| if *unit == "kinsn" { "thousand instructions" } else { unit }.to_owned();
-    units.iter().map(spelled).collect::<Vec<_>>().join(" / ")
+    units
+}
+
+fn spelled(unit: &str) -> &str {
+    if unit == "kinsn" { "thousand instructions" } else { unit }
 }

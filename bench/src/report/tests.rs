@@ -24,7 +24,7 @@ fn report() -> Report {
         row("iptables", "hook from_pod", 1, "connect", 5.7),
         row("ebpf", "direct", 1, "nodeport-remote", 250.0),
     ];
-    Report { rows, machine: vec![("kernel", "6.<1>".into())] }
+    Report { rows, made: vec![("kernel", "6.<1>".into())] }
 }
 
 #[test]
@@ -80,6 +80,39 @@ fn tables_have_a_line_for_each_place_and_a_column_for_each_operation() {
 }
 
 #[test]
+fn columns_of_several_units_say_which_is_theirs() {
+    let of = |op: &str, unit: &str| Row {
+        bench: "programming".into(),
+        unit: unit.into(),
+        ..row("ebpf", "", 100, op, 1.5)
+    };
+    let markdown = table::markdown(&[of("cold", "ms"), of("rss", "MiB")]);
+    let expected = "### programming, IPv4\n\n| mode | services | cold, ms | rss, MiB |\n|---|---:|---:|---:|\n\
+        | ebpf | 100 | 1.50 | 1.50 |\n";
+    assert_eq!(markdown, expected);
+}
+
+#[test]
+fn two_numbers_of_the_same_are_refused_and_their_files_named() {
+    let write = |rows: &[Row]| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), serde_json::to_string(rows).expect("JSON")).expect("writes");
+        file
+    };
+    let first =
+        write(&[row("ebpf", "socket", 1, "connect", 150.0), row("ebpf", "link", 1, "connect", 151.0)]);
+    let second =
+        write(&[row("ebpf", "socket", 10, "connect", 150.0), row("ebpf", "link", 1, "connect", 152.0)]);
+    let files = [&first, &second].map(|file| file.path().to_owned());
+    assert!(Report::read(&files[..1]).is_ok());
+    let error = Report::read(&files).err().expect("two numbers").to_string();
+    let [first, second] = files.each_ref().map(|file| file.display().to_string());
+    let expected =
+        format!("cost ebpf link 1 ipv4 connect is in {first} and again in {second}: leave one out");
+    assert_eq!(error, expected);
+}
+
+#[test]
 fn a_file_that_holds_something_else_is_named() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), "{\"rows\": 1}").expect("writes");
@@ -102,7 +135,7 @@ fn throughput() -> Report {
             ..row(mode, "same-node", 1_000, op, *value)
         }));
     }
-    Report { rows, machine: Vec::new() }
+    Report { rows, made: Vec::new() }
 }
 
 #[test]
