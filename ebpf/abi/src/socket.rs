@@ -40,8 +40,9 @@ pub struct SocketValue {
 pub const AIM_CONNECTED: u8 = 0;
 /// [`SocketValue::aim`]: it has sent datagrams to the service, the first that it asked.
 pub const AIM_ASKED: u8 = 1;
-/// [`SocketValue::aim`]: it has, and after that to the backend by the backend's own address.
-pub const AIM_ASKED_BACKEND: u8 = 2;
+/// [`SocketValue::aim`]: it has, and after that to the same backend by another address, the backend's own or another
+/// service's. The backend stays chosen for the service, but does not answer for it now.
+pub const AIM_PAST: u8 = 2;
 
 const _: () = assert!(size_of::<SocketValue>() == 64);
 

@@ -8,7 +8,7 @@ use fairlead_abi::{
     node::ADDRESS_NODE_PORT,
     service::{BACKEND_SERVING, SCOPE_NODE_PORT, ServiceKey},
     socket::{
-        AIM_ASKED, AIM_ASKED_BACKEND, AIM_CONNECTED, ORIGIN_OF_BACKEND, ORIGIN_PIN, OriginKey, OriginValue,
+        AIM_ASKED, AIM_CONNECTED, AIM_PAST, ORIGIN_OF_BACKEND, ORIGIN_PIN, OriginKey, OriginValue,
         SocketValue,
     },
 };
@@ -185,11 +185,15 @@ fn other_service_asked<S: Sockets, C: Socket>(
         generation: backend.generation,
     };
     let key = origin_key(pin.cookie, &backend.addr, backend.port);
+    let mut kept = socket.kept().unwrap_or_default();
+    if kept.aim == AIM_ASKED && is_backend_of(&kept, &backend.addr, backend.port) {
+        kept.aim = AIM_PAST;
+        socket.keep(&kept);
+    }
     // Datagrams of one socket repeat; a look-up is cheaper than a write to the map that every CPU shares.
     if sockets.origin(&key).is_some_and(|present| is_equal(&present, &value)) {
         return;
     }
-    let kept = socket.kept().unwrap_or_default();
     socket.keep(&SocketValue { others: 1, ..kept });
     sockets.remember(&key, &value);
     (value.addr, value.port) = (backend.addr, backend.port);
@@ -202,7 +206,7 @@ fn other_service_asked<S: Sockets, C: Socket>(
 fn backend_asked<S: Sockets, C: Socket>(sockets: &S, socket: &C, addr: &Addr16, port: Be16) {
     let Some(kept) = socket.kept() else { return };
     if kept.aim == AIM_ASKED && is_backend_of(&kept, addr, port) {
-        socket.keep(&SocketValue { aim: AIM_ASKED_BACKEND, ..kept });
+        socket.keep(&SocketValue { aim: AIM_PAST, ..kept });
     }
     if kept.others != 0 {
         other_backend_asked(sockets, socket.cookie(), addr, port);
@@ -221,7 +225,7 @@ fn other_backend_asked<S: Sockets>(sockets: &S, cookie: u64, addr: &Addr16, port
 }
 
 /// The service that a datagram's sender answers for: the one that the socket asked, or is connected to, if the sender still
-/// is the backend that was chosen and has not been asked by its own address since.
+/// is the backend that was chosen and has not been asked by another address since.
 #[inline(always)]
 pub fn sender<S: Sockets, C: Socket>(
     sockets: &S,
@@ -230,12 +234,9 @@ pub fn sender<S: Sockets, C: Socket>(
     port: Be16,
 ) -> Option<(Addr16, Be16)> {
     let kept = socket.kept()?;
-    if is_backend_of(&kept, addr, port) {
-        let answers = match kept.aim {
-            AIM_CONNECTED => true,
-            AIM_ASKED => sockets.backend(kept.backend)?.generation == kept.generation,
-            _ => false,
-        };
+    if kept.aim != AIM_PAST && is_backend_of(&kept, addr, port) {
+        let answers =
+            kept.aim == AIM_CONNECTED || sockets.backend(kept.backend)?.generation == kept.generation;
         return answers.then_some((kept.service, kept.service_port));
     }
     if kept.others == 0 {

@@ -245,6 +245,23 @@ fn a_backend_answers_for_whom_the_socket_asked_last() {
 }
 
 #[test]
+fn of_two_services_with_one_backend_the_one_that_was_asked_last_answers() {
+    let (memory, socket) = (memory(), Process::default());
+    let backend = memory.backends[1];
+    for vip in [VIP, OTHER_VIP, VIP, OTHER_VIP, OTHER_VIP] {
+        assert_eq!(ask(&memory, &socket, vip), 1);
+        assert_eq!(sender_of(&memory, &socket, &backend), service(vip));
+    }
+    let own = Some((backend.addr, backend.port));
+    ask_itself(&memory, &socket, &backend);
+    assert_eq!(sender_of(&memory, &socket, &backend), own);
+    for vip in [OTHER_VIP, VIP] {
+        assert_eq!(ask(&memory, &socket, vip), 1);
+        assert_eq!(sender_of(&memory, &socket, &backend), service(vip));
+    }
+}
+
+#[test]
 fn of_two_threads_that_ask_two_services_at_once_both_see_who_answers() {
     /// Another thread is a moment quicker.
     struct Overtaken<'a>(&'a Process, SocketValue);
