@@ -37,7 +37,7 @@ mod served;
 const VIP4_MAPPED: IpAddr = IpAddr::V6(Ipv4Addr::new(10, 96, 0, 20).to_ipv6_mapped());
 
 /// Sockets that each remember another service and its backend, two entries: more than the map holds.
-const SOCKETS: usize = names::ORIGINS.capacity as usize / 2 + 1_000;
+const SOCKETS: u64 = names::ORIGINS.capacity as u64 / 2 + 1_000;
 
 /// Fragmented packets, an entry each: more than the map holds, whose CPUs each keep some places for themselves.
 const PACKETS: u64 = 2 * names::FRAGMENTS.capacity as u64;
@@ -61,27 +61,19 @@ fn a_full_map_refuses_or_counts() {
 
 /// The client's sockets are not translated here, its packets are.
 fn fragmented_packets_that_are_let_go_of_are_counted(a: &mut RunningNode, client: &Pod) {
-    let send = |packets: u64| {
+    let_go_of(a, names::FRAGMENTS, 1, PACKETS, |packets| {
         client.run(|| {
             let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0)).expect("binds");
             for _ in 0..packets {
                 socket.send_to(&[b'?'; 2_000], (VIP4, UDP_PORT)).expect("sends");
             }
         });
-    };
-    let mut fragments = || a.collect(monotonic_ns(), &Timeouts::default()).lru[1];
-    assert_eq!(fragments(), LruFill::default());
-    send(100);
-    assert_eq!(fragments(), LruFill { entries: 100, evicted: 0 });
-    send(PACKETS);
-    let full = fragments();
-    assert_eq!(full.entries + full.evicted, PACKETS + 100, "none is lost without being counted");
-    assert!(full.evicted > 0 && full.entries <= u64::from(names::FRAGMENTS.capacity), "{full:?}");
+    });
 }
 
 /// Each asks two services; it keeps the first itself.
 fn sockets_that_are_let_go_of_are_counted(a: &mut RunningNode, client: &Pod) {
-    let send = |sockets: usize| {
+    let_go_of(a, names::ORIGINS, 2, SOCKETS, |sockets| {
         client.run(|| {
             for _ in 0..sockets {
                 let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("binds");
@@ -90,15 +82,21 @@ fn sockets_that_are_let_go_of_are_counted(a: &mut RunningNode, client: &Pod) {
                 }
             }
         });
-    };
-    let mut origins = || a.collect(monotonic_ns(), &Timeouts::default()).lru[0];
-    assert_eq!(origins(), LruFill::default());
-    send(100);
-    assert_eq!(origins(), LruFill { entries: 200, evicted: 0 });
-    send(SOCKETS);
-    let full = origins();
-    assert_eq!(full.entries + full.evicted, 2 * (SOCKETS as u64 + 100), "none is lost without being counted");
-    assert!(full.evicted > 0 && full.entries <= u64::from(names::ORIGINS.capacity), "{full:?}");
+    });
+}
+
+/// Sends few and then many, which make `each` so many entries in the map.
+fn let_go_of(a: &mut RunningNode, map: names::MapSpec, each: u64, many: u64, send: impl Fn(u64)) {
+    const FEW: u64 = 100;
+    let index = names::LRU.iter().position(|lru| lru.name == map.name).expect("it lets go");
+    let mut entries = || a.collect(monotonic_ns(), &Timeouts::default()).lru[index];
+    assert_eq!(entries(), LruFill::default());
+    send(FEW);
+    assert_eq!(entries(), LruFill { entries: each * FEW, evicted: 0 });
+    send(many);
+    let full = entries();
+    assert_eq!(full.entries + full.evicted, each * (many + FEW), "none is lost without being counted");
+    assert!(full.evicted > 0 && full.entries <= u64::from(map.capacity), "{full:?}");
 }
 
 /// What somebody left fills the map but for a place that the next pod would need two of.
